@@ -1,0 +1,62 @@
+"""Fixtures: `fb` is the module under test, `backend` runs a test once per event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(__file__))
+
+import support  # noqa: E402
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # `await_` of a bad awaitable closes it or not, as `await` does; some tests make such things.
+    config.addinivalue_line("filterwarnings", "ignore:coroutine '_never' was never awaited")
+
+
+def pytest_report_header() -> list[str]:
+    optional = ["trio", "uvloop", "anyio", "greenlet", "sqlalchemy", "greenback", "mypy"]
+    absent = [name for name in optional if importlib.util.find_spec(name) is None]
+    module = support.module_under_test()
+    return [
+        f"under test: {support.UNDER_TEST} {getattr(module, '__version__', '?')}"
+        f" from {module.__file__}",
+        f"event loops: {', '.join(support.BACKENDS)}; not installed: {', '.join(absent) or '-'}",
+    ]
+
+
+@pytest.fixture(scope="session")
+def fb() -> Any:
+    return support.module_under_test()
+
+
+@pytest.fixture(params=support.BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Any:
+    return support.make_backend(request.param)
+
+
+@pytest.fixture(params=[name for name in support.BACKENDS if name != "trio"])
+def aio(request: pytest.FixtureRequest) -> Any:
+    """Only the loops that speak asyncio."""
+    return support.make_backend(request.param)
+
+
+@pytest.fixture(autouse=True)
+def no_stray_state() -> Iterator[None]:
+    """Each test starts with collected garbage and must not leave a trace function or a loop."""
+    trace, profile = sys.gettrace(), sys.getprofile()
+    limit = sys.getrecursionlimit()
+    yield
+    assert sys.gettrace() is trace
+    assert sys.getprofile() is profile
+    assert sys.getrecursionlimit() == limit
+    assert asyncio._get_running_loop() is None
+    gc.collect()
