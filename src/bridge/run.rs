@@ -1,0 +1,180 @@
+//! Synchronous code as a future.
+
+#![allow(unsafe_code)]
+
+use super::waiter::{ContextPointer, Waiter};
+use crate::ambient::RunAmbient;
+use crate::error::StackError;
+use crate::fiber::{Fiber, Stack, StackPool, Step, Suspender, current};
+use std::fmt;
+use std::pin::Pin;
+use std::ptr;
+use std::task::{Context, Poll};
+
+/// Runs synchronous code so that everything below it can [`await_`](crate::await_).
+///
+/// Returns a future of the closure's result. Nothing runs before it is polled. The closure then
+/// runs on a stack of its own (a *fiber*), on the polling thread; whenever it waits, the future is
+/// pending.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let sum = fiberback::run(|| {
+///     // Any synchronous code, however deep. Here: a callback that must not be async.
+///     (1..=3).map(|n| fiberback::await_(async move { n * n })).sum::<i32>()
+/// })
+/// .await;
+/// assert_eq!(sum, 14);
+/// # }
+/// ```
+///
+/// # Cancellation
+///
+/// Dropping the future unwinds the closure's stack from where it waits, so destructors run; see
+/// [`await_`](crate::await_). In a program built with `panic = "abort"` nothing can unwind, and the
+/// stack is leaked with all that is on it.
+///
+/// # Panics
+///
+/// Panics if no stack can be had; use [`Builder::run`](crate::Builder::run) for an error instead. A
+/// panic in the closure comes out of the future's `poll`.
+#[track_caller]
+pub fn run<F, T>(f: F) -> Run<T>
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
+    match StackPool::global().take() {
+        Ok(stack) => Run::new(stack, None, f),
+        Err(error) => no_stack(&error),
+    }
+}
+
+#[cold]
+#[track_caller]
+fn no_stack(error: &StackError) -> ! {
+    panic!("fiberback::run: {error}. `fiberback::Builder::run` returns this as an error")
+}
+
+/// [`run`] for a closure that borrows from its surroundings.
+///
+/// # Safety
+///
+/// The returned future must be polled to completion or dropped before anything that `f` (or `T`)
+/// borrows goes away. In particular it must not be leaked ([`std::mem::forget`], a reference
+/// cycle): the frames of a leaked fiber stay, and whatever they still share with another thread, a
+/// scoped one for instance, goes on using what they borrowed.
+///
+/// # Panics
+///
+/// As [`run`].
+#[track_caller]
+pub unsafe fn run_unchecked<'a, F, T>(f: F) -> Run<T>
+where
+    F: FnOnce() -> T + 'a,
+    T: 'static,
+{
+    match StackPool::global().take() {
+        // SAFETY: the caller's promise.
+        Ok(stack) => unsafe { Run::new_unchecked(stack, None, f) },
+        Err(error) => no_stack(&error),
+    }
+}
+
+/// The future of synchronous code running on a fiber. Made by [`run`] and
+/// [`Builder::run`](crate::Builder::run).
+///
+/// It is `!Send`: what the code keeps on its stack may be tied to the thread. On a multi-threaded
+/// runtime use [`fiberback::tokio::PinnedPool`](crate::tokio::PinnedPool).
+#[must_use = "the code does not run unless the future is polled"]
+pub struct Run<T: 'static> {
+    /// `None` once the result has been handed out.
+    fiber: Option<Fiber<ContextPointer, (), T>>,
+    ambient: RunAmbient,
+}
+
+impl<T: 'static> Run<T> {
+    #[inline]
+    pub(super) fn new<F>(stack: Stack, name: Option<&str>, f: F) -> Self
+    where
+        F: FnOnce() -> T + 'static,
+    {
+        // SAFETY: `f` is 'static.
+        unsafe { Self::new_unchecked(stack, name, f) }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`run_unchecked`].
+    #[inline]
+    unsafe fn new_unchecked<F>(stack: Stack, name: Option<&str>, f: F) -> Self
+    where
+        F: FnOnce() -> T,
+    {
+        let root = move |suspender: &Suspender<ContextPointer, ()>, context: ContextPointer| {
+            let waiter = Waiter::new(suspender, context);
+            let header = current::header();
+            header.state.set((&raw const waiter).cast());
+            // Also when `f` unwinds: a destructor may still wait, up to here and no further.
+            let _clear = scopeguard::guard((), |()| {
+                header.hot.set(ptr::null());
+                header.home.set(ptr::null());
+                header.state.set(ptr::null());
+            });
+            f()
+        };
+        // SAFETY: the caller's promise covers what `f` borrows.
+        let mut fiber = unsafe { Fiber::new_unchecked(stack, root) };
+        if let Some(name) = name {
+            fiber.set_name(name);
+        }
+        crate::events::fiber_created(name);
+        Self { fiber: Some(fiber), ambient: RunAmbient::default() }
+    }
+}
+
+impl<T: 'static> Unpin for Run<T> {}
+
+impl<T: 'static> Future for Run<T> {
+    type Output = T;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let this = self.get_mut();
+        let Some(fiber) = &mut this.fiber else {
+            panic!("fiberback: `Run` polled after it was ready")
+        };
+        // The fiber reads through this pointer only before this call returns: `Waiter::context`.
+        let context = ptr::from_mut(context).cast::<Context<'static>>();
+        match fiber.resume_with(&mut this.ambient, context) {
+            Step::Yield(()) => Poll::Pending,
+            Step::Return(output) => {
+                // The stack goes back now, however long the caller keeps the future.
+                this.fiber = None;
+                Poll::Ready(output)
+            }
+        }
+    }
+}
+
+impl<T: 'static> Drop for Run<T> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(fiber) = &mut self.fiber {
+            #[cfg(panic = "unwind")]
+            fiber.cancel_with(&mut self.ambient);
+            #[cfg(not(panic = "unwind"))]
+            if fiber.is_started() && !fiber.is_done() {
+                crate::events::fiber_leaked();
+                self.fiber.take().map(Fiber::leak);
+            }
+        }
+    }
+}
+
+impl<T: 'static> fmt::Debug for Run<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").field("fiber", &self.fiber).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,208 @@
+//! The root frame's share in waiting: which waker a future is polled with, and when it may change.
+//!
+//! # Invariant
+//!
+//! A future polled on a fiber may itself run synchronous code that suspends the fiber, in the
+//! middle of its `poll`. It then still holds the `&Context` it was polled with, while the poll of
+//! the `Run` that this came from is over and its `Context` gone. So no future is ever polled with
+//! the `Run`'s own `Context`: it gets one around a [`Waker`] that the fiber owns, and that waker is
+//! neither replaced nor dropped while any poll that was given it is unfinished.
+//!
+//! * The *outermost* wait polls with [`Waiter::waker`], which is replaced only between its polls.
+//! * A wait inside the poll of another (found by `Header::hot` being null) polls with a clone that
+//!   lives in its own frame.
+//!
+//! A waker that turns out stale (the `Run` has moved to another task meanwhile) costs one more poll
+//! with the fresh one before the fiber suspends, so no wake-up is lost.
+//!
+//! [`Waiter::context`] is valid while the fiber runs: it is the argument of the `Run::poll` call
+//! that is resuming it, further down the native stack.
+
+#![allow(unsafe_code)]
+
+use crate::error::AwaitError;
+use crate::fiber::{Header, SuspendError, Suspender};
+use std::cell::{Cell, UnsafeCell};
+use std::pin::Pin;
+use std::ptr;
+use std::task::{Context, Poll, Waker};
+
+/// What a poll of `Run` hands to the fiber: its context, with the lifetime that only the poll knows.
+pub(super) type ContextPointer = *mut Context<'static>;
+
+/// Lives in the root frame of a `run` fiber; found through [`Header::state`].
+pub(super) struct Waiter<'fiber> {
+    suspender: &'fiber Suspender<ContextPointer, ()>,
+    context: Cell<ContextPointer>,
+    waker: UnsafeCell<Option<Waker>>,
+}
+
+impl<'fiber> Waiter<'fiber> {
+    pub(super) fn new(
+        suspender: &'fiber Suspender<ContextPointer, ()>,
+        context: ContextPointer,
+    ) -> Self {
+        Self { suspender, context: Cell::new(context), waker: UnsafeCell::new(None) }
+    }
+
+    /// The waiter of the fiber with this header, if it is one of `run`'s.
+    #[inline]
+    pub(super) fn of<'a>(header: &'a Header) -> Option<&'a Waiter<'a>> {
+        // SAFETY: `run`'s root frame sets the word to its own waiter and clears it before that
+        // goes; whoever holds the header of the current fiber runs above that frame.
+        unsafe { header.state.get().cast::<Waiter<'a>>().as_ref() }
+    }
+
+    /// The waker of the poll that resumed the fiber last. Not to be kept across a suspension.
+    fn latest(&self) -> &Waker {
+        // SAFETY: see the module's invariant on `context`.
+        unsafe { (*self.context.get()).waker() }
+    }
+
+    /// Makes sure that there is a waker of our own, and returns it.
+    ///
+    /// Must only be called with no poll unfinished.
+    fn outermost_waker(&self) -> *const Waker {
+        // SAFETY: no poll is unfinished, so nobody holds a reference into the cell.
+        let waker = unsafe { &mut *self.waker.get() };
+        let replaced = match waker {
+            Some(waker) if waker.will_wake(self.latest()) => None,
+            _ => waker.replace(self.latest().clone()),
+        };
+        let waker: *const Waker = waker.as_ref().map_or(ptr::null(), ptr::from_ref);
+        // Last, when nothing is borrowed any more: dropping a waker may drop a task, and run code
+        // that waits.
+        drop(replaced);
+        waker
+    }
+
+    /// Switches back to the poll that resumed the fiber, until the next one does.
+    fn suspend(&self, header: &Header) -> Result<(), AwaitError> {
+        match self.suspender.suspend(()) {
+            Ok(context) => {
+                self.context.set(context);
+                Ok(())
+            }
+            Err(refused) => {
+                if refused.is_cancelled() {
+                    // From here on every wait takes the slow path and is refused there.
+                    header.hot.set(ptr::null());
+                    header.home.set(ptr::null());
+                }
+                Err(refused.into())
+            }
+        }
+    }
+}
+
+impl From<SuspendError> for AwaitError {
+    fn from(error: SuspendError) -> Self {
+        if error.is_cancelled() { Self::CANCELLED } else { Self::UNWINDING }
+    }
+}
+
+/// Polls with `hot` (and `home`) as given, marking the time of the poll by a null `hot`.
+#[inline(always)]
+pub(super) fn poll_marked<F: Future + ?Sized>(
+    header: &Header,
+    waker: &Waker,
+    future: Pin<&mut F>,
+) -> Poll<F::Output> {
+    header.hot.set(ptr::null());
+    // On unwinding, too. `home` is read afterwards: it is null if the fiber was cancelled meanwhile.
+    let _restore = scopeguard::guard((), |()| header.hot.set(header.home.get()));
+    future.poll(&mut Context::from_waker(waker))
+}
+
+/// A wait for which `hot` was null: the first on a fiber, one inside a poll, one on a cancelled
+/// fiber, or one that is not on a fiber of `run`'s.
+#[cold]
+pub(super) fn wait_slowly<F: Future + ?Sized>(
+    header: &Header,
+    mut future: Pin<&mut F>,
+) -> Result<F::Output, AwaitError> {
+    let Some(waiter) = Waiter::of(header) else { return Err(AwaitError::OFF_FIBER) };
+    if header.is_cancelled() {
+        return refuse(header, future);
+    }
+    if header.home.get().is_null() {
+        let waker = waiter.outermost_waker();
+        header.home.set(waker.cast());
+        // SAFETY: just made, and only replaced between polls of the outermost wait.
+        return match poll_marked(header, unsafe { &*waker }, future.as_mut()) {
+            Poll::Ready(output) => Ok(output),
+            Poll::Pending => wait_outermost(header, future),
+        };
+    }
+    wait_nested(header, waiter, future)
+}
+
+/// The rest of the outermost wait, after a first poll that was pending.
+#[inline(never)]
+pub(super) fn wait_outermost<F: Future + ?Sized>(
+    header: &Header,
+    mut future: Pin<&mut F>,
+) -> Result<F::Output, AwaitError> {
+    let Some(waiter) = Waiter::of(header) else { return Err(AwaitError::OFF_FIBER) };
+    loop {
+        // SAFETY: the outermost wait, between two of its polls: nobody changes the cell, and
+        // nobody else reads it.
+        let stale = unsafe { (*waiter.waker.get()).as_ref() }
+            .is_none_or(|waker| header.is_cancelled() || !waker.will_wake(waiter.latest()));
+        if !stale {
+            waiter.suspend(header)?;
+        } else if header.is_cancelled() {
+            return Err(AwaitError::CANCELLED);
+        }
+        let waker = waiter.outermost_waker();
+        header.home.set(waker.cast());
+        // SAFETY: just made, and not replaced before this poll is over.
+        if let Poll::Ready(output) = poll_marked(header, unsafe { &*waker }, future.as_mut()) {
+            return Ok(output);
+        }
+    }
+}
+
+/// A wait inside the poll of another one on the same fiber.
+#[cold]
+fn wait_nested<F: Future + ?Sized>(
+    header: &Header,
+    waiter: &Waiter<'_>,
+    mut future: Pin<&mut F>,
+) -> Result<F::Output, AwaitError> {
+    let mut waker = waiter.latest().clone();
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return Ok(output);
+        }
+        if header.is_cancelled() {
+            return Err(AwaitError::CANCELLED);
+        }
+        if waker.will_wake(waiter.latest()) {
+            waiter.suspend(header)?;
+        }
+        waker.clone_from(waiter.latest());
+    }
+}
+
+/// A wait on a cancelled fiber. While it unwinds, a destructor may still get what is ready, since
+/// the alternative is to abort; nothing else is even polled.
+#[cold]
+fn refuse<F: Future + ?Sized>(
+    header: &Header,
+    future: Pin<&mut F>,
+) -> Result<F::Output, AwaitError> {
+    // Not `header.is_unwinding()`: whether this is the cancellation's unwinding or that of a panic
+    // in which the `Run` was dropped, a destructor must not unwind a second time.
+    if !std::thread::panicking() {
+        header.count_refusal();
+        return Err(AwaitError::CANCELLED);
+    }
+    match future.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Ok(output),
+        Poll::Pending => {
+            header.count_refusal();
+            Err(AwaitError::CANCELLED_UNWINDING)
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The crate's errors: opaque, asked by predicates, and saying what to do next.
+
+use std::{fmt, io, process};
+
+/// Why no stack could be had.
+pub struct StackError(Box<StackErrorKind>);
+
+#[derive(Debug)]
+enum StackErrorKind {
+    BadSize {
+        setting: &'static str,
+        least: usize,
+        most: usize,
+    },
+    PoolExhausted {
+        max_stacks: usize,
+    },
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    OutOfMappings {
+        budget: usize,
+    },
+    OutOfMemory(io::Error),
+}
+
+impl StackError {
+    pub(crate) fn bad_size(setting: &'static str, least: usize, most: usize) -> Self {
+        Self(Box::new(StackErrorKind::BadSize { setting, least, most }))
+    }
+
+    pub(crate) fn pool_exhausted(max_stacks: usize) -> Self {
+        Self(Box::new(StackErrorKind::PoolExhausted { max_stacks }))
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(crate) fn out_of_mappings(budget: usize) -> Self {
+        Self(Box::new(StackErrorKind::OutOfMappings { budget }))
+    }
+
+    pub(crate) fn out_of_memory(error: io::Error) -> Self {
+        Self(Box::new(StackErrorKind::OutOfMemory(error)))
+    }
+
+    /// A setting is out of range; retrying is pointless.
+    pub fn is_bad_size(&self) -> bool {
+        matches!(*self.0, StackErrorKind::BadSize { .. })
+    }
+
+    /// The pool, the process or the system has no more stacks for now.
+    pub fn is_exhausted(&self) -> bool {
+        !self.is_bad_size()
+    }
+}
+
+impl fmt::Debug for StackError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for StackError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            StackErrorKind::BadSize { setting, least, most } => {
+                write!(f, "{setting} is out of range: give between {least} and {most} bytes")
+            }
+            StackErrorKind::PoolExhausted { max_stacks } => write!(
+                f,
+                "all {max_stacks} stacks of the pool are in use: raise \
+                 `StackPool::builder().max_stacks(..)`, or wait until some are back"
+            ),
+            StackErrorKind::OutOfMappings { budget } => write!(
+                f,
+                "{budget} stacks are guarded by mprotect, the most that vm.max_map_count leaves \
+                 room for: raise it (`sysctl vm.max_map_count=...`), or use Linux 6.13 or later, \
+                 where guards need no mappings"
+            ),
+            StackErrorKind::OutOfMemory(error) => {
+                write!(f, "the system has no memory for another fiber stack: {error}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StackError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &*self.0 {
+            StackErrorKind::OutOfMemory(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<StackError> for io::Error {
+    fn from(error: StackError) -> Self {
+        let kind = match &*error.0 {
+            StackErrorKind::BadSize { .. } => io::ErrorKind::InvalidInput,
+            _ => io::ErrorKind::OutOfMemory,
+        };
+        Self::new(kind, error)
+    }
+}
+
+/// Why [`try_await`](crate::try_await) could not wait.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AwaitError(AwaitErrorKind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum AwaitErrorKind {
+    OffFiber,
+    InRuntime,
+    Cancelled,
+    CancelledUnwinding,
+    Unwinding,
+}
+
+impl AwaitError {
+    pub(crate) const OFF_FIBER: Self = Self(AwaitErrorKind::OffFiber);
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+    pub(crate) const IN_RUNTIME: Self = Self(AwaitErrorKind::InRuntime);
+    pub(crate) const CANCELLED: Self = Self(AwaitErrorKind::Cancelled);
+    pub(crate) const CANCELLED_UNWINDING: Self = Self(AwaitErrorKind::CancelledUnwinding);
+    pub(crate) const UNWINDING: Self = Self(AwaitErrorKind::Unwinding);
+
+    /// The caller is not below [`run`](crate::run).
+    pub fn is_off_fiber(&self) -> bool {
+        matches!(self.0, AwaitErrorKind::OffFiber | AwaitErrorKind::InRuntime)
+    }
+
+    /// The [`Run`](crate::Run) that the caller is below was dropped: clean up and return.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self.0, AwaitErrorKind::Cancelled | AwaitErrorKind::CancelledUnwinding)
+    }
+
+    /// A panic, or a cancellation, is unwinding the fiber, so it cannot suspend, and the future was
+    /// not ready.
+    pub fn is_unwinding(&self) -> bool {
+        matches!(self.0, AwaitErrorKind::Unwinding | AwaitErrorKind::CancelledUnwinding)
+    }
+}
+
+impl fmt::Debug for AwaitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AwaitError").field(&self.0).finish()
+    }
+}
+
+impl fmt::Display for AwaitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            AwaitErrorKind::OffFiber => {
+                "fiberback: not on a fiber, so there is nothing to suspend. Call the synchronous \
+                 code through `fiberback::run(|| ...).await`, or, where no runtime is running, use \
+                 `fiberback::block_on(future)`"
+            }
+            AwaitErrorKind::InRuntime => {
+                "fiberback: not on a fiber, but inside a tokio runtime, which blocking here would \
+                 bring to a halt. Call the synchronous code through `fiberback::run(|| ...).await`; \
+                 on a `spawn_blocking` thread, use `tokio::runtime::Handle::current().block_on(..)`"
+            }
+            AwaitErrorKind::Cancelled => {
+                "fiberback: the fiber was cancelled: its `Run` was dropped while it waited"
+            }
+            AwaitErrorKind::Unwinding | AwaitErrorKind::CancelledUnwinding => {
+                "fiberback: a panic or a cancellation is unwinding this fiber, which therefore cannot suspend, and \
+                 the awaited future is not ready. In a destructor, use `fiberback::try_await`, or \
+                 skip waiting when `std::thread::panicking()`"
+            }
+        })
+    }
+}
+
+impl std::error::Error for AwaitError {}
+
+impl From<AwaitError> for io::Error {
+    /// Kinds: [`Interrupted`](io::ErrorKind::Interrupted) is *not* used for cancellation, since
+    /// readers retry it.
+    fn from(error: AwaitError) -> Self {
+        Self::other(error)
+    }
+}
+
+/// Ends the process because a cancelled fiber will not end by itself.
+#[cold]
+pub(crate) fn abort_for_uncancellable(fiber: &str, refusals: u32) -> ! {
+    eprintln!(
+        "fiberback: the fiber '{fiber}' was cancelled, but tried to wait {refusals} times more: it \
+         seems to catch the cancellation (`catch_unwind`), or to ignore the error, in a loop, and \
+         would never end. Let the unwinding pass, or return when `try_await` says \
+         `is_cancelled()`. Aborting."
+    );
+    process::abort()
+}

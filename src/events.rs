@@ -1,0 +1,46 @@
+//! What the crate itself reports through `tracing`. Nothing without the feature.
+//!
+//! An overflown stack is reported on standard error only ([`crate::fiber`]'s fault handler): a
+//! subscriber takes locks, which a signal handler must not.
+
+use crate::error::StackError;
+
+/// One line at the given level, if the feature is on.
+macro_rules! event {
+    ($level:ident, $($rest:tt)*) => {
+        #[cfg(feature = "tracing")]
+        ::tracing::$level!(target: "fiberback", $($rest)*);
+    };
+}
+
+/// A fiber was made for `run`.
+#[inline]
+pub(crate) fn fiber_created(name: Option<&str>) {
+    let _ = name;
+    event!(trace, name, "fiber created");
+}
+
+/// A pool reserved more address space.
+#[cfg(target_os = "linux")]
+pub(crate) fn pool_grew(stacks: usize, bytes: usize) {
+    let _ = (stacks, bytes);
+    event!(debug, stacks, bytes, "stack pool grew");
+}
+
+/// A pool gave pages of idle stacks back.
+pub(crate) fn pool_trimmed(bytes: usize) {
+    let _ = bytes;
+    event!(debug, bytes, "stack pool trimmed");
+}
+
+/// A pool could not make another stack.
+pub(crate) fn pool_exhausted(error: &StackError) {
+    let _ = error;
+    event!(warn, %error, "no more stacks");
+}
+
+/// A suspended fiber was given up, since a program with `panic = "abort"` cannot unwind it.
+#[cfg(panic = "abort")]
+pub(crate) fn fiber_leaked() {
+    event!(warn, "a suspended fiber was leaked: with panic = \"abort\" it cannot be unwound");
+}

@@ -1,0 +1,107 @@
+//! The record at the top of every stack in use.
+//!
+//! It lives on the stack's own memory, so that a fiber needs no other allocation, its address never
+//! changes, and the fault handler finds it from a bare fault address.
+
+use super::stack::Stack;
+use std::cell::Cell;
+use std::ptr;
+
+/// Bytes kept free for a [`Header`] and the coroutine's own record above the stack's base. A
+/// multiple of the stack alignment on every platform.
+pub(super) const RESERVED: usize = 256;
+
+/// Marks a header as that of a live fiber, for the fault handler.
+#[cfg(target_os = "linux")]
+pub(super) const LIVE: u64 = 0x6669_6265_7262_6163; // "fiberbac"
+
+/// Book-keeping of one fiber; see the module docs.
+pub(crate) struct Header {
+    /// [`LIVE`] while the fiber exists, 0 otherwise. Read by the fault handler.
+    pub(super) live: Cell<u64>,
+    /// The name given to the fiber, or null. Owned by the fiber as a `Box<str>`.
+    pub(super) name: Cell<*const u8>,
+    pub(super) name_len: Cell<usize>,
+    /// Where the values of the current resume are exchanged: the resumer's `Transfer` union.
+    /// Dangling while the fiber is suspended.
+    pub(super) transfer: Cell<*mut ()>,
+    /// Set once, when the fiber's owner wants it to end. The fiber is never suspended again.
+    pub(super) cancelled: Cell<bool>,
+    /// Whether the resuming thread was already panicking when it resumed the fiber.
+    pub(super) resumed_panicking: Cell<bool>,
+    /// How often the fiber asked to suspend after it was cancelled.
+    pub(super) refusals: Cell<u32>,
+    /// The stack that this header sits on; taken out when the fiber ends.
+    pub(super) stack: Cell<Option<Stack>>,
+
+    /// Three words lent to the layer above, which alone gives them a meaning. Null until it writes
+    /// them. [`crate::bridge`] says what it keeps here.
+    pub(crate) hot: Cell<*const ()>,
+    /// See `hot`.
+    pub(crate) home: Cell<*const ()>,
+    /// See `hot`.
+    pub(crate) state: Cell<*const ()>,
+}
+
+impl Header {
+    /// A header that describes no fiber.
+    pub(super) const fn off_fiber() -> Self {
+        Self {
+            live: Cell::new(0),
+            name: Cell::new(ptr::null()),
+            name_len: Cell::new(0),
+            transfer: Cell::new(ptr::null_mut()),
+            cancelled: Cell::new(false),
+            resumed_panicking: Cell::new(false),
+            refusals: Cell::new(0),
+            stack: Cell::new(None),
+            hot: Cell::new(ptr::null()),
+            home: Cell::new(ptr::null()),
+            state: Cell::new(ptr::null()),
+        }
+    }
+
+    /// True once the fiber's owner has asked it to end.
+    #[inline]
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.get()
+    }
+
+    /// True if a panic began on this fiber and is still unwinding it: suspending now would leave
+    /// the thread's panic count to whatever runs next.
+    ///
+    /// A thread that was already panicking when it resumed the fiber (a destructor that polls)
+    /// cannot be told apart from one where a second panic began since; it is given the benefit.
+    #[inline]
+    pub(crate) fn is_unwinding(&self) -> bool {
+        std::thread::panicking() && !self.resumed_panicking.get()
+    }
+
+    /// Counts one attempt to wait after cancellation; aborts the process, with a message, when the
+    /// fiber has made so many that it will never end by itself.
+    #[cold]
+    pub(crate) fn count_refusal(&self) {
+        let refusals = self.refusals.get() + 1;
+        self.refusals.set(refusals);
+        if refusals >= MAX_REFUSALS {
+            crate::error::abort_for_uncancellable(self.display_name(), MAX_REFUSALS);
+        }
+    }
+
+    /// The fiber's name, or a placeholder.
+    #[allow(unsafe_code)]
+    pub(super) fn display_name(&self) -> &str {
+        if self.name.get().is_null() {
+            return "<unnamed>";
+        }
+        // SAFETY: `name` and `name_len` are set together from a `Box<str>` that `Fiber` owns and
+        // frees only after it has cleared both (`switch::Fiber::end`).
+        unsafe {
+            let bytes = std::slice::from_raw_parts(self.name.get(), self.name_len.get());
+            std::str::from_utf8_unchecked(bytes)
+        }
+    }
+}
+
+/// Far above any honest retry loop, and reached in well under a second by a dishonest one.
+const MAX_REFUSALS: u32 = 20_000;

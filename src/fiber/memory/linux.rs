@@ -1,0 +1,226 @@
+//! Slabs: large `MAP_NORESERVE` mappings cut into guarded stacks.
+//!
+//! A slab is one mapping, so a million stacks take a few dozen. A slot is a fixed stride of it:
+//!
+//! ```text
+//! low                                                              high
+//! | guard (faults) | usable stack, grows down        | reserved header |
+//! ```
+//!
+//! # Invariant
+//!
+//! An [`Arena`] hands out each slot once (`carve`) and unmaps its slabs only when dropped. Pages
+//! are touched by nobody before their slot's guard is in place.
+
+#![allow(unsafe_code)]
+
+use super::registry::{self, Registration};
+use super::{Geometry, guard};
+use crate::error::StackError;
+use crate::fiber::header::RESERVED;
+use corosensei::stack::{Stack, StackPointer};
+use std::io;
+use std::ptr::{self, NonNull};
+
+/// Stacks in the first slab of an arena; each further slab doubles.
+const FIRST_SLAB_SLOTS: usize = 64;
+/// Stacks in the largest slab: with this, a million stacks take about 70 mappings.
+const LARGEST_SLAB_SLOTS: usize = 16 * 1024;
+/// Bytes in the largest slab. A huge single reservation is refused by some systems and tools.
+const LARGEST_SLAB_BYTES: usize = 16 << 30;
+
+/// One stack's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::fiber) struct Slot {
+    /// Lowest address of the guard.
+    start: usize,
+    /// One past the highest address.
+    end: usize,
+    guard_size: usize,
+}
+
+impl Slot {
+    /// The addresses that frames can use, lowest to highest.
+    pub(in crate::fiber) fn usable(self) -> std::ops::Range<usize> {
+        self.start + self.guard_size..self.end - RESERVED
+    }
+
+    /// The bytes at the top that belong to the fiber layer.
+    #[inline]
+    pub(in crate::fiber) fn reserved(self) -> NonNull<u8> {
+        let address = self.end - RESERVED;
+        debug_assert_ne!(address, 0);
+        // SAFETY: inside a mapping, hence not null. Slabs come from `mmap`, whose memory Rust sees
+        // as exposed; the pointer is only ever used within this slot.
+        unsafe { NonNull::new_unchecked(ptr::with_exposed_provenance_mut(address)) }
+    }
+}
+
+// SAFETY: `base` is 64-byte aligned (page-aligned end less `RESERVED`), `limit` page-aligned.
+// `Arena::carve` gives out a slot only with its guard in place, and `Geometry` has at least one
+// usable page.
+unsafe impl Stack for Slot {
+    #[inline]
+    fn base(&self) -> StackPointer {
+        self.reserved().addr()
+    }
+
+    #[inline]
+    fn limit(&self) -> StackPointer {
+        StackPointer::new(self.start).expect("a mapping is not at address 0")
+    }
+}
+
+struct Slab {
+    mapping: NonNull<libc::c_void>,
+    bytes: usize,
+    /// Lets the fault handler find the slab.
+    _registration: Registration,
+}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        // SAFETY: this is the whole mapping that `Arena::grow` made; the pool drops its arena only
+        // when every slot is back.
+        unsafe { libc::munmap(self.mapping.as_ptr(), self.bytes) };
+    }
+}
+
+/// Owns the slabs of one pool.
+pub(in crate::fiber) struct Arena {
+    geometry: Geometry,
+    slabs: Vec<Slab>,
+    /// The part of the newest slab that has not been carved yet.
+    uncarved: std::ops::Range<usize>,
+    next_slab_slots: usize,
+    guards: guard::Installer,
+}
+
+// SAFETY: the raw pointers are mappings that the arena alone owns; nothing in it is tied to a
+// thread.
+unsafe impl Send for Arena {}
+
+impl Arena {
+    pub(in crate::fiber) fn new(geometry: Geometry) -> Self {
+        Self {
+            geometry,
+            slabs: Vec::new(),
+            uncarved: 0..0,
+            next_slab_slots: FIRST_SLAB_SLOTS,
+            guards: guard::Installer::new(geometry.guard_pages),
+        }
+    }
+
+    fn stride(&self) -> usize {
+        self.geometry.guard_size + self.geometry.stack_size
+    }
+
+    /// Makes up to `want` slots, and at least one, with their guards, and adds them to `out`.
+    ///
+    /// On an error nothing has been added.
+    pub(in crate::fiber) fn carve(
+        &mut self,
+        want: usize,
+        out: &mut Vec<Slot>,
+    ) -> Result<(), StackError> {
+        if self.uncarved.is_empty() {
+            self.grow()?;
+        }
+        let stride = self.stride();
+        let count = want.clamp(1, self.uncarved.len() / stride);
+        let first = self.uncarved.start;
+        // SAFETY: these strides are inside our mapping and have not been handed out, so nothing
+        // lives where the guards go.
+        let guarded =
+            unsafe { self.guards.install(first, stride, count, self.geometry.guard_size) }?;
+        out.extend((0..guarded).map(|index| {
+            let start = first + index * stride;
+            Slot { start, end: start + stride, guard_size: self.geometry.guard_size }
+        }));
+        self.uncarved.start += guarded * stride;
+        Ok(())
+    }
+
+    /// Maps another slab; a smaller one where the system refuses a large one.
+    fn grow(&mut self) -> Result<(), StackError> {
+        let stride = self.stride();
+        let mut slots = self.next_slab_slots.min((LARGEST_SLAB_BYTES / stride).max(1));
+        loop {
+            let bytes = stride.checked_mul(slots).ok_or_else(|| {
+                StackError::out_of_memory(io::Error::from_raw_os_error(libc::ENOMEM))
+            })?;
+            match map(bytes) {
+                Ok(mapping) => {
+                    let start = mapping.as_ptr().expose_provenance();
+                    self.uncarved = start..start + bytes;
+                    let registration =
+                        registry::register(start..start + bytes, stride, self.geometry.guard_size);
+                    self.slabs.push(Slab { mapping, bytes, _registration: registration });
+                    self.next_slab_slots = (slots * 2).min(LARGEST_SLAB_SLOTS);
+                    crate::events::pool_grew(slots, bytes);
+                    return Ok(());
+                }
+                Err(_) if slots > 1 => slots /= 2,
+                Err(error) => return Err(StackError::out_of_memory(error)),
+            }
+        }
+    }
+
+    /// Gives the touched pages of idle slots back to the system and returns how many bytes of
+    /// stack that covers. Sorts `slots`, so that neighbours take one call.
+    pub(in crate::fiber) fn discard(&self, slots: &mut [Slot]) -> usize {
+        slots.sort_unstable();
+        let mut bytes = 0;
+        for run in slots.chunk_by(|a, b| a.end == b.start) {
+            let (start, end) = (run[0].start, run[run.len() - 1].end);
+            // SAFETY: the slots are idle, so nothing on them is needed. The range is inside one of
+            // our slabs or of two adjacent ones. Guard regions survive MADV_DONTNEED
+            // (madvise(2)), and so does what mprotect set.
+            if unsafe {
+                libc::madvise(
+                    ptr::with_exposed_provenance_mut(start),
+                    end - start,
+                    libc::MADV_DONTNEED,
+                )
+            } == 0
+            {
+                bytes += run.len() * self.geometry.stack_size;
+            }
+        }
+        bytes
+    }
+
+    /// Bytes of address space held.
+    pub(in crate::fiber) fn reserved_bytes(&self) -> usize {
+        self.slabs.iter().map(|slab| slab.bytes).sum()
+    }
+}
+
+/// A private mapping that costs nothing until it is touched, and never in huge pages: a fiber that
+/// uses 4 KiB would otherwise cost 2 MiB.
+fn map(bytes: usize) -> io::Result<NonNull<libc::c_void>> {
+    // SAFETY: a fresh anonymous mapping at an address of the kernel's choice; MAP_STACK and
+    // MAP_NORESERVE are hints.
+    let mapping = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK,
+            -1,
+            0,
+        )
+    };
+    if mapping == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: our mapping. Failure (a kernel without huge pages says EINVAL) changes nothing.
+    unsafe { libc::madvise(mapping, bytes, libc::MADV_NOHUGEPAGE) };
+    Ok(NonNull::new(mapping).expect("mmap does not return null"))
+}
+
+/// The system's page size.
+pub(in crate::fiber) fn page_size() -> usize {
+    // SAFETY: no preconditions.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}

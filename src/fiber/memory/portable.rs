@@ -1,0 +1,103 @@
+//! Stacks where there is no slab support: one [`DefaultStack`] each, with its own guard pages.
+
+#![allow(unsafe_code)]
+
+use super::Geometry;
+use crate::error::StackError;
+use crate::fiber::header::RESERVED;
+use corosensei::stack::{DefaultStack, Stack, StackPointer};
+use std::ptr::NonNull;
+
+/// One stack's memory. A copyable name for a [`DefaultStack`] that its [`Arena`] owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::fiber) struct Slot(NonNull<DefaultStack>);
+
+impl Slot {
+    fn stack(&self) -> &DefaultStack {
+        // SAFETY: the arena frees the box only when it is dropped, by which time no slot is in use.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// The addresses that frames can use, lowest to highest.
+    pub(in crate::fiber) fn usable(self) -> std::ops::Range<usize> {
+        self.stack().limit().get()..self.base().get()
+    }
+
+    /// The bytes at the top that belong to the fiber layer.
+    pub(in crate::fiber) fn reserved(self) -> NonNull<u8> {
+        NonNull::new(self.base().get() as *mut u8).expect("a stack is not at address 0")
+    }
+}
+
+// SAFETY: the memory is that of a `DefaultStack` less `RESERVED` bytes at the top, which keeps its
+// guard pages and its alignment, and leaves far more than the minimum size.
+unsafe impl Stack for Slot {
+    #[inline]
+    fn base(&self) -> StackPointer {
+        StackPointer::new(self.stack().base().get() - RESERVED).expect("above the stack's limit")
+    }
+
+    #[inline]
+    fn limit(&self) -> StackPointer {
+        self.stack().limit()
+    }
+
+    #[cfg(windows)]
+    fn teb_fields(&self) -> corosensei::stack::StackTebFields {
+        self.stack().teb_fields()
+    }
+
+    #[cfg(windows)]
+    fn update_teb_fields(&mut self, stack_limit: usize, guaranteed_stack_bytes: usize) {
+        // SAFETY: as in `stack`; a slot is used by one fiber at a time, which is what calls this.
+        unsafe { self.0.as_mut() }.update_teb_fields(stack_limit, guaranteed_stack_bytes);
+    }
+}
+
+/// Owns the stacks of one pool.
+pub(in crate::fiber) struct Arena {
+    geometry: Geometry,
+    slots: Vec<Slot>,
+}
+
+// SAFETY: `DefaultStack` is `Send`, and a slot is only ever used by whoever was given it.
+unsafe impl Send for Arena {}
+
+impl Arena {
+    pub(in crate::fiber) fn new(geometry: Geometry) -> Self {
+        Self { geometry, slots: Vec::new() }
+    }
+
+    /// Makes one slot, whatever number is wanted, and adds it to `out`.
+    pub(in crate::fiber) fn carve(
+        &mut self,
+        _want: usize,
+        out: &mut Vec<Slot>,
+    ) -> Result<(), StackError> {
+        let size = self.geometry.stack_size + RESERVED;
+        let stack = DefaultStack::new(size).map_err(StackError::out_of_memory)?;
+        let slot = Slot(NonNull::from(Box::leak(Box::new(stack))));
+        self.slots.push(slot);
+        out.push(slot);
+        Ok(())
+    }
+
+    /// Nothing: the platform's stacks keep their pages.
+    pub(in crate::fiber) fn discard(&self, _slots: &mut [Slot]) -> usize {
+        0
+    }
+
+    /// Bytes of address space held.
+    pub(in crate::fiber) fn reserved_bytes(&self) -> usize {
+        self.slots.len() * (self.geometry.stack_size + self.geometry.guard_size)
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        for slot in self.slots.drain(..) {
+            // SAFETY: `carve` leaked this box, and the pool drops its arena when no slot is in use.
+            drop(unsafe { Box::from_raw(slot.0.as_ptr()) });
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Stackful fibers: a call stack that can stop in the middle and go on later.
+//!
+//! This layer owns stacks and the switch between them. It knows nothing of futures, wakers, tokio
+//! or Python; those are layers on top that use only what is public here:
+//!
+//! * [`StackPool`] hands out guarded [`Stack`]s and takes them back;
+//! * [`Fiber`] runs a closure on such a stack: [`resume`](Fiber::resume) switches in, the closure's
+//!   [`Suspender`] switches out with a value;
+//! * [`Ambient`] is swapped around a resume, for state that belongs to a call stack but lives in
+//!   the thread (an interpreter's current frame, entered tracing spans).
+//!
+//! Most users want [`crate::run`] and [`crate::await_`] instead.
+//!
+//! ```
+//! use fiberback::fiber::{Fiber, StackPool, Step};
+//!
+//! let stack = StackPool::global().take()?;
+//! let mut adder = Fiber::new(stack, |suspender, first: i32| {
+//!     let second = suspender.suspend(first * 10).expect("not cancelled here");
+//!     first + second
+//! });
+//! assert_eq!(adder.resume(4), Step::Yield(40));
+//! assert_eq!(adder.resume(5), Step::Return(9));
+//! # Ok::<(), fiberback::StackError>(())
+//! ```
+//!
+//! One file for each noun:
+//!
+//! | file | owns |
+//! |---|---|
+//! | `memory/` | address space for stacks, one file per platform |
+//! | `pool.rs` | which stacks are idle, and on which thread |
+//! | `stack.rs` | one stack, from the pool and back to it |
+//! | `header.rs` | the record at the top of each stack in use |
+//! | `current.rs` | which fiber this thread is on |
+//! | `switch.rs` | resume, suspend, cancel |
+//! | `ambient.rs` | the trait for state swapped around a resume |
+//! | `overflow.rs` | the fault handler that names an overflown stack |
+
+mod ambient;
+pub(crate) mod current;
+mod header;
+mod memory;
+#[cfg(target_os = "linux")]
+mod overflow;
+mod pool;
+mod stack;
+mod switch;
+
+pub use ambient::Ambient;
+pub(crate) use header::Header;
+pub use memory::GuardPages;
+pub use pool::{PoolStats, StackPool, StackPoolBuilder};
+pub use stack::Stack;
+pub use switch::{Fiber, Step, SuspendError, Suspender};

@@ -1,0 +1,558 @@
+//! Which stacks are idle, and where.
+//!
+//! Each thread keeps a short last-in-first-out list of warm stacks for each pool it uses; taking
+//! and returning one touches nothing that is shared. The list is refilled from, and spills over
+//! into, the pool's depot, in batches, under a lock. Pages are given back to the system only there,
+//! never on the way of a single stack.
+//!
+//! # Invariant
+//!
+//! A slot is in exactly one place: uncarved in the arena, in the depot, in one thread's list, in a
+//! [`Stack`], or forgotten for ever. Every slot outside arena and depot holds one strong reference
+//! to the pool's [`Shared`], so the memory is unmapped only when all are back. A forgotten stack is
+//! never back.
+
+#![allow(unsafe_code)]
+
+use super::memory::{Arena, Geometry, GuardPages, Slot};
+use super::stack::Stack;
+use crate::error::StackError;
+use std::cell::UnsafeCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::mem;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// Usable bytes of a stack unless set otherwise: virtual memory, of which a fiber costs the pages
+/// it touches.
+const DEFAULT_STACK_SIZE: usize = 1 << 20;
+/// C code compiled without stack probes may step over a page; this is four of the smallest.
+const DEFAULT_GUARD_SIZE: usize = 16 << 10;
+/// Below this not even a panic message can be formatted.
+const MIN_STACK_SIZE: usize = 16 << 10;
+/// More is a mistake in units.
+const MAX_STACK_SIZE: usize = 1 << 36;
+
+const DEFAULT_WARM_PER_THREAD: usize = 256;
+const DEFAULT_HIGH_WATER_MARK: usize = 1024;
+
+/// Stacks carved in one go: the guards of a batch cost one system call.
+const CARVE_BATCH: usize = 64;
+
+/// Settings for a [`StackPool`]. Made by [`StackPool::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct StackPoolBuilder {
+    stack_size: usize,
+    guard_size: usize,
+    guard_pages: GuardPages,
+    warm_per_thread: usize,
+    high_water_mark: usize,
+    max_stacks: usize,
+}
+
+impl StackPoolBuilder {
+    /// Usable bytes of each stack, rounded up to whole pages (1 MiB unless set; at least 16 KiB,
+    /// at most 64 GiB). This is address space; only touched pages cost memory.
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack_size = bytes;
+        self
+    }
+
+    /// Bytes below each stack that fault, rounded up to whole pages (16 KiB unless set, which is
+    /// also the least).
+    pub fn guard_size(mut self, bytes: usize) -> Self {
+        self.guard_size = bytes;
+        self
+    }
+
+    /// How guards are made.
+    pub fn guard_pages(mut self, kind: GuardPages) -> Self {
+        self.guard_pages = kind;
+        self
+    }
+
+    /// How many idle stacks each thread keeps for itself, pages and all (256 unless set; at least
+    /// 1).
+    pub fn warm_per_thread(mut self, stacks: usize) -> Self {
+        self.warm_per_thread = stacks;
+        self
+    }
+
+    /// How many further idle stacks the pool keeps resident (1024 unless set). Above this mark the
+    /// pages of returned stacks are given back to the system, a batch at a time.
+    pub fn high_water_mark(mut self, stacks: usize) -> Self {
+        self.high_water_mark = stacks;
+        self
+    }
+
+    /// The most stacks the pool ever makes (no limit unless set).
+    pub fn max_stacks(mut self, stacks: usize) -> Self {
+        self.max_stacks = stacks;
+        self
+    }
+
+    /// Makes the pool. No memory is reserved before the first stack is taken.
+    ///
+    /// # Errors
+    ///
+    /// If a size is out of range; the error names the setting and the range.
+    pub fn build(self) -> Result<StackPool, StackError> {
+        if !(MIN_STACK_SIZE..=MAX_STACK_SIZE).contains(&self.stack_size) {
+            return Err(StackError::bad_size("stack_size", MIN_STACK_SIZE, MAX_STACK_SIZE));
+        }
+        if self.guard_size > MAX_STACK_SIZE {
+            return Err(StackError::bad_size("guard_size", DEFAULT_GUARD_SIZE, MAX_STACK_SIZE));
+        }
+        let page = page_size();
+        let geometry = Geometry {
+            stack_size: self.stack_size.next_multiple_of(page),
+            guard_size: self.guard_size.max(DEFAULT_GUARD_SIZE).next_multiple_of(page),
+            guard_pages: self.guard_pages,
+        };
+        let shared = Arc::new(Shared {
+            geometry,
+            warm_per_thread: self.warm_per_thread.clamp(1, 1 << 20),
+            high_water_mark: self.high_water_mark,
+            max_stacks: self.max_stacks,
+            closed: AtomicBool::new(false),
+            depot: Mutex::new(Depot {
+                warm: Vec::new(),
+                cold: Vec::new(),
+                made: 0,
+                caches: Vec::new(),
+                arena: Arena::new(geometry),
+            }),
+        });
+        Ok(StackPool { handle: Arc::new(Handle { shared }) })
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn page_size() -> usize {
+    super::memory::page_size()
+}
+
+/// A multiple of the page size on every platform that has no slabs here.
+#[cfg(not(target_os = "linux"))]
+fn page_size() -> usize {
+    64 << 10
+}
+
+/// Where stacks come from and go back to. Cheap to clone; clones are the same pool.
+///
+/// The memory of a pool is unmapped when its last handle is dropped and its last stack is back.
+/// Stacks that threads keep warm are back when the thread ends, trims, or next returns one.
+///
+/// ```
+/// use fiberback::fiber::StackPool;
+///
+/// let pool = StackPool::builder().stack_size(64 * 1024).build()?;
+/// let stack = pool.take()?;
+/// assert!(stack.range().len() >= 63 * 1024);
+/// drop(stack);
+/// assert_eq!(pool.stats().in_use, 0);
+/// # Ok::<(), fiberback::StackError>(())
+/// ```
+#[derive(Clone)]
+pub struct StackPool {
+    handle: Arc<Handle>,
+}
+
+/// The last of a pool's handles closes it.
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::Relaxed);
+        let _ = LOCAL.try_with(|local| {
+            // SAFETY: see `Local`.
+            unsafe { (*local.0.get()).forget(NonNull::from(&*self.shared)) }
+        });
+    }
+}
+
+/// A pool's state, shared by its handles, its threads' lists and its stacks.
+pub(super) struct Shared {
+    geometry: Geometry,
+    warm_per_thread: usize,
+    high_water_mark: usize,
+    max_stacks: usize,
+    /// Set when no handle is left: stacks then go to the depot at once.
+    closed: AtomicBool,
+    depot: Mutex<Depot>,
+}
+
+/// The idle stacks that no thread keeps.
+struct Depot {
+    /// Idle, with touched pages.
+    warm: Vec<Slot>,
+    /// Idle, with no pages.
+    cold: Vec<Slot>,
+    /// How many slots were ever carved.
+    made: usize,
+    /// How many stacks each thread keeps, one gauge a thread.
+    caches: Vec<Arc<AtomicUsize>>,
+    arena: Arena,
+}
+
+/// A count of a pool's stacks and memory. Made by [`StackPool::stats`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolStats {
+    /// Usable bytes of each stack.
+    pub stack_size: usize,
+    /// Bytes below each stack that fault.
+    pub guard_size: usize,
+    /// Stacks in use, forgotten ones included.
+    pub in_use: usize,
+    /// Idle stacks whose pages are resident.
+    pub warm: usize,
+    /// Idle stacks whose pages were given back, or never touched.
+    pub cold: usize,
+    /// The most stacks that ever existed at once: in use, warm or cold. Never falls.
+    pub high_water: usize,
+    /// Address space reserved, in bytes.
+    pub reserved_bytes: usize,
+}
+
+impl StackPool {
+    /// Settings for a pool of one's own.
+    pub fn builder() -> StackPoolBuilder {
+        StackPoolBuilder {
+            stack_size: DEFAULT_STACK_SIZE,
+            guard_size: DEFAULT_GUARD_SIZE,
+            guard_pages: GuardPages::Auto,
+            warm_per_thread: DEFAULT_WARM_PER_THREAD,
+            high_water_mark: DEFAULT_HIGH_WATER_MARK,
+            max_stacks: usize::MAX,
+        }
+    }
+
+    /// The process's default pool, with the default settings.
+    pub fn global() -> &'static Self {
+        static GLOBAL: OnceLock<StackPool> = OnceLock::new();
+        GLOBAL.get_or_init(|| Self::builder().build().expect("the default settings are in range"))
+    }
+
+    /// The process's shared pool for stacks of at least this many bytes; one for each size.
+    ///
+    /// # Errors
+    ///
+    /// If the size is out of range, as in [`StackPoolBuilder::build`].
+    pub fn of_size(stack_size: usize) -> Result<Self, StackError> {
+        if stack_size == DEFAULT_STACK_SIZE {
+            return Ok(Self::global().clone());
+        }
+        static BY_SIZE: Mutex<BTreeMap<usize, StackPool>> = Mutex::new(BTreeMap::new());
+        let pool = Self::builder().stack_size(stack_size).build()?;
+        let size = pool.handle.shared.geometry.stack_size;
+        let mut pools = BY_SIZE.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(pools.entry(size).or_insert(pool).clone())
+    }
+
+    /// Usable bytes of this pool's stacks.
+    pub fn stack_size(&self) -> usize {
+        self.handle.shared.geometry.stack_size
+    }
+
+    /// Takes an idle stack, or makes one.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no more address space or memory mappings, or the pool's
+    /// [`max_stacks`](StackPoolBuilder::max_stacks) are all in use. Nothing is lost: taking works
+    /// again once stacks are back.
+    #[inline]
+    pub fn take(&self) -> Result<Stack, StackError> {
+        let shared = NonNull::from(&*self.handle.shared);
+        let warm = LOCAL.try_with(|local| {
+            // SAFETY: see `Local`.
+            unsafe { (*local.0.get()).pop(shared) }
+        });
+        match warm {
+            // SAFETY: the slot was in this thread's list, with its strong reference.
+            Ok(Some(slot)) => Ok(unsafe { Stack::from_parts(slot, shared) }),
+            _ => self.take_from_depot(),
+        }
+    }
+
+    #[cold]
+    fn take_from_depot(&self) -> Result<Stack, StackError> {
+        let shared = &self.handle.shared;
+        #[cfg(target_os = "linux")]
+        super::overflow::prepare_thread();
+        let mut batch = Vec::new();
+        let mut depot = shared.depot();
+        // Half of what the thread may keep, so that a few more or fewer do not come back here.
+        let want = (shared.warm_per_thread / 2).clamp(1, CARVE_BATCH);
+        let Depot { warm, cold, made, arena, .. } = &mut *depot;
+        for idle in [warm, cold] {
+            if batch.is_empty() {
+                batch.extend(idle.drain(idle.len().saturating_sub(want)..));
+            }
+        }
+        if batch.is_empty() {
+            let room = shared.max_stacks - *made;
+            if room == 0 {
+                return Err(StackError::pool_exhausted(shared.max_stacks));
+            }
+            arena.carve(want.min(room), &mut batch).inspect_err(crate::events::pool_exhausted)?;
+            // Addresses grow; the list is popped from its end, so lowest last.
+            batch.reverse();
+            *made += batch.len();
+        }
+        drop(depot);
+        for _ in &batch {
+            // One for each slot that is now outside the depot.
+            mem::forget(Arc::clone(shared));
+        }
+        let slot = batch.pop().expect("carve makes at least one");
+        let pointer = NonNull::from(&**shared);
+        let kept = LOCAL.try_with(|local| {
+            // SAFETY: see `Local`.
+            unsafe { (*local.0.get()).refill(shared, &mut batch) }
+        });
+        if kept.is_err() && !batch.is_empty() {
+            // In thread teardown nothing can be kept.
+            // SAFETY: taken out of the depot above, each with its reference.
+            unsafe { shared.take_back(&mut batch) };
+        }
+        // SAFETY: as for the batch.
+        Ok(unsafe { Stack::from_parts(slot, pointer) })
+    }
+
+    /// Gives the pages of this pool's idle stacks back to the system: those in the depot and those
+    /// that the calling thread keeps. Returns the bytes of stack that were advised away, touched
+    /// or not. Other threads' warm stacks are left alone.
+    pub fn trim(&self) -> usize {
+        let shared = &self.handle.shared;
+        let pointer = NonNull::from(&**shared);
+        let _ = LOCAL.try_with(|local| {
+            // SAFETY: see `Local`.
+            unsafe { (*local.0.get()).forget(pointer) }
+        });
+        let mut depot = shared.depot();
+        let mut warm = mem::take(&mut depot.warm);
+        let bytes = depot.arena.discard(&mut warm);
+        depot.cold.append(&mut warm);
+        crate::events::pool_trimmed(bytes);
+        bytes
+    }
+
+    /// Counts the pool's stacks. While other threads take and return stacks, the counts may be
+    /// off by what they are just moving.
+    pub fn stats(&self) -> PoolStats {
+        let shared = &self.handle.shared;
+        let depot = shared.depot();
+        let kept: usize = depot.caches.iter().map(|gauge| gauge.load(Ordering::Relaxed)).sum();
+        let warm = depot.warm.len() + kept;
+        let cold = depot.cold.len();
+        PoolStats {
+            stack_size: shared.geometry.stack_size,
+            guard_size: shared.geometry.guard_size,
+            in_use: depot.made.saturating_sub(warm + cold),
+            warm,
+            cold,
+            high_water: depot.made,
+            reserved_bytes: depot.arena.reserved_bytes(),
+        }
+    }
+}
+
+impl fmt::Debug for StackPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("StackPool").field(&self.stats()).finish()
+    }
+}
+
+impl Shared {
+    fn depot(&self) -> MutexGuard<'_, Depot> {
+        // Nothing under the lock can leave it half-done.
+        self.depot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts `slots` into the depot and trims above the high-water mark.
+    ///
+    /// # Safety
+    ///
+    /// Each slot must be this pool's, idle, and come with one strong reference, which is released;
+    /// the caller holds another.
+    unsafe fn take_back(&self, slots: &mut Vec<Slot>) {
+        let count = slots.len();
+        let mut depot = self.depot();
+        if depot.warm.len() + count > self.high_water_mark {
+            let bytes = depot.arena.discard(slots);
+            depot.cold.append(slots);
+            crate::events::pool_trimmed(bytes);
+        } else {
+            depot.warm.append(slots);
+        }
+        drop(depot);
+        for _ in 0..count {
+            // SAFETY: the slots' own references, as the caller promises.
+            unsafe { Arc::decrement_strong_count(self) };
+        }
+    }
+}
+
+/// Returns a stack to the thread's warm list, or to the depot.
+///
+/// # Safety
+///
+/// `slot` must be idle, of the pool `shared`, and come with one strong reference to it.
+#[inline]
+pub(super) unsafe fn put_back(slot: Slot, shared: NonNull<Shared>) {
+    let kept = LOCAL.try_with(|local| {
+        // SAFETY: see `Local`.
+        unsafe { (*local.0.get()).push(slot, shared) }
+    });
+    if !matches!(kept, Ok(true)) {
+        // SAFETY: the caller's promise.
+        unsafe { put_back_slowly(slot, shared) }
+    }
+}
+
+/// # Safety
+///
+/// As for [`put_back`].
+#[cold]
+unsafe fn put_back_slowly(slot: Slot, shared: NonNull<Shared>) {
+    // SAFETY: the slot's reference keeps the pool alive, and this one past the slot's.
+    let shared = unsafe {
+        Arc::increment_strong_count(shared.as_ptr());
+        Arc::from_raw(shared.as_ptr())
+    };
+    let mut batch = vec![slot];
+    if !shared.closed.load(Ordering::Relaxed) {
+        let _ = LOCAL.try_with(|local| {
+            // SAFETY: see `Local`.
+            unsafe { (*local.0.get()).make_room(&shared, &mut batch) }
+        });
+    }
+    if !batch.is_empty() {
+        // SAFETY: the caller's promise for `slot`; the rest were in this thread's list.
+        unsafe { shared.take_back(&mut batch) };
+    }
+}
+
+/// The warm stacks of one pool on one thread.
+struct Cache {
+    shared: Arc<Shared>,
+    slots: Vec<Slot>,
+    /// `slots.len()`, for [`StackPool::stats`]: written by this thread alone, so that no
+    /// read-modify-write is needed.
+    gauge: Arc<AtomicUsize>,
+}
+
+impl Cache {
+    #[inline]
+    fn publish_len(&self) {
+        self.gauge.store(self.slots.len(), Ordering::Relaxed);
+    }
+
+    /// Moves the oldest `count` stacks to the depot.
+    fn spill(&mut self, count: usize) {
+        let mut batch: Vec<Slot> = self.slots.drain(..count).collect();
+        self.publish_len();
+        if !batch.is_empty() {
+            // SAFETY: they were in this list, each with its reference; `self.shared` is another.
+            unsafe { self.shared.take_back(&mut batch) };
+        }
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        self.spill(self.slots.len());
+        let gauge = &self.gauge;
+        self.shared.depot().caches.retain(|other| !Arc::ptr_eq(other, gauge));
+    }
+}
+
+/// The warm stacks of this thread.
+///
+/// Access is by raw pointer from short, non-reentrant sections: nothing called while one of the
+/// methods below runs touches `LOCAL` again. (They call the depot, which does not know threads, and
+/// the allocator.)
+#[derive(Default)]
+struct Caches(Vec<Cache>);
+
+struct Local(UnsafeCell<Caches>);
+
+thread_local! {
+    static LOCAL: Local = const { Local(UnsafeCell::new(Caches(Vec::new()))) };
+}
+
+impl Caches {
+    #[inline]
+    fn position(&self, shared: NonNull<Shared>) -> Option<usize> {
+        self.0.iter().position(|cache| std::ptr::eq(&*cache.shared, shared.as_ptr()))
+    }
+
+    #[inline]
+    fn pop(&mut self, shared: NonNull<Shared>) -> Option<Slot> {
+        let index = self.position(shared)?;
+        let cache = &mut self.0[index];
+        let slot = cache.slots.pop()?;
+        cache.publish_len();
+        Some(slot)
+    }
+
+    /// Keeps the slot if there is room for it.
+    #[inline]
+    fn push(&mut self, slot: Slot, shared: NonNull<Shared>) -> bool {
+        let Some(index) = self.position(shared) else { return false };
+        let cache = &mut self.0[index];
+        // Capacity is reserved once, to the limit: a full list is one that would grow.
+        if cache.slots.len() == cache.slots.capacity()
+            || cache.shared.closed.load(Ordering::Relaxed)
+        {
+            return false;
+        }
+        cache.slots.push(slot);
+        cache.publish_len();
+        true
+    }
+
+    fn cache(&mut self, shared: &Arc<Shared>) -> &mut Cache {
+        let index = self.position(NonNull::from(&**shared)).unwrap_or_else(|| {
+            // Lists of pools that are gone are only found here.
+            self.0.retain(|cache| !cache.shared.closed.load(Ordering::Relaxed));
+            let gauge = Arc::new(AtomicUsize::new(0));
+            shared.depot().caches.push(Arc::clone(&gauge));
+            let slots = Vec::with_capacity(shared.warm_per_thread);
+            self.0.push(Cache { shared: Arc::clone(shared), slots, gauge });
+            self.0.len() - 1
+        });
+        &mut self.0[index]
+    }
+
+    /// Adds what came from the depot, which fits: a refill happens when the list is empty.
+    fn refill(&mut self, shared: &Arc<Shared>, batch: &mut Vec<Slot>) {
+        let cache = self.cache(shared);
+        cache.slots.append(batch);
+        cache.publish_len();
+    }
+
+    /// Keeps the slots of `batch`, after moving the older half of a full list to the depot.
+    fn make_room(&mut self, shared: &Arc<Shared>, batch: &mut Vec<Slot>) {
+        let cache = self.cache(shared);
+        if cache.slots.len() + batch.len() > cache.slots.capacity() {
+            cache.spill(cache.slots.len().div_ceil(2));
+        }
+        cache.slots.append(batch);
+        cache.publish_len();
+    }
+
+    /// Returns this thread's stacks of one pool to its depot.
+    fn forget(&mut self, shared: NonNull<Shared>) {
+        if let Some(index) = self.position(shared) {
+            drop(self.0.swap_remove(index));
+        }
+    }
+}

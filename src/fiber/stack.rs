@@ -1,0 +1,54 @@
+//! One stack, from its pool and back to it.
+
+#![allow(unsafe_code)]
+
+use super::memory::Slot;
+use super::pool::{self, Shared};
+use std::fmt;
+use std::ptr::NonNull;
+
+/// A guarded call stack, taken from a [`StackPool`](super::StackPool).
+///
+/// Dropping it returns it to the pool: to the list of warm stacks that the thread keeps, with its
+/// touched pages still resident.
+pub struct Stack {
+    slot: Slot,
+    /// Counts as one strong reference to the pool (`Arc::into_raw`), so that the memory outlives
+    /// the stack, and for ever if the stack is forgotten. `!Send`, like what may be on the stack.
+    pool: NonNull<Shared>,
+}
+
+impl Stack {
+    /// # Safety
+    ///
+    /// `slot` must be out of `pool`'s hands and in nobody else's, and the caller hands over one
+    /// strong reference to `pool`.
+    #[inline]
+    pub(super) unsafe fn from_parts(slot: Slot, pool: NonNull<Shared>) -> Self {
+        Self { slot, pool }
+    }
+
+    #[inline]
+    pub(super) fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// The addresses that frames can use, lowest to highest; the guard pages lie below.
+    pub fn range(&self) -> std::ops::Range<usize> {
+        self.slot.usable()
+    }
+}
+
+impl Drop for Stack {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: `from_parts` was given the slot and one strong reference; both go back, once.
+        unsafe { pool::put_back(self.slot, self.pool) }
+    }
+}
+
+impl fmt::Debug for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stack").field("range", &self.range()).finish()
+    }
+}
