@@ -1,10 +1,125 @@
-//! fiberback
+//! Let ordinary synchronous code, however deep in the call stack, wait for async work on the event
+//! loop that is already running: no threads, no nested loop, no rewriting of the callers.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! // Synchronous code that you cannot, or do not want to, rewrite ...
+//! fn total(prices: &[u64]) -> u64 {
+//!     prices.iter().map(|&price| converted(price)).sum()
+//! }
+//!
+//! // ... waits for a future at the bottom ...
+//! fn converted(price: u64) -> u64 {
+//!     fiberback::await_(async move {
+//!         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+//!         price * 2
+//!     })
+//! }
+//!
+//! // ... and is a future at the top.
+//! assert_eq!(fiberback::run(|| total(&[1, 2, 3])).await, 12);
+//! # }
+//! ```
+//!
+//! # What do you want to do?
+//!
+//! | you want to | use |
+//! |---|---|
+//! | call synchronous code from async code, so that it can wait | [`run`] |
+//! | wait for a future in synchronous code | [`await_`], or [`try_await`] in destructors and I/O traits |
+//! | wait in code that may run anywhere, inside a runtime or not | [`block_on`] |
+//! | give a fiber a name or another stack size, or handle the lack of memory | [`Builder`] |
+//! | do all this on a multi-threaded runtime | [`tokio::PinnedPool`] |
+//! | build something else on the same switch | [`fiber`] |
+//!
+//! # How it works
+//!
+//! [`run`] starts a *fiber*: a call stack of its own, on the same thread. [`await_`] polls the
+//! future right there; if it is pending, the fiber is switched away from, [`Run::poll`](Run) returns
+//! `Pending`, and the executor does other work. When the future's waker fires, the next poll
+//! switches back in. A switch saves a handful of registers; nothing is copied or allocated.
+//!
+//! # Layers
+//!
+//! ```text
+//! adapters   other crates' terms: tokio                          (feature-gated)
+//!    |
+//! bridge     futures: run, await_, try_await, Builder
+//!    |
+//! ambient    what follows a fiber around: tracing spans          (feature `tracing`)
+//!    |
+//! fiber      stacks, the switch, the current fiber; knows no futures
+//! ```
+//!
+//! Arrows run down only. [`fiber`] is public: it is what the Python package stands on.
+//!
+//! # Features
+//!
+//! * `tokio` (default): [`tokio`], and a tokio runtime under [`block_on`] where none is running.
+//! * `tracing`: spans entered on a fiber leave the thread when it suspends and come back when it
+//!   resumes; the crate's own events, target `fiberback`.
+//! * `sanitizer`: tells AddressSanitizer about stack switches.
+//!
+//! # What will not work
+//!
+//! A wait in synchronous code looks like any call, so the compiler cannot warn as it does for
+//! `.await`. While a fiber is suspended, its thread does other things:
+//!
+//! * **Lock guards.** A `std::sync::MutexGuard` or `RefCell` borrow that is alive across a wait
+//!   stays locked while other tasks of the thread run. If one of them locks it, the thread
+//!   deadlocks (or the borrow panics), for the one that would unlock it is suspended below.
+//! * **Scoped thread-locals.** `tokio::runtime::Handle::enter` guards, `tokio::task_local!` scopes
+//!   and anything else that sets a thread-local for the time of a call must not be open across a
+//!   wait: other tasks would see the setting, and the fiber would miss it on return when
+//!   suspensions interleave. This includes futures awaited on the fiber whose own `poll` calls
+//!   synchronous code that waits. Crates that keep a *pointer to the stack* in such a scope
+//!   (`scoped-tls`) are unsound with any stackful coroutine when scopes of two fibers overlap:
+//!   the scopes end out of order, and one restores a pointer to a frame that is gone. (Tracing
+//!   spans are handled: feature `tracing`.)
+//! * **CPU-bound code.** It runs on the executor's thread and holds everything else up. Let others
+//!   run now and then: `await_(tokio::task::yield_now())`.
+//! * **Blocking waits.** `std::thread::sleep`, a blocking channel or join still block the thread.
+//!   Under cancellation too: a `std::thread::scope` on a cancelled fiber joins its threads.
+//! * **tokio's own `block_on` on a fiber** panics like anywhere inside a runtime; use [`block_on`].
+//! * **Moving threads.** A fiber stays on the thread that first polled it: [`Run`] is `!Send`.
+//! * **Waiting during a panic.** A destructor that runs because of a panic cannot suspend:
+//!   [`await_`] then panics unless the future is ready, which aborts the process. Use [`try_await`]
+//!   in destructors. A `Mutex` guard dropped by a cancellation poisons its lock, as by a panic.
+//! * **`panic = "abort"`.** Dropping a waiting [`Run`] cannot unwind its stack; it is leaked.
+//! * **Deep recursion.** A fiber's stack is finite: 1 MiB unless set otherwise with
+//!   [`Builder::stack_size`]. Running off its end aborts with a message that names the fiber.
+//!
+//! # Platforms
+//!
+//! Linux on x86-64 is what the test suite runs on. Other Unixes and Windows use `corosensei`'s own
+//! stacks, which are limited in number; they are checked to compile, not tested.
+//!
+//! On Linux 6.13 and later the guard pages of a stack cost no memory mapping, and a million fibers
+//! fit into a few dozen. On older kernels guards cost two mappings a stack, the number of stacks is
+//! limited by `vm.max_map_count`, and running out is an error ([`StackError`]), never an unguarded
+//! stack.
+
+// `unsafe` is confined to the modules that opt in, each of which opens with its invariant.
+#![deny(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod adapters;
 mod ambient;
 mod bridge;
 mod error;
 mod events;
 pub mod fiber;
+
+#[cfg(feature = "tokio")]
+pub use adapters::tokio;
+
 pub use adapters::block_on;
 pub use bridge::{Builder, Run, await_, on_fiber, run, run_unchecked, try_await};
 pub use error::{AwaitError, StackError};
+pub use fiber::StackPool;
+
+/// The README's code blocks, run as tests.
+#[cfg(all(doctest, feature = "tokio"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -2,6 +2,6 @@
 
 mod block_on;
 #[cfg(feature = "tokio")]
-pub(crate) mod tokio;
+pub mod tokio;
 
 pub use block_on::block_on;
