@@ -59,7 +59,8 @@
 //! * `tokio` (default): [`tokio`], and a tokio runtime under [`block_on`] where none is running.
 //! * `tracing`: spans entered on a fiber leave the thread when it suspends and come back when it
 //!   resumes; the crate's own events, target `fiberback`.
-//! * `sanitizer`: tells AddressSanitizer about stack switches.
+//!
+//! In a build with `-Zsanitizer=address` the sanitizer is told about every stack switch.
 //!
 //! # What will not work
 //!
