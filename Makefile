@@ -6,7 +6,7 @@ HAVE_PYTHON := $(shell command -v $(PYTHON) 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-rust demo-python test test-rust test-python test-all lint sanitize bench \
-	cross-check wheel doc
+	cross-check msrv wheel doc
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -30,6 +30,9 @@ sanitize: ## Run the Rust tests under AddressSanitizer (needs a nightly toolchai
 
 cross-check: ## Check that the crate compiles for other platforms
 	.ci/cross-check
+
+msrv: ## Check that the crate builds with the oldest Rust it promises
+	.ci/msrv
 
 bench: ## Run the Rust benchmarks, each against its peers
 	$(CARGO) bench

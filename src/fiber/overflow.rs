@@ -140,12 +140,13 @@ extern "C" fn on_fault(
     // is meaningful for faults (`si_code` > 0); a signal sent by `kill` is not ours.
     let (address, sent, stack_pointer) =
         unsafe { ((*info).si_addr().addr(), (*info).si_code <= 0, stack_pointer(context)) };
-    if !sent
-        && let Some(found) = registry::find(address)
-        && found.guard.contains(&address)
-        && stack_pointer
-            .is_none_or(|sp| (found.guard.start - SKIPPED_AT_MOST..found.end).contains(&sp))
-    {
+    let found = registry::find(address).filter(|found| {
+        let plausible = found.guard.start - SKIPPED_AT_MOST..found.end;
+        !sent
+            && found.guard.contains(&address)
+            && stack_pointer.is_none_or(|pointer| plausible.contains(&pointer))
+    });
+    if let Some(found) = found {
         let header = ptr::with_exposed_provenance::<Header>(found.end - RESERVED);
         // SAFETY: the faulting thread's stack pointer is in this slot (or, on architectures where
         // we cannot read it, the fault is in its guard), so a thread runs on it and its top page
@@ -212,7 +213,7 @@ fn decimal(mut value: usize, buffer: &mut [u8; 20]) -> &str {
             break;
         }
     }
-    str::from_utf8(&buffer[start..]).unwrap_or("?")
+    std::str::from_utf8(&buffer[start..]).unwrap_or("?")
 }
 
 /// Does what would have happened without our handler.
