@@ -1,0 +1,73 @@
+"""Await from ordinary, synchronous functions.
+
+To let sync code wait for async work, give its task a *portal* and call `await_`::
+
+    import asyncio, fiberback
+
+    def load(url):                       # plain sync code, any number of frames deep
+        return fiberback.await_(fetch(url))
+
+    async def main():
+        print(load("https://example.org"))
+
+    fiberback.run(main())                # like asyncio.run(); every task has a portal
+
+Where you do not start the loop yourself, a single task gets its portal by `ensure_portal()`, or
+one call by `with_portal_run()` / `with_portal_run_sync()`. All of this works on asyncio, uvloop
+and Trio; `run` and the task factories are asyncio's. `fiberback.greenback` is a drop-in
+replacement of the greenback package.
+
+General layout: the native module `_fiberback` owns stacks and switching; `_libraries` knows
+which event loop is running; `_portals` makes portals; `_hooks` decides what `await_` does where
+there is none, and `_greenlets` where somebody else's greenlet is in the way; `_trio`,
+`_asyncio` and `_tree` hand portals down to child tasks; `_run` is the asyncio entry point;
+`_utilities` is built on `await_` alone. `_messages` has every text a user can meet.
+"""
+
+from __future__ import annotations
+
+from . import _hooks
+from ._asyncio import create_task_factory as create_task_factory
+from ._asyncio import task_factory as task_factory
+from ._fiberback import StackMemoryError as StackMemoryError
+from ._fiberback import __version__ as __version__
+from ._fiberback import await_ as await_
+from ._portals import bestow_portal as bestow_portal
+from ._portals import ensure_portal as ensure_portal
+from ._portals import has_portal as has_portal
+from ._portals import with_portal_run as with_portal_run
+from ._portals import with_portal_run_sync as with_portal_run_sync
+from ._run import run as run
+from ._tree import portals_for_children as portals_for_children
+from ._tree import portals_for_tree as portals_for_tree
+from ._tree import with_portal_run_tree as with_portal_run_tree
+from ._trio import AutoPortalInstrument as AutoPortalInstrument
+from ._utilities import async_context as async_context
+from ._utilities import async_iter as async_iter
+from ._utilities import autoawait as autoawait
+from ._utilities import decorate_as_sync as decorate_as_sync
+
+__all__ = [
+    "AutoPortalInstrument",
+    "StackMemoryError",
+    "__version__",
+    "async_context",
+    "async_iter",
+    "autoawait",
+    "await_",
+    "bestow_portal",
+    "create_task_factory",
+    "decorate_as_sync",
+    "ensure_portal",
+    "has_portal",
+    "portals_for_children",
+    "portals_for_tree",
+    "run",
+    "task_factory",
+    "with_portal_run",
+    "with_portal_run_sync",
+    "with_portal_run_tree",
+]
+
+_hooks.install()
+del _hooks
