@@ -1,0 +1,17 @@
+//! Synchronous code that waits, as tokio tasks.
+//!
+//! A [`Run`](crate::Run) is a future like any other, but it is `!Send`: it stays on one thread.
+//!
+//! | you are on | use |
+//! |---|---|
+//! | a `LocalSet`, or a runtime that runs local tasks | [`spawn_local`] |
+//! | a multi-threaded runtime, or none | a [`PinnedPool`], which has threads of its own |
+//! | any runtime, in a future that `block_on` or `#[tokio::main]` drives | `run(f).await` as it is |
+
+mod job;
+mod pinned_pool;
+mod spawn;
+mod worker;
+
+pub use pinned_pool::{PinnedPool, PinnedPoolBuilder, PoolClosed};
+pub use spawn::spawn_local;
