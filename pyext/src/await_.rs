@@ -1,0 +1,350 @@
+//! `await_()`: wait for an awaitable from synchronous code.
+//!
+//! On a portal, the awaitable is stepped right here, by what `await` itself uses (`PyIter_Send`).
+//! If it finishes without yielding, nothing was switched. If it yields, the yielded object is what
+//! the task must get, so the fiber suspends with it and the portal hands it out of its own step;
+//! what the task sends or throws next comes back here, and goes into the awaitable as `yield from`
+//! would pass it on (`gen_send_ex`, `_gen_throw` in Objects/genobject.c).
+
+use crate::worker::{self, Input, Worker};
+use crate::{error, greenlet, interp, names};
+use pyo3::ffi::PySendResult::{PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
+use pyo3::ffi::{self, PyObject};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// What the Python layer wants called where `await_` finds no portal.
+static NO_PORTAL: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+/// What the Python layer wants called inside a greenlet that the portal did not start in.
+static FOREIGN_GREENLET: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+
+const NO_PORTAL_MESSAGE: &str = "await_() needs a portal, and this code runs in none: wrap the \
+     task's coroutine in fiberback.Portal, or start it through fiberback";
+
+/// `_fiberback.await_`.
+pub(crate) unsafe extern "C" fn await_(
+    _module: *mut PyObject,
+    awaitable: *mut PyObject,
+) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        let worker = worker::current();
+        // SAFETY: called by the interpreter: attached, and it lends us the argument.
+        unsafe {
+            if worker.is_null() {
+                return off_portal(awaitable);
+            }
+            if greenlet::is_loaded() && worker::on_foreign_greenlet(worker) {
+                return on_foreign_greenlet(worker, awaitable);
+            }
+            drive(worker, awaitable, true)
+        }
+    })
+}
+
+/// Steps `awaitable` to its end. `may_suspend` is false where only a ready result will do.
+unsafe fn drive(
+    worker: *mut Worker,
+    awaitable: *mut PyObject,
+    may_suspend: bool,
+) -> *mut PyObject {
+    // SAFETY: attached (all callers). `iterator` is a reference of our own, so that it lives as
+    // long as we step it; the results and inputs are owned as their types say.
+    unsafe {
+        let iterator = iterator_of(awaitable);
+        if iterator.is_null() {
+            return ptr::null_mut();
+        }
+        let mut result = ptr::null_mut();
+        let mut status = ffi::PyIter_Send(iterator, ffi::Py_None(), &raw mut result);
+        while status == PYGEN_NEXT {
+            let refusal = if may_suspend {
+                interp::refusal(ffi::PyThreadState_Get())
+            } else {
+                Some(error::FOREIGN_GREENLET)
+            };
+            if let Some(message) = refusal {
+                ffi::Py_DECREF(result);
+                refuse(iterator, message);
+                (status, result) = (PYGEN_ERROR, ptr::null_mut());
+                break;
+            }
+            (*worker).awaiting = iterator;
+            let input = Worker::suspend(worker, result);
+            (*worker).awaiting = ptr::null_mut();
+            match input {
+                Input::Value(value) => {
+                    status = ffi::PyIter_Send(iterator, value, &raw mut result);
+                    ffi::Py_DECREF(value);
+                }
+                Input::Raise(exception) => (status, result) = delegate_throw(iterator, exception),
+                Input::Send { .. } | Input::Throw { .. } => {
+                    unreachable!("a new step begun on a worker in the middle of one")
+                }
+            }
+        }
+        ffi::Py_DECREF(iterator);
+        debug_assert!(status == PYGEN_RETURN || result.is_null());
+        result
+    }
+}
+
+/// What `await` would step (`_PyCoro_GetAwaitableIter` and `GET_AWAITABLE`), as a new reference.
+/// Null with the error that `await` would raise.
+#[inline(always)]
+unsafe fn iterator_of(awaitable: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached; `awaitable` is borrowed and valid. Static types are compared by address.
+    unsafe {
+        let class = ffi::Py_TYPE(awaitable);
+        if class == &raw mut ffi::PyCoro_Type {
+            if interp::coroutine_state(awaitable) == interp::CoroutineState::Suspended
+                && is_awaited(awaitable)
+            {
+                error::set_runtime("coroutine is being awaited already");
+                return ptr::null_mut();
+            }
+            return ffi::Py_NewRef(awaitable);
+        }
+        iterator_of_other(awaitable, class)
+    }
+}
+
+unsafe fn iterator_of_other(
+    awaitable: *mut PyObject,
+    class: *mut ffi::PyTypeObject,
+) -> *mut PyObject {
+    // SAFETY: as in `iterator_of`; slots are called with what they are for.
+    unsafe {
+        if is_iterable_coroutine(awaitable) {
+            return ffi::Py_NewRef(awaitable);
+        }
+        let methods = (*class).tp_as_async;
+        let get = if methods.is_null() { None } else { (*methods).am_await };
+        let Some(get) = get else {
+            let name = class_name(class);
+            error::set_type(&format!("object {name} can't be used in 'await' expression"));
+            return ptr::null_mut();
+        };
+        let iterator = get(awaitable);
+        if iterator.is_null() {
+            return iterator;
+        }
+        let of = ffi::Py_TYPE(iterator);
+        let mistake = if of == &raw mut ffi::PyCoro_Type || is_iterable_coroutine(iterator) {
+            "__await__() returned a coroutine".to_string()
+        } else if ffi::PyIter_Check(iterator) == 0 {
+            format!("__await__() returned non-iterator of type '{}'", class_name(of))
+        } else {
+            return iterator;
+        };
+        ffi::Py_DECREF(iterator);
+        error::set_type(&mistake);
+        ptr::null_mut()
+    }
+}
+
+/// Whether it is a generator made a coroutine by `types.coroutine`.
+unsafe fn is_iterable_coroutine(object: *mut PyObject) -> bool {
+    // SAFETY: attached; the type is checked before the object is taken for a generator.
+    unsafe {
+        if ffi::Py_TYPE(object) != &raw mut ffi::PyGen_Type {
+            return false;
+        }
+        let code = ffi::PyObject_GetAttr(object, names::GI_CODE.get());
+        if code.is_null() {
+            ffi::PyErr_Clear();
+            return false;
+        }
+        let flags = *interp::facts::field::<_, i32>(code, interp::facts::CODE_FLAGS);
+        ffi::Py_DECREF(code);
+        flags & ffi::CO_ITERABLE_COROUTINE != 0
+    }
+}
+
+unsafe fn class_name(class: *mut ffi::PyTypeObject) -> String {
+    // SAFETY: a type's name is a C string that lives as long as the type.
+    unsafe { std::ffi::CStr::from_ptr((*class).tp_name) }.to_string_lossy().into_owned()
+}
+
+/// Whether a suspended coroutine is suspended *in an await* (`_PyGen_yf`), not in a bare yield.
+unsafe fn is_awaited(coroutine: *mut PyObject) -> bool {
+    // SAFETY: attached; a coroutine has this attribute.
+    unsafe {
+        let inner = ffi::PyObject_GetAttr(coroutine, names::CR_AWAIT.get());
+        if inner.is_null() {
+            ffi::PyErr_Clear();
+            return false;
+        }
+        let awaited = inner != ffi::Py_None();
+        ffi::Py_DECREF(inner);
+        awaited
+    }
+}
+
+/// Passes an exception (owned) on to the iterator as `_gen_throw` does to what a generator
+/// delegates to.
+unsafe fn delegate_throw(
+    iterator: *mut PyObject,
+    exception: *mut PyObject,
+) -> (ffi::PySendResult, *mut PyObject) {
+    // SAFETY: attached, references owned as documented.
+    unsafe {
+        if ffi::PyErr_GivenExceptionMatches(exception, ffi::PyExc_GeneratorExit) != 0 {
+            // GeneratorExit closes the inner iterator, then is raised here.
+            if close(iterator) {
+                error::raise(exception);
+            } else {
+                ffi::Py_DECREF(exception);
+            }
+            return (PYGEN_ERROR, ptr::null_mut());
+        }
+        let throw = names::attribute(iterator, names::THROW.get());
+        if throw.is_null() {
+            if ffi::PyErr_Occurred().is_null() {
+                // A plain iterator: the exception is raised at the `yield from`.
+                error::raise(exception);
+            } else {
+                ffi::Py_DECREF(exception);
+            }
+            return (PYGEN_ERROR, ptr::null_mut());
+        }
+        let result = ffi::PyObject_CallOneArg(throw, exception);
+        ffi::Py_DECREF(throw);
+        ffi::Py_DECREF(exception);
+        worker::outcome_of_call(result)
+    }
+}
+
+/// `gen_close_iter`: calls `close()` if there is one. False with the error set if it raised.
+unsafe fn close(iterator: *mut PyObject) -> bool {
+    // SAFETY: attached.
+    unsafe {
+        let close = names::attribute(iterator, names::CLOSE.get());
+        if close.is_null() {
+            return ffi::PyErr_Occurred().is_null();
+        }
+        let result = ffi::PyObject_CallNoArgs(close);
+        ffi::Py_DECREF(close);
+        ffi::Py_XDECREF(result);
+        !result.is_null()
+    }
+}
+
+/// Ends an iterator that has yielded where nobody can wait for it, then raises RuntimeError.
+#[cold]
+unsafe fn refuse(iterator: *mut PyObject, message: &str) {
+    // SAFETY: attached.
+    unsafe {
+        if !close(iterator) {
+            ffi::PyErr_WriteUnraisable(iterator);
+        }
+    }
+    error::set_runtime(message);
+}
+
+/// Closes a coroutine that will not be awaited, so that nothing warns that it never was.
+pub(crate) unsafe fn discard(awaitable: *mut PyObject) {
+    // SAFETY: attached; an error that is set is kept over the call of Python code.
+    unsafe {
+        if ffi::Py_TYPE(awaitable) != &raw mut ffi::PyCoro_Type {
+            return;
+        }
+        let pending = error::take();
+        if !close(awaitable) {
+            ffi::PyErr_WriteUnraisable(awaitable);
+        }
+        if !pending.is_null() {
+            error::restore(pending);
+        }
+    }
+}
+
+#[cold]
+unsafe fn off_portal(awaitable: *mut PyObject) -> *mut PyObject {
+    let hook = NO_PORTAL.load(Ordering::Relaxed);
+    // SAFETY: attached; the hook is owned by the static, and kept alive over its call.
+    unsafe {
+        if hook.is_null() {
+            error::set_runtime(NO_PORTAL_MESSAGE);
+            discard(awaitable);
+            return ptr::null_mut();
+        }
+        let hook = ffi::Py_NewRef(hook);
+        let result = ffi::PyObject_CallOneArg(hook, awaitable);
+        ffi::Py_DECREF(hook);
+        result
+    }
+}
+
+/// `await_` inside a greenlet that was started within the step.
+///
+/// If it is one of SQLAlchemy's, whoever switched to it awaits what it switches back with. If not,
+/// nobody can wait, but an awaitable that is ready needs nobody.
+#[cold]
+unsafe fn on_foreign_greenlet(worker: *mut Worker, awaitable: *mut PyObject) -> *mut PyObject {
+    let hook = FOREIGN_GREENLET.load(Ordering::Relaxed);
+    // SAFETY: attached; all references are owned where they are used.
+    unsafe {
+        let current = greenlet::current();
+        if !hook.is_null() {
+            let hook = ffi::Py_NewRef(hook);
+            let arguments = [awaitable, current];
+            let result = ffi::PyObject_Vectorcall(hook, arguments.as_ptr(), 2, ptr::null_mut());
+            ffi::Py_DECREF(hook);
+            ffi::Py_DECREF(current);
+            return result;
+        }
+        let provider = names::attribute(current, names::PROVIDER.get());
+        let is_provider = !provider.is_null() && ffi::PyObject_IsTrue(provider) == 1;
+        ffi::Py_XDECREF(provider);
+        if !ffi::PyErr_Occurred().is_null() {
+            ffi::Py_DECREF(current);
+            return ptr::null_mut();
+        }
+        if !is_provider {
+            ffi::Py_DECREF(current);
+            return drive(worker, awaitable, false);
+        }
+        let parent = ffi::PyObject_GetAttr(current, names::PARENT.get());
+        ffi::Py_DECREF(current);
+        if parent.is_null() {
+            return ptr::null_mut();
+        }
+        let result = names::call_one(parent, names::SWITCH.get(), awaitable);
+        ffi::Py_DECREF(parent);
+        result
+    }
+}
+
+/// `_fiberback.set_hooks(*, no_portal=None, foreign_greenlet=None)`.
+pub(crate) unsafe extern "C" fn set_hooks(
+    _module: *mut PyObject,
+    arguments: *mut PyObject,
+    keywords: *mut PyObject,
+) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        let mut hooks = [ptr::null_mut::<PyObject>(); 2];
+        let names = [c"no_portal".as_ptr().cast_mut(), c"foreign_greenlet".as_ptr().cast_mut(), ptr::null_mut()];
+        // SAFETY: the format asks for as many pointers as are passed; they come back borrowed.
+        unsafe {
+            let [no_portal, foreign] = &mut hooks;
+            if ffi::PyArg_ParseTupleAndKeywords(
+                arguments,
+                keywords,
+                c"|$OO:set_hooks".as_ptr(),
+                names.as_ptr().cast(),
+                &raw mut *no_portal,
+                &raw mut *foreign,
+            ) == 0
+            {
+                return ptr::null_mut();
+            }
+            for (place, hook) in [&NO_PORTAL, &FOREIGN_GREENLET].into_iter().zip(hooks) {
+                let hook = if hook == ffi::Py_None() { ptr::null_mut() } else { hook };
+                ffi::Py_XINCREF(hook);
+                let previous = place.swap(hook, Ordering::Relaxed);
+                ffi::Py_XDECREF(previous);
+            }
+            ffi::Py_NewRef(ffi::Py_None())
+        }
+    })
+}

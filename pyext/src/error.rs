@@ -1,0 +1,167 @@
+//! Python exceptions from native code, and the barrier that no panic crosses.
+
+use pyo3::ffi::{self, PyObject};
+use std::any::Any;
+use std::ffi::CString;
+use std::panic::{self, AssertUnwindSafe};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// `StackMemoryError`, made by [`init`].
+static STACK_MEMORY_ERROR: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+
+/// The coroutine is already running. CPython's own words for a coroutine.
+pub(crate) const ALREADY_RUNNING: &str = "coroutine already executing";
+
+/// A step of a portal that is suspended on another thread's fiber.
+pub(crate) const WRONG_THREAD: &str = "this portal is suspended in await_() on another thread, and \
+     only that thread can resume it; use loop.call_soon_threadsafe() or \
+     asyncio.run_coroutine_threadsafe() to get back to it";
+
+/// `close()` of a coroutine that awaits on. CPython's own words.
+pub(crate) const IGNORED_EXIT: &str = "coroutine ignored GeneratorExit";
+
+/// A pending await in a foreign greenlet.
+pub(crate) const FOREIGN_GREENLET: &str = "await_() cannot suspend inside a greenlet that was \
+     started within this task by another library: call it from the task's own stack, or await \
+     natively there";
+
+/// Sets a Python exception of the given type.
+pub(crate) fn set(exception: *mut PyObject, message: &str) {
+    let message = CString::new(message.replace('\0', " ")).expect("zero bytes were replaced");
+    // SAFETY: attached (all of this module is called from Python); both arguments are valid.
+    unsafe { ffi::PyErr_SetString(exception, message.as_ptr()) }
+}
+
+/// Sets `RuntimeError`.
+#[cold]
+pub(crate) fn set_runtime(message: &str) {
+    // SAFETY: reads a static of the interpreter.
+    set(unsafe { ffi::PyExc_RuntimeError }, message);
+}
+
+/// Sets `TypeError`.
+#[cold]
+pub(crate) fn set_type(message: &str) {
+    // SAFETY: reads a static of the interpreter.
+    set(unsafe { ffi::PyExc_TypeError }, message);
+}
+
+/// Sets `StackMemoryError`.
+#[cold]
+pub(crate) fn set_no_stack(error: &fiberback::StackError) {
+    let message = format!("fiberback: no stack for a portal: {error}");
+    set(STACK_MEMORY_ERROR.load(Ordering::Relaxed), &message);
+}
+
+/// Runs `body`, which must not unwind into C: a panic becomes a Python exception.
+#[inline(always)]
+pub(crate) fn barrier<T>(on_panic: T, body: impl FnOnce() -> T) -> T {
+    // Whatever a panic leaves half done is Python state, which has no unwind safety to lose.
+    match panic::catch_unwind(AssertUnwindSafe(body)) {
+        Ok(value) => value,
+        Err(payload) => {
+            set_panic(payload);
+            on_panic
+        }
+    }
+}
+
+#[cold]
+fn set_panic(payload: Box<dyn Any + Send>) {
+    let text = payload
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".to_string());
+    // SAFETY: attached; the type is a static of the interpreter.
+    unsafe { set(ffi::PyExc_SystemError, &format!("fiberback: internal error: {text}")) }
+}
+
+/// Makes `StackMemoryError` and adds it to the module. False with an error set on failure.
+///
+/// # Safety
+///
+/// `module` must be the module being initialised.
+pub(crate) unsafe fn init(module: *mut PyObject) -> bool {
+    let doc = c"A call stack for a portal could not be had: the process is out of memory, address \
+        space or mappings. Fewer tasks suspended in await_() at a time, or smaller stacks \
+        (set_stack_size), need less.";
+    // SAFETY: plain API calls with valid arguments.
+    unsafe {
+        let class = ffi::PyErr_NewExceptionWithDoc(
+            c"fiberback.StackMemoryError".as_ptr(),
+            doc.as_ptr(),
+            ffi::PyExc_MemoryError,
+            ptr::null_mut(),
+        );
+        if class.is_null() {
+            return false;
+        }
+        STACK_MEMORY_ERROR.store(class, Ordering::Relaxed);
+        ffi::PyModule_AddObjectRef(module, c"StackMemoryError".as_ptr(), class) == 0
+    }
+}
+
+/// The exception being raised, taken out of the thread state, normalised; null if there is none.
+///
+/// # Safety
+///
+/// Attached.
+pub(crate) unsafe fn take() -> *mut PyObject {
+    // SAFETY: attached.
+    #[cfg(not(cpython = "3.11"))]
+    unsafe {
+        ffi::PyErr_GetRaisedException()
+    }
+    #[cfg(cpython = "3.11")]
+    // SAFETY: attached; the three references are ours, and two of them are dropped.
+    unsafe {
+        let (mut class, mut value, mut trace) =
+            (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+        ffi::PyErr_Fetch(&raw mut class, &raw mut value, &raw mut trace);
+        if class.is_null() {
+            return ptr::null_mut();
+        }
+        ffi::PyErr_NormalizeException(&raw mut class, &raw mut value, &raw mut trace);
+        if !trace.is_null() {
+            ffi::PyException_SetTraceback(value, trace);
+        }
+        ffi::Py_XDECREF(class);
+        ffi::Py_XDECREF(trace);
+        value
+    }
+}
+
+/// Raises `exception` (a new reference, consumed) as `throw()` on a generator would: keeping its
+/// traceback, with the exception being handled here as its context (`_PyErr_ChainStackItem`).
+///
+/// # Safety
+///
+/// Attached; `exception` must be an exception instance.
+pub(crate) unsafe fn raise(exception: *mut PyObject) {
+    // SAFETY: `PyErr_SetObject` with an instance and its own class sets exactly that instance.
+    unsafe {
+        ffi::PyErr_SetObject(ffi::Py_TYPE(exception).cast(), exception);
+        ffi::Py_DECREF(exception);
+    }
+}
+
+/// Puts back what [`take`] took (consumed), exactly.
+///
+/// # Safety
+///
+/// Attached; `exception` must be an exception instance.
+pub(crate) unsafe fn restore(exception: *mut PyObject) {
+    // SAFETY: attached; the references handed over are owned.
+    #[cfg(not(cpython = "3.11"))]
+    unsafe {
+        ffi::PyErr_SetRaisedException(exception);
+    }
+    #[cfg(cpython = "3.11")]
+    // SAFETY: as above; the traceback is a new reference or null.
+    unsafe {
+        let class = ffi::Py_NewRef(ffi::Py_TYPE(exception).cast());
+        ffi::PyErr_Restore(class, exception, ffi::PyException_GetTraceback(exception));
+    }
+}

@@ -1,0 +1,141 @@
+//! CPython 3.11.
+
+use super::facts::{self, field};
+use super::shared::{BaseFrame, Frame, c_recursion_units};
+use pyo3::ffi::{PyObject, PyThreadState};
+use std::ops::Range;
+use std::ptr;
+
+/// `_PyCFrame`, asserted against the headers below.
+#[repr(C)]
+struct CFrame {
+    use_tracing: u8,
+    current_frame: *mut Frame,
+    previous: *mut CFrame,
+}
+
+const _: () = assert!(size_of::<CFrame>() == facts::CFRAME_SIZE as usize);
+const _: () =
+    assert!(std::mem::offset_of!(CFrame, use_tracing) == facts::CFRAME_USE_TRACING as usize);
+const _: () =
+    assert!(std::mem::offset_of!(CFrame, current_frame) == facts::CFRAME_CURRENT_FRAME as usize);
+const _: () = assert!(std::mem::offset_of!(CFrame, previous) == facts::CFRAME_PREVIOUS as usize);
+
+/// What only this version does this way: the current frame hangs in a `_PyCFrame` on the C stack,
+/// which also says whether the thread is traced; one counter for both kinds of recursion; the
+/// trashcan counts its nesting.
+///
+/// Each evaluation loop on the fiber puts back `cframe.previous` when it ends, so the fiber has a
+/// base `_PyCFrame` of its own below all of them, at a fixed address.
+///
+/// `use_tracing` belongs to the thread, but is copied from `_PyCFrame` to `_PyCFrame` as loops
+/// begin and end; the switch copies it likewise.
+pub(super) struct Version {
+    base: BaseFrame,
+    base_cframe: CFrame,
+    top: *mut CFrame,
+    host_cframe: *mut CFrame,
+    /// Calls that the fiber has open, and how many its C stack has room for.
+    depth: i32,
+    capacity: i32,
+    entered_remaining: i32,
+    host_remaining: i32,
+    host_limit: i32,
+    trash_nesting: i32,
+    host_trash_nesting: i32,
+}
+
+impl Version {
+    pub(super) fn new(stack: Range<usize>, base_code: *mut PyObject) -> Self {
+        Self {
+            base: BaseFrame::new(base_code),
+            base_cframe: CFrame {
+                use_tracing: 0,
+                current_frame: ptr::null_mut(),
+                previous: ptr::null_mut(),
+            },
+            top: ptr::null_mut(),
+            host_cframe: ptr::null_mut(),
+            depth: 0,
+            capacity: c_recursion_units(&stack),
+            entered_remaining: 0,
+            host_remaining: 0,
+            host_limit: 0,
+            trash_nesting: 0,
+            host_trash_nesting: 0,
+        }
+    }
+
+    pub(super) fn pin(&mut self) {
+        self.base_cframe.current_frame = self.base.as_ptr();
+        self.top = &raw mut self.base_cframe;
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn enter(&mut self, ts: *mut PyThreadState) {
+        // SAFETY: `ts` is the attached thread state (contract of `State::enter`), whose `cframe`
+        // is never null; `top` is our base or a `_PyCFrame` on the suspended fiber's stack.
+        unsafe {
+            let cframe = field::<_, *mut CFrame>(ts, facts::TS_CFRAME);
+            self.host_cframe = cframe.replace(self.top);
+            let use_tracing = (*self.host_cframe).use_tracing;
+            self.base_cframe.previous = self.host_cframe;
+            self.base_cframe.use_tracing = use_tracing;
+            (*self.top).use_tracing = use_tracing;
+            self.base.set_previous((*self.host_cframe).current_frame);
+
+            self.host_limit = *field::<_, i32>(ts, facts::TS_RECURSION_LIMIT);
+            let remaining = field::<_, i32>(ts, facts::TS_RECURSION_REMAINING);
+            self.host_remaining = *remaining;
+            self.entered_remaining = (self.host_remaining - self.depth).min(self.capacity - self.depth);
+            *remaining = self.entered_remaining;
+
+            let nesting = field::<_, i32>(ts, facts::TS_TRASH_NESTING);
+            self.host_trash_nesting = nesting.replace(self.trash_nesting);
+        }
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn leave(&mut self, ts: *mut PyThreadState) {
+        // SAFETY: as in `enter`.
+        unsafe {
+            let cframe = field::<_, *mut CFrame>(ts, facts::TS_CFRAME);
+            self.top = cframe.replace(self.host_cframe);
+            (*self.host_cframe).use_tracing = (*self.top).use_tracing;
+            self.base_cframe.previous = ptr::null_mut();
+            self.base.set_previous(ptr::null_mut());
+
+            // `sys.setrecursionlimit` moves both numbers by the same amount.
+            let moved = *field::<_, i32>(ts, facts::TS_RECURSION_LIMIT) - self.host_limit;
+            let remaining = field::<_, i32>(ts, facts::TS_RECURSION_REMAINING);
+            self.depth += self.entered_remaining + moved - *remaining;
+            *remaining = self.host_remaining + moved;
+
+            let nesting = field::<_, i32>(ts, facts::TS_TRASH_NESTING);
+            self.trash_nesting = nesting.replace(self.host_trash_nesting);
+        }
+    }
+
+    pub(super) fn top_frame(&self) -> *mut Frame {
+        // SAFETY: `top` is the base or a `_PyCFrame` on the suspended fiber's stack.
+        unsafe { (*self.top).current_frame }
+    }
+
+    pub(super) fn is_clean(&mut self) -> bool {
+        ptr::eq(self.top, &raw const self.base_cframe)
+            && ptr::eq(self.base_cframe.current_frame, self.base.as_ptr())
+            && self.depth == 0
+    }
+
+    /// Makes `frame` the thread's current frame, and returns the one that was.
+    pub(super) unsafe fn swap_current_frame(
+        ts: *mut PyThreadState,
+        frame: *mut Frame,
+    ) -> *mut Frame {
+        // SAFETY: as in `enter`.
+        unsafe {
+            let cframe = *field::<_, *mut CFrame>(ts, facts::TS_CFRAME);
+            std::mem::replace(&mut (*cframe).current_frame, frame)
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! CPython 3.12.
+
+use super::facts::{self, field};
+use super::shared::{BaseFrame, Frame, c_recursion_units};
+use pyo3::ffi::{PyObject, PyThreadState};
+use std::ops::Range;
+use std::ptr;
+
+/// `_PyCFrame`, asserted against the headers below.
+#[repr(C)]
+struct CFrame {
+    current_frame: *mut Frame,
+    previous: *mut CFrame,
+}
+
+const _: () = assert!(size_of::<CFrame>() == facts::CFRAME_SIZE as usize);
+const _: () =
+    assert!(std::mem::offset_of!(CFrame, current_frame) == facts::CFRAME_CURRENT_FRAME as usize);
+const _: () = assert!(std::mem::offset_of!(CFrame, previous) == facts::CFRAME_PREVIOUS as usize);
+
+/// What only this version does this way: the current frame hangs in a `_PyCFrame` on the C stack,
+/// recursion has separate counters for Python and C, the trashcan counts its nesting.
+///
+/// Each evaluation loop on the fiber puts back `cframe.previous` when it ends, so the fiber has a
+/// base `_PyCFrame` of its own below all of them, at a fixed address.
+pub(super) struct Version {
+    base: BaseFrame,
+    base_cframe: CFrame,
+    top: *mut CFrame,
+    host_cframe: *mut CFrame,
+    py_depth: i32,
+    host_py_depth: i32,
+    c_remaining: i32,
+    host_c_remaining: i32,
+    trash_nesting: i32,
+    host_trash_nesting: i32,
+}
+
+impl Version {
+    pub(super) fn new(stack: Range<usize>, base_code: *mut PyObject) -> Self {
+        Self {
+            base: BaseFrame::new(base_code),
+            base_cframe: CFrame { current_frame: ptr::null_mut(), previous: ptr::null_mut() },
+            top: ptr::null_mut(),
+            host_cframe: ptr::null_mut(),
+            py_depth: 0,
+            host_py_depth: 0,
+            c_remaining: c_recursion_units(&stack),
+            host_c_remaining: 0,
+            trash_nesting: 0,
+            host_trash_nesting: 0,
+        }
+    }
+
+    pub(super) fn pin(&mut self) {
+        self.base_cframe.current_frame = self.base.as_ptr();
+        self.top = &raw mut self.base_cframe;
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn enter(&mut self, ts: *mut PyThreadState) {
+        // SAFETY: `ts` is the attached thread state (contract of `State::enter`), whose `cframe`
+        // is never null.
+        unsafe {
+            let cframe = field::<_, *mut CFrame>(ts, facts::TS_CFRAME);
+            self.host_cframe = cframe.replace(self.top);
+            self.base_cframe.previous = self.host_cframe;
+            self.base.set_previous((*self.host_cframe).current_frame);
+
+            let limit = *field::<_, i32>(ts, facts::TS_PY_RECURSION_LIMIT);
+            let remaining = field::<_, i32>(ts, facts::TS_PY_RECURSION_REMAINING);
+            self.host_py_depth = limit - *remaining;
+            *remaining -= self.py_depth;
+
+            let c_remaining = field::<_, i32>(ts, facts::TS_C_RECURSION_REMAINING);
+            self.host_c_remaining = c_remaining.replace(self.c_remaining);
+
+            let nesting = field::<_, i32>(ts, facts::TS_TRASH_NESTING);
+            self.host_trash_nesting = nesting.replace(self.trash_nesting);
+        }
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn leave(&mut self, ts: *mut PyThreadState) {
+        // SAFETY: as in `enter`.
+        unsafe {
+            let cframe = field::<_, *mut CFrame>(ts, facts::TS_CFRAME);
+            self.top = cframe.replace(self.host_cframe);
+            self.base_cframe.previous = ptr::null_mut();
+            self.base.set_previous(ptr::null_mut());
+
+            // Depths, not remainders: `sys.setrecursionlimit` may have moved both meanwhile.
+            let limit = *field::<_, i32>(ts, facts::TS_PY_RECURSION_LIMIT);
+            let remaining = field::<_, i32>(ts, facts::TS_PY_RECURSION_REMAINING);
+            self.py_depth = limit - *remaining - self.host_py_depth;
+            *remaining = limit - self.host_py_depth;
+
+            let c_remaining = field::<_, i32>(ts, facts::TS_C_RECURSION_REMAINING);
+            self.c_remaining = c_remaining.replace(self.host_c_remaining);
+
+            let nesting = field::<_, i32>(ts, facts::TS_TRASH_NESTING);
+            self.trash_nesting = nesting.replace(self.host_trash_nesting);
+        }
+    }
+
+    pub(super) fn top_frame(&self) -> *mut Frame {
+        // SAFETY: `top` is the base or a `_PyCFrame` on the suspended fiber's stack.
+        unsafe { (*self.top).current_frame }
+    }
+
+    pub(super) fn is_clean(&mut self) -> bool {
+        ptr::eq(self.top, &raw const self.base_cframe)
+            && ptr::eq(self.base_cframe.current_frame, self.base.as_ptr())
+            && self.py_depth == 0
+    }
+
+    /// Makes `frame` the thread's current frame, and returns the one that was.
+    pub(super) unsafe fn swap_current_frame(
+        ts: *mut PyThreadState,
+        frame: *mut Frame,
+    ) -> *mut Frame {
+        // SAFETY: as in `enter`.
+        unsafe {
+            let cframe = *field::<_, *mut CFrame>(ts, facts::TS_CFRAME);
+            std::mem::replace(&mut (*cframe).current_frame, frame)
+        }
+    }
+}

@@ -1,0 +1,161 @@
+/* Facts about CPython's structures, taken from the headers of the interpreter that we build for.
+ *
+ * Nothing here runs and nothing of this file is linked: `build.rs` compiles it, finds the table in
+ * the object file by its magic, and writes a Rust constant for each entry. All logic is in Rust.
+ *
+ * An entry that a version does not have is left out here; the Rust file of that version then does
+ * not name it, and one that names it by mistake does not compile.
+ */
+#define Py_BUILD_CORE 1
+#include <Python.h>
+#include <stddef.h>
+#include "internal/pycore_frame.h"
+#include "internal/pycore_context.h"
+#if PY_VERSION_HEX >= 0x030D0000
+#  include "internal/pycore_runtime.h"
+#endif
+#if PY_VERSION_HEX >= 0x030E0000
+#  include "internal/pycore_genobject.h"
+#  include "internal/pycore_interpframe.h"
+#  include "internal/pycore_interpframe_structs.h"
+#  include "internal/pycore_debug_offsets.h"
+#endif
+
+struct fact {
+    char name[48];
+    long long value;
+};
+
+#define FACT(name, value) { #name, (long long)(value) }
+#define FIELD(name, type, field) FACT(name, offsetof(type, field))
+
+struct table {
+    char magic[16];
+    long long count;
+    struct fact facts[128];
+};
+
+const struct table fiberback_layout = {
+    "fiberback-facts",
+    0x0102030405060708LL, /* tells build.rs the byte order, and that it found the real thing */
+    {
+        FACT(BUILT_VERSION_HEX, PY_VERSION_HEX),
+#ifdef Py_DEBUG
+        FACT(BUILT_DEBUG, 1),
+#else
+        FACT(BUILT_DEBUG, 0),
+#endif
+#ifdef Py_GIL_DISABLED
+        FACT(BUILT_FREE_THREADED, 1),
+#else
+        FACT(BUILT_FREE_THREADED, 0),
+#endif
+
+        /* PyThreadState: Include/cpython/pystate.h, struct _ts. Never _PyThreadStateImpl, which
+         * patch releases have grown in front of its own fields. */
+        FIELD(TS_INTERP, PyThreadState, interp),
+        FIELD(TS_ID, PyThreadState, id),
+        FIELD(TS_THREAD_ID, PyThreadState, thread_id),
+        FIELD(TS_TRACING, PyThreadState, tracing),
+        FIELD(TS_EXC_INFO, PyThreadState, exc_info),
+        FIELD(TS_CONTEXT, PyThreadState, context),
+        FIELD(TS_CONTEXT_VER, PyThreadState, context_ver),
+        FIELD(TS_DATASTACK_CHUNK, PyThreadState, datastack_chunk),
+        FIELD(TS_DATASTACK_TOP, PyThreadState, datastack_top),
+        FIELD(TS_DATASTACK_LIMIT, PyThreadState, datastack_limit),
+#if PY_VERSION_HEX < 0x030C0000
+        FIELD(TS_RECURSION_REMAINING, PyThreadState, recursion_remaining),
+        FIELD(TS_RECURSION_LIMIT, PyThreadState, recursion_limit),
+        FIELD(TS_CURRENT_EXCEPTION, PyThreadState, curexc_type),
+        FIELD(TS_TRASH_NESTING, PyThreadState, trash_delete_nesting),
+#else
+        FIELD(TS_PY_RECURSION_REMAINING, PyThreadState, py_recursion_remaining),
+        FIELD(TS_PY_RECURSION_LIMIT, PyThreadState, py_recursion_limit),
+        FIELD(TS_CURRENT_EXCEPTION, PyThreadState, current_exception),
+#  if PY_VERSION_HEX < 0x030E0000
+        FIELD(TS_C_RECURSION_REMAINING, PyThreadState, c_recursion_remaining),
+#  endif
+#  if PY_VERSION_HEX < 0x030D0000
+        FIELD(TS_TRASH_NESTING, PyThreadState, trash.delete_nesting),
+#  endif
+#endif
+#if PY_VERSION_HEX < 0x030D0000
+        FIELD(TS_CFRAME, PyThreadState, cframe),
+        FACT(CFRAME_SIZE, sizeof(_PyCFrame)),
+        FIELD(CFRAME_CURRENT_FRAME, _PyCFrame, current_frame),
+        FIELD(CFRAME_PREVIOUS, _PyCFrame, previous),
+#  if PY_VERSION_HEX < 0x030C0000
+        FIELD(CFRAME_USE_TRACING, _PyCFrame, use_tracing),
+#  endif
+#else
+        FIELD(TS_CURRENT_FRAME, PyThreadState, current_frame),
+#endif
+#if PY_VERSION_HEX >= 0x030E0000
+        FIELD(TS_CURRENT_EXECUTOR, PyThreadState, current_executor),
+#elif PY_VERSION_HEX >= 0x030D0000
+        FIELD(TS_PREVIOUS_EXECUTOR, PyThreadState, previous_executor),
+#endif
+#if PY_VERSION_HEX >= 0x030F0000
+        FIELD(TS_JIT_EXIT, PyThreadState, jit_exit),
+#endif
+
+        /* _PyErr_StackItem and _PyStackChunk: same header. */
+        FACT(EXC_SIZE, sizeof(_PyErr_StackItem)),
+        FIELD(EXC_VALUE, _PyErr_StackItem, exc_value),
+        FIELD(EXC_PREVIOUS, _PyErr_StackItem, previous_item),
+        FIELD(CHUNK_PREVIOUS, _PyStackChunk, previous),
+        FIELD(CHUNK_SIZE, _PyStackChunk, size),
+        FIELD(CHUNK_TOP, _PyStackChunk, top),
+        FIELD(CHUNK_DATA, _PyStackChunk, data),
+
+        /* _PyInterpreterFrame: internal/pycore_frame.h, from 3.14 pycore_interpframe_structs.h. */
+        FACT(FRAME_SIZE, sizeof(_PyInterpreterFrame)),
+        FIELD(FRAME_PREVIOUS, _PyInterpreterFrame, previous),
+        FIELD(FRAME_OWNER, _PyInterpreterFrame, owner),
+        FIELD(FRAME_FRAME_OBJ, _PyInterpreterFrame, frame_obj),
+        FACT(FRAME_OWNED_BY_THREAD, FRAME_OWNED_BY_THREAD),
+#if PY_VERSION_HEX < 0x030D0000
+        FIELD(FRAME_CODE, _PyInterpreterFrame, f_code),
+        FIELD(FRAME_INSTR, _PyInterpreterFrame, prev_instr),
+#else
+        FIELD(FRAME_CODE, _PyInterpreterFrame, f_executable),
+        FIELD(FRAME_INSTR, _PyInterpreterFrame, instr_ptr),
+#endif
+        FIELD(FRAME_OBJ_FRAME, PyFrameObject, f_frame),
+
+        /* PyCodeObject: cpython/code.h. */
+        FIELD(CODE_FLAGS, PyCodeObject, co_flags),
+        FIELD(CODE_ADAPTIVE, PyCodeObject, co_code_adaptive),
+        FIELD(CODE_FIRST_TRACEABLE, PyCodeObject, _co_firsttraceable),
+        FACT(CODE_UNIT_SIZE, sizeof(_Py_CODEUNIT)),
+
+        /* PyGenObject, which coroutines share: cpython/genobject.h, from 3.14 internal. */
+        FIELD(GEN_FRAME_STATE, PyGenObject, gi_frame_state),
+        FACT(GEN_CREATED, FRAME_CREATED),
+        FACT(GEN_EXECUTING, FRAME_EXECUTING),
+        FACT(GEN_CLEARED, FRAME_CLEARED),
+
+        /* PyContext: internal/pycore_context.h. */
+        FIELD(CONTEXT_PREVIOUS, PyContext, ctx_prev),
+        FIELD(CONTEXT_ENTERED, PyContext, ctx_entered),
+
+#if PY_VERSION_HEX >= 0x030D0000
+        /* What the running interpreter says about itself: _PyRuntime.debug_offsets. */
+        FIELD(RUNTIME_DEBUG_OFFSETS, _PyRuntimeState, debug_offsets),
+        FIELD(DEBUG_VERSION, _Py_DebugOffsets, version),
+        FIELD(DEBUG_FREE_THREADED, _Py_DebugOffsets, free_threaded),
+        FIELD(DEBUG_TS_INTERP, _Py_DebugOffsets, thread_state.interp),
+        FIELD(DEBUG_TS_CURRENT_FRAME, _Py_DebugOffsets, thread_state.current_frame),
+        FIELD(DEBUG_TS_THREAD_ID, _Py_DebugOffsets, thread_state.thread_id),
+        FIELD(DEBUG_TS_DATASTACK_CHUNK, _Py_DebugOffsets, thread_state.datastack_chunk),
+        FIELD(DEBUG_FRAME_SIZE, _Py_DebugOffsets, interpreter_frame.size),
+        FIELD(DEBUG_FRAME_PREVIOUS, _Py_DebugOffsets, interpreter_frame.previous),
+        FIELD(DEBUG_FRAME_EXECUTABLE, _Py_DebugOffsets, interpreter_frame.executable),
+        FIELD(DEBUG_FRAME_INSTR, _Py_DebugOffsets, interpreter_frame.instr_ptr),
+        FIELD(DEBUG_FRAME_OWNER, _Py_DebugOffsets, interpreter_frame.owner),
+        FIELD(DEBUG_CODE_ADAPTIVE, _Py_DebugOffsets, code_object.co_code_adaptive),
+        FIELD(DEBUG_INTERP_GC, _Py_DebugOffsets, interpreter_state.gc),
+        FIELD(DEBUG_GC_COLLECTING, _Py_DebugOffsets, gc.collecting),
+#endif
+    },
+};

@@ -1,0 +1,243 @@
+//! The part of `PyThreadState` that belongs to a C stack, and how to swap it.
+//!
+//! CPython keeps what it knows about the running code in the thread state. When a thread changes
+//! to another C stack behind its back, that part must change too: frames, the data stack they live
+//! on, the exceptions being handled, recursion depths, and so on. [`State`] is a fiber's copy of
+//! that part; [`State::enter`] puts it into the thread state, [`State::leave`] takes it out.
+//!
+//! # Invariant
+//!
+//! The fields written are exactly those that this module saves and restores, at offsets that
+//! [`selfcheck`] has compared with the running interpreter before the first write. `enter` and
+//! `leave` come in pairs on one thread with the GIL held, and all the fiber's Python code runs
+//! between them.
+//!
+//! One file for each CPython version, all with the same verbs; what is the same in all of them is
+//! in [`shared`]. `README.md` beside this file says how to add a version.
+
+pub(crate) mod facts;
+pub(crate) mod selfcheck;
+mod shared;
+
+#[cfg_attr(cpython = "3.11", path = "cp311.rs")]
+#[cfg_attr(cpython = "3.12", path = "cp312.rs")]
+#[cfg_attr(cpython = "3.13", path = "cp313.rs")]
+#[cfg_attr(cpython = "3.14", path = "cp314.rs")]
+#[cfg_attr(cpython = "3.15", path = "cp315.rs")]
+mod version;
+
+use facts::field;
+use pyo3::ffi::{self, PyObject, PyThreadState};
+use shared::{Context, DataStack, Exceptions};
+use std::ops::Range;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use version::Version;
+
+/// The code object that fibers' base frames show, see [`shared::BaseFrame`].
+static BASE_CODE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+
+/// A fiber's part of the thread state.
+pub(crate) struct State {
+    version: Version,
+    exceptions: Exceptions,
+    data_stack: DataStack,
+    context: Context,
+}
+
+impl State {
+    /// The state of a fiber with nothing on it. Must be [pinned](Self::pin) at its final address
+    /// before use.
+    pub(crate) fn new(stack: Range<usize>) -> Self {
+        Self {
+            version: Version::new(stack, BASE_CODE.load(Ordering::Relaxed)),
+            exceptions: Exceptions::new(),
+            data_stack: DataStack::new(),
+            context: Context::new(),
+        }
+    }
+
+    /// Links the fiber's base records. From here on the state must not move.
+    pub(crate) fn pin(&mut self) {
+        self.version.pin();
+        self.exceptions.pin();
+    }
+
+    /// Puts the fiber's state into the thread state, right before the switch to the fiber.
+    ///
+    /// # Safety
+    ///
+    /// `ts` must be the calling thread's attached thread state, the state must be pinned and not
+    /// entered; if the fiber is suspended in the middle of Python code, `ts` must be the thread
+    /// state that it was entered with before.
+    #[inline(always)]
+    pub(crate) unsafe fn enter(&mut self, ts: *mut PyThreadState) {
+        // SAFETY: passed on. The context comes first: it may have to call into the interpreter,
+        // which must find the host's state whole.
+        unsafe {
+            self.context.enter(ts);
+            self.version.enter(ts);
+            self.exceptions.enter(ts);
+            self.data_stack.enter(ts);
+        }
+    }
+
+    /// Takes the fiber's state out of the thread state and puts the host's back, right after the
+    /// switch from the fiber.
+    ///
+    /// # Safety
+    ///
+    /// The state must be entered, with the same `ts`.
+    #[inline(always)]
+    pub(crate) unsafe fn leave(&mut self, ts: *mut PyThreadState) {
+        // SAFETY: passed on; the surplus reference is ours to drop (contract of `Context::leave`).
+        unsafe {
+            self.data_stack.leave(ts);
+            self.exceptions.leave(ts);
+            self.version.leave(ts);
+            let ended = self.context.leave(ts);
+            if !ended.is_null() {
+                ffi::Py_DECREF(ended);
+            }
+        }
+    }
+
+    /// True if nothing of the fiber's Python code is left: it can serve the next step.
+    pub(crate) fn is_clean(&mut self) -> bool {
+        self.version.is_clean() && self.exceptions.is_clean() && self.context.is_clean()
+    }
+
+    /// Frees what the state owns.
+    ///
+    /// # Safety
+    ///
+    /// The state must be clean and not entered, and never be entered again.
+    pub(crate) unsafe fn free(&mut self) {
+        // SAFETY: clean, so no frame is alive.
+        unsafe { self.data_stack.free() }
+    }
+
+    /// The innermost Python frame of a suspended fiber, as a new reference; null without an error
+    /// if there is none, null with an error if it cannot be made.
+    ///
+    /// # Safety
+    ///
+    /// The fiber must be suspended, and `ts` be the attached thread state.
+    pub(crate) unsafe fn top_frame(&self, ts: *mut PyThreadState) -> *mut PyObject {
+        // SAFETY: making a frame object out of an interpreter frame is private; the public way is
+        // to ask for the thread's current frame, so the fiber's is that for the duration of the
+        // call. Its chain ends at the base frame, whose `previous` is null. On 3.11 the allocation
+        // of the frame object can start a garbage collection, whose finalizers would run on top
+        // of the fiber's frames: not now.
+        unsafe {
+            let host = Version::swap_current_frame(ts, self.version.top_frame());
+            let was_enabled = ffi::PyGC_Disable();
+            let frame = ffi::PyThreadState_GetFrame(ts);
+            if was_enabled != 0 {
+                ffi::PyGC_Enable();
+            }
+            Version::swap_current_frame(ts, host);
+            frame.cast()
+        }
+    }
+}
+
+/// The thread state's id, unique in the life of the process (`PyThreadState_GetID`).
+///
+/// # Safety
+///
+/// `ts` must be the attached thread state.
+#[inline(always)]
+pub(crate) unsafe fn thread_state_id(ts: *mut PyThreadState) -> u64 {
+    // SAFETY: the contract.
+    unsafe { *field::<_, u64>(ts, facts::TS_ID) }
+}
+
+/// Where a coroutine stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CoroutineState {
+    /// Not started.
+    Created,
+    /// Started, and waiting to be resumed.
+    Suspended,
+    /// Running.
+    Executing,
+    /// Returned or raised.
+    Finished,
+}
+
+/// The state of an exact coroutine or generator.
+///
+/// # Safety
+///
+/// `coroutine` must be of `PyCoro_Type` or `PyGen_Type`, exactly, and attached.
+#[inline(always)]
+pub(crate) unsafe fn coroutine_state(coroutine: *mut PyObject) -> CoroutineState {
+    // SAFETY: the contract; both types share their layout up to the frame.
+    let state = unsafe { *field::<_, i8>(coroutine, facts::GEN_FRAME_STATE) } as isize;
+    // `PyFrameState` is ordered so: created, suspended (one or two values), executing, completed,
+    // cleared.
+    if state <= facts::GEN_CREATED {
+        CoroutineState::Created
+    } else if state < facts::GEN_EXECUTING {
+        CoroutineState::Suspended
+    } else if state == facts::GEN_EXECUTING {
+        CoroutineState::Executing
+    } else {
+        CoroutineState::Finished
+    }
+}
+
+/// Why the running fiber cannot suspend just now, if so.
+///
+/// # Safety
+///
+/// `ts` must be the attached thread state.
+pub(crate) unsafe fn refusal(ts: *mut PyThreadState) -> Option<&'static str> {
+    // SAFETY: `ts` is the attached thread state, and the offsets are those of its fields.
+    unsafe {
+        // CPython counts `tracing` up while a trace or profile function runs, per thread: other
+        // code on the thread would run untraced until the function got to its end.
+        if *field::<_, i32>(ts, facts::TS_TRACING) > 0 {
+            return Some(
+                "await_() cannot suspend inside a trace or profile function (sys.settrace, \
+                 sys.setprofile)",
+            );
+        }
+        if !(*field::<_, *mut PyObject>(ts, facts::TS_CURRENT_EXCEPTION)).is_null() {
+            return Some("await_() cannot suspend while an exception is being raised");
+        }
+    }
+    None
+}
+
+/// Makes the code object for base frames. To be called once, at import.
+pub(crate) fn init() -> bool {
+    let source = c"async def portal(): pass\ncode = portal.__code__\n";
+    // SAFETY: plain API calls, attached. The code of an `async def` begins with RETURN_GENERATOR,
+    // so that its first traceable instruction is not its first: a frame that stands at the first
+    // is incomplete. The reference is kept for ever.
+    unsafe {
+        let compiled = ffi::Py_CompileString(
+            source.as_ptr(),
+            c"<fiberback>".as_ptr(),
+            ffi::Py_file_input,
+        );
+        if compiled.is_null() {
+            return false;
+        }
+        let scope = ffi::PyDict_New();
+        let result = ffi::PyEval_EvalCode(compiled, scope, scope);
+        ffi::Py_DECREF(compiled);
+        if result.is_null() {
+            ffi::Py_XDECREF(scope);
+            return false;
+        }
+        ffi::Py_DECREF(result);
+        let code = ffi::PyDict_GetItemString(scope, c"code".as_ptr());
+        ffi::Py_XINCREF(code);
+        ffi::Py_DECREF(scope);
+        BASE_CODE.store(code, Ordering::Relaxed);
+        !code.is_null()
+    }
+}

@@ -1,0 +1,313 @@
+//! `fiberback._fiberback`: the native module of the Python package.
+//!
+//! The package's Python layer is what users import; this module is what it stands on. In it:
+//!
+//! | you want to | use |
+//! |---|---|
+//! | wait for an awaitable in synchronous code | `await_(awaitable)` |
+//! | make a coroutine in which that works | `Portal(coroutine)` |
+//! | give a portal to a task that exists | `bestow(task)`, undone by `unbestow(task)` |
+//! | give one to every new task of a loop | `loop.set_task_factory(task_factory)`, `eager_task_factory`, `create_task_factory(inner)` |
+//! | know where you are | `current_portal()`, `on_portal()`, `portal_of(task)` |
+//! | run code that must not suspend the current portal | `call_masked(fn, *args, **kwargs)` |
+//! | decide what `await_` does off a portal | `set_hooks(no_portal=…, foreign_greenlet=…)` |
+//! | trade memory | `set_stack_size(bytes)`, `get_stack_size()`, `trim()`, `stats()` |
+//! | end what is suspended | `close_all()`; runs at interpreter exit |
+//!
+//! # Layout
+//!
+//! | file | owns |
+//! |---|---|
+//! | `interp/` | what of `PyThreadState` belongs to a C stack, one file for each CPython version |
+//! | `worker.rs` | fibers that run portals' steps, idle and suspended ones, per thread |
+//! | `portal.rs` | the `Portal` type |
+//! | `await_.rs` | `await_` |
+//! | `backends/` | asyncio's and Trio's tasks |
+//! | `greenlet.rs` | real greenlet in the same process |
+//! | `error.rs`, `names.rs` | exceptions, the panic barrier; interned strings |
+//!
+//! Most of it speaks the C API through `pyo3::ffi` directly: the hot paths are type slots, and a
+//! fiber must not be suspended inside PyO3's own per-call bookkeeping. PyO3 initialises the module
+//! and knows the API of each version.
+
+mod await_;
+mod backends;
+mod error;
+mod greenlet;
+mod interp;
+mod names;
+mod portal;
+mod worker;
+
+use pyo3::exceptions::PyImportError;
+use pyo3::ffi::{self, PyObject};
+use pyo3::prelude::*;
+use std::cell::UnsafeCell;
+use std::ffi::{CStr, c_int};
+use std::ptr;
+
+#[pymodule(gil_used = true)]
+fn _fiberback(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    interp::selfcheck::run().map_err(PyImportError::new_err)?;
+    let raw = module.as_ptr();
+    // SAFETY: attached, once for each process (the self-check refuses sub-interpreters, and PyO3
+    // a second initialisation).
+    let ready = unsafe {
+        names::init()
+            && greenlet::init()
+            && error::init(raw)
+            && interp::init()
+            && portal::init(raw)
+            && ffi::PyModule_AddFunctions(raw, FUNCTIONS.0.get().cast()) == 0
+    };
+    if !ready {
+        return Err(PyErr::fetch(module.py()));
+    }
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    let close_all = module.getattr("close_all")?;
+    module.py().import("atexit")?.call_method1("register", (close_all,))?;
+    Ok(())
+}
+
+/// `current_portal()`.
+unsafe extern "C" fn current_portal(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    let worker = worker::current();
+    // SAFETY: attached; a worker that is current is running its portal's step.
+    unsafe {
+        let portal =
+            if worker.is_null() { ffi::Py_None() } else { (*worker).portal.cast::<PyObject>() };
+        ffi::Py_NewRef(portal)
+    }
+}
+
+/// `on_portal()`.
+unsafe extern "C" fn on_portal(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached.
+    unsafe { ffi::PyBool_FromLong((!worker::current().is_null()).into()) }
+}
+
+/// `call_masked(fn, *args, **kwargs)`.
+unsafe extern "C" fn call_masked(
+    _: *mut PyObject,
+    arguments: *const *mut PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut PyObject,
+) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        if count < 1 {
+            error::set_type("call_masked() needs a callable");
+            return ptr::null_mut();
+        }
+        // SAFETY: `METH_FASTCALL | METH_KEYWORDS`; the first value is the callable. No portal is
+        // current meanwhile, so the fiber that we are on cannot suspend, and we are still on it
+        // when the call returns.
+        unsafe {
+            let masked = worker::replace_current(ptr::null_mut());
+            let rest = (count - 1) as usize;
+            let result = ffi::PyObject_Vectorcall(*arguments, arguments.add(1), rest, keywords);
+            worker::replace_current(masked);
+            result
+        }
+    })
+}
+
+/// `set_stack_size(bytes)`.
+unsafe extern "C" fn set_stack_size(_: *mut PyObject, bytes: *mut PyObject) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        // SAFETY: attached; lent.
+        unsafe {
+            let bytes = ffi::PyLong_AsSize_t(bytes);
+            if bytes == usize::MAX && !ffi::PyErr_Occurred().is_null() {
+                return ptr::null_mut();
+            }
+            if bytes < worker::LEAST_STACK_SIZE {
+                let least = worker::LEAST_STACK_SIZE;
+                error::set(
+                    ffi::PyExc_ValueError,
+                    &format!("a stack of {bytes} bytes is too small for CPython; at least {least}"),
+                );
+                return ptr::null_mut();
+            }
+            if let Err(refused) = worker::set_stack_size(bytes) {
+                error::set(ffi::PyExc_ValueError, &refused.to_string());
+                return ptr::null_mut();
+            }
+            worker::Thread::trim(worker::thread());
+            ffi::Py_NewRef(ffi::Py_None())
+        }
+    })
+}
+
+/// `get_stack_size()`.
+unsafe extern "C" fn get_stack_size(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        // SAFETY: attached.
+        unsafe { ffi::PyLong_FromSize_t(worker::pool().stack_size()) }
+    })
+}
+
+/// `trim()`.
+unsafe extern "C" fn trim(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        // SAFETY: attached; this thread's record.
+        unsafe {
+            worker::Thread::trim(worker::thread());
+            ffi::PyLong_FromSize_t(worker::pool().trim())
+        }
+    })
+}
+
+/// `stats()`.
+unsafe extern "C" fn stats(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        let pool = worker::pool().stats();
+        // SAFETY: attached; this thread's record; fresh objects.
+        unsafe {
+            let (idle, suspended) = worker::Thread::counts(worker::thread());
+            let entries = [
+                (c"fibers_idle", idle),
+                (c"fibers_suspended", suspended),
+                (c"stack_size", pool.stack_size),
+                (c"stacks_in_use", pool.in_use),
+                (c"stacks_warm", pool.warm),
+                (c"stacks_cold", pool.cold),
+                (c"stacks_high_water", pool.high_water),
+                (c"reserved_bytes", pool.reserved_bytes),
+                (c"greenlet_loaded", usize::from(greenlet::look())),
+            ];
+            let dict = ffi::PyDict_New();
+            if dict.is_null() {
+                return dict;
+            }
+            for (name, value) in entries {
+                let value = ffi::PyLong_FromSize_t(value);
+                let failed =
+                    value.is_null() || ffi::PyDict_SetItemString(dict, name.as_ptr(), value) < 0;
+                ffi::Py_XDECREF(value);
+                if failed {
+                    ffi::Py_DECREF(dict);
+                    return ptr::null_mut();
+                }
+            }
+            dict
+        }
+    })
+}
+
+/// `close_all()`.
+unsafe extern "C" fn close_all(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        // SAFETY: attached, called with no error set.
+        unsafe { ffi::PyLong_FromSize_t(portal::close_all()) }
+    })
+}
+
+struct Functions(UnsafeCell<[ffi::PyMethodDef; FUNCTION_COUNT + 1]>);
+
+// SAFETY: only the interpreter reads it.
+unsafe impl Sync for Functions {}
+
+const fn function(
+    name: &'static CStr,
+    meth: ffi::PyMethodDefPointer,
+    flags: c_int,
+    doc: &'static CStr,
+) -> ffi::PyMethodDef {
+    ffi::PyMethodDef { ml_name: name.as_ptr(), ml_meth: meth, ml_flags: flags, ml_doc: doc.as_ptr() }
+}
+
+const fn unary(name: &'static CStr, f: ffi::PyCFunction, doc: &'static CStr) -> ffi::PyMethodDef {
+    function(name, ffi::PyMethodDefPointer { PyCFunction: f }, ffi::METH_O, doc)
+}
+
+const fn nullary(name: &'static CStr, f: ffi::PyCFunction, doc: &'static CStr) -> ffi::PyMethodDef {
+    function(name, ffi::PyMethodDefPointer { PyCFunction: f }, ffi::METH_NOARGS, doc)
+}
+
+const fn any(
+    name: &'static CStr,
+    f: ffi::PyCFunctionFastWithKeywords,
+    doc: &'static CStr,
+) -> ffi::PyMethodDef {
+    let meth = ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: f };
+    function(name, meth, ffi::METH_FASTCALL | ffi::METH_KEYWORDS, doc)
+}
+
+const FUNCTION_COUNT: usize = 16;
+
+static FUNCTIONS: Functions = Functions(UnsafeCell::new([
+    unary(
+        c"await_",
+        await_::await_,
+        c"await_(awaitable, /)\n--\n\nWait for 'awaitable' and return its result, in synchronous code.",
+    ),
+    function(
+        c"set_hooks",
+        ffi::PyMethodDefPointer { PyCFunctionWithKeywords: await_::set_hooks },
+        ffi::METH_VARARGS | ffi::METH_KEYWORDS,
+        c"set_hooks($module, /, *, no_portal=None, foreign_greenlet=None)\n--\n\nSet what await_() calls where it cannot suspend a portal.",
+    ),
+    nullary(
+        c"current_portal",
+        current_portal,
+        c"current_portal()\n--\n\nThe portal whose step runs on this thread now, or None.",
+    ),
+    nullary(
+        c"on_portal",
+        on_portal,
+        c"on_portal()\n--\n\nWhether a portal's step runs on this thread now.",
+    ),
+    unary(
+        c"portal_of",
+        backends::task::portal_of,
+        c"portal_of(task, /)\n--\n\nThe portal that a task steps, or None.",
+    ),
+    unary(
+        c"bestow",
+        backends::task::bestow,
+        c"bestow(task, /)\n--\n\nPut a portal around the coroutine of a task; it serves from the next step on.",
+    ),
+    unary(
+        c"unbestow",
+        backends::task::unbestow,
+        c"unbestow(task, /)\n--\n\nTake a portal off a task that is between two steps. False if there is none, or await_() waits in it.",
+    ),
+    any(
+        c"task_factory",
+        backends::asyncio::task_factory,
+        c"task_factory(loop, coro, **kwargs)\n--\n\nAn asyncio.Task with a portal.",
+    ),
+    any(
+        c"eager_task_factory",
+        backends::asyncio::eager_task_factory,
+        c"eager_task_factory(loop, coro, **kwargs)\n--\n\nAn asyncio.Task with a portal that starts at once (Python 3.12 and newer).",
+    ),
+    unary(
+        c"create_task_factory",
+        backends::asyncio::create_task_factory,
+        c"create_task_factory(inner, /)\n--\n\nA task factory that gives 'inner' coroutines with portals.",
+    ),
+    any(
+        c"call_masked",
+        call_masked,
+        c"call_masked(fn, /, *args, **kwargs)\n--\n\nCall with no portal current, so that await_() cannot suspend the one we are on.",
+    ),
+    unary(
+        c"set_stack_size",
+        set_stack_size,
+        c"set_stack_size(bytes, /)\n--\n\nSize of the stacks of new fibers.",
+    ),
+    nullary(c"get_stack_size", get_stack_size, c"get_stack_size()\n--\n\nSee set_stack_size()."),
+    nullary(
+        c"trim",
+        trim,
+        c"trim()\n--\n\nGive the memory of this thread's idle fibers back; returns the number of stacks.",
+    ),
+    nullary(c"stats", stats, c"stats()\n--\n\nCounts of fibers and stacks, as a dict."),
+    nullary(
+        c"close_all",
+        close_all,
+        c"close_all()\n--\n\nThrow GeneratorExit into every portal of this thread that await_() waits in; returns how many ended.",
+    ),
+    ffi::PyMethodDef::zeroed(),
+]));

@@ -1,0 +1,946 @@
+//! `Portal`: a coroutine around a coroutine, whose steps run on a fiber.
+//!
+//! To whoever steps it (a task), a portal is a coroutine: `send`, `throw`, `close`, `am_send`, and
+//! the `cr_*` attributes of the coroutine inside. Each step of the inner coroutine runs on a
+//! [`Worker`]'s stack, so that `await_` can suspend in the middle of one, anywhere below.
+//!
+//! # Invariant
+//!
+//! * `phase` says who may touch what. `Idle`: the inner coroutine is between two steps; the
+//!   worker, if any, is a dedicated one and idle. `Running`: a step is running, on the worker,
+//!   further up this call chain or another thread's. `Suspended`: the worker is in the middle of a
+//!   step (`mid_step`), waiting in `await_`.
+//! * While a step is not over (`Running` or `Suspended`), frames of the inner coroutine are on the
+//!   worker's stack. The portal's reference keeps the coroutine alive, and is not shown to the
+//!   garbage collector, which would otherwise find a self-cycle to be garbage and finalize a
+//!   coroutine in the middle of its execution. What *is* shown is the object that the suspended
+//!   `await_` awaits, so that a task that nobody can wake any more is found; finalizing the portal
+//!   then ends the step with GeneratorExit.
+//! * Whoever resumes a portal holds a reference to it meanwhile.
+
+use crate::interp::{self, CoroutineState};
+use crate::worker::{Input, Mail, Output, Worker};
+use crate::{error, greenlet, names, worker};
+use pyo3::ffi::PySendResult::{self, PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
+use pyo3::ffi::{self, PyObject, PyTypeObject};
+use std::cell::UnsafeCell;
+use std::ffi::{CStr, c_int, c_void};
+use std::mem::{MaybeUninit, offset_of};
+use std::ptr;
+
+/// Who may touch what of a portal; see the module docs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+enum Phase {
+    Idle,
+    Running,
+    Suspended,
+}
+
+/// The Python object.
+#[repr(C)]
+pub(crate) struct PortalObject {
+    ob_base: PyObject,
+    /// The inner coroutine; owned, null after `tp_clear`.
+    coroutine: *mut PyObject,
+    worker: *mut Worker,
+    weak_references: *mut PyObject,
+    phase: Phase,
+    /// A step has begun.
+    stepped: bool,
+}
+
+/// What a step does to the inner coroutine. Both borrowed.
+#[derive(Clone, Copy)]
+enum Action {
+    Send(*mut PyObject),
+    Throw(*mut PyObject),
+}
+
+/// A status and a result, as `PyIter_Send` has them.
+type Outcome = (PySendResult, *mut PyObject);
+
+const FAILED: Outcome = (PYGEN_ERROR, ptr::null_mut());
+
+/// Times that a finalizer throws GeneratorExit into a portal that goes on awaiting.
+const MOST_EXITS: usize = 100;
+
+/// A portal around `coroutine` (borrowed), or the same object if it is a portal. A new reference.
+///
+/// # Safety
+///
+/// Attached, after [`init`].
+pub(crate) unsafe fn new(coroutine: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached; a fresh object of our type is filled in before the collector sees it.
+    unsafe {
+        if is_portal(coroutine) {
+            return ffi::Py_NewRef(coroutine);
+        }
+        if ffi::Py_TYPE(coroutine) != &raw mut ffi::PyCoro_Type && !looks_like_coroutine(coroutine)
+        {
+            if ffi::PyErr_Occurred().is_null() {
+                error::set_type(
+                    "a portal needs a coroutine: an object with send(), throw() and close()",
+                );
+            }
+            return ptr::null_mut();
+        }
+        let portal: *mut PortalObject = ffi::PyObject_GC_New(TYPE.get());
+        if portal.is_null() {
+            return ptr::null_mut();
+        }
+        (*portal).coroutine = ffi::Py_NewRef(coroutine);
+        (*portal).worker = ptr::null_mut();
+        (*portal).weak_references = ptr::null_mut();
+        (*portal).phase = Phase::Idle;
+        (*portal).stepped = false;
+        ffi::PyObject_GC_Track(portal.cast());
+        portal.cast()
+    }
+}
+
+/// True if `object` is a portal.
+///
+/// # Safety
+///
+/// `object` must be a valid object.
+#[inline(always)]
+pub(crate) unsafe fn is_portal(object: *mut PyObject) -> bool {
+    // SAFETY: the contract. The type cannot be subclassed.
+    unsafe { ffi::Py_TYPE(object) == TYPE.get() }
+}
+
+/// The inner coroutine of a portal between steps, as a new reference; null if a step is under way.
+///
+/// # Safety
+///
+/// Attached; `portal` must be a portal.
+pub(crate) unsafe fn unwrap_idle(portal: *mut PyObject) -> *mut PyObject {
+    let portal: *mut PortalObject = portal.cast();
+    // SAFETY: the contract.
+    unsafe {
+        if (*portal).phase != Phase::Idle || (*portal).coroutine.is_null() {
+            return ptr::null_mut();
+        }
+        ffi::Py_NewRef((*portal).coroutine)
+    }
+}
+
+/// Whether a step of the portal has begun.
+///
+/// # Safety
+///
+/// `portal` must be a portal.
+pub(crate) unsafe fn has_stepped(portal: *mut PyObject) -> bool {
+    // SAFETY: the contract.
+    unsafe { (*portal.cast::<PortalObject>()).stepped }
+}
+
+unsafe fn looks_like_coroutine(object: *mut PyObject) -> bool {
+    [&names::SEND, &names::THROW, &names::CLOSE].into_iter().all(|name| {
+        // SAFETY: attached; valid objects.
+        unsafe {
+            let value = names::attribute(object, name.get());
+            ffi::Py_XDECREF(value);
+            !value.is_null()
+        }
+    })
+}
+
+/// One step of the portal: until the inner coroutine yields, returns or raises, or an `await_`
+/// below it does not find its result ready.
+#[inline(always)]
+unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
+    // SAFETY: attached (all callers are slots and methods). The phase says that nobody else is
+    // using the worker; a suspended one is resumed only on its own thread, with its own thread
+    // state, and gets owned references.
+    unsafe {
+        let ts = ffi::PyThreadState_Get();
+        let worker;
+        let input;
+        match (*portal).phase {
+            Phase::Idle => {
+                let coroutine = (*portal).coroutine;
+                if coroutine.is_null() {
+                    error::set_runtime("cannot reuse already awaited coroutine");
+                    return FAILED;
+                }
+                worker = worker_for_step(portal);
+                if worker.is_null() {
+                    return FAILED;
+                }
+                input = match action {
+                    Action::Send(value) => Input::Send { coroutine, value },
+                    Action::Throw(exception) => Input::Throw { coroutine, exception },
+                };
+            }
+            Phase::Suspended => {
+                worker = (*portal).worker;
+                if !Worker::is_ours(worker) || (*worker).tstate_id != interp::thread_state_id(ts) {
+                    error::set_runtime(error::WRONG_THREAD);
+                    return FAILED;
+                }
+                input = match action {
+                    Action::Send(value) => Input::Value(ffi::Py_NewRef(value)),
+                    Action::Throw(exception) => Input::Raise(ffi::Py_NewRef(exception)),
+                };
+            }
+            Phase::Running => {
+                error::set(ffi::PyExc_ValueError, error::ALREADY_RUNNING);
+                return FAILED;
+            }
+        }
+        ffi::Py_INCREF(portal.cast());
+        (*portal).phase = Phase::Running;
+        let outcome = match Worker::resume(worker, ts, input) {
+            Output::Suspended(awaited) => {
+                if !(*worker).mid_step {
+                    Worker::begin_suspension(worker, ts);
+                }
+                (*portal).phase = Phase::Suspended;
+                (PYGEN_NEXT, awaited)
+            }
+            Output::Done(status, result) => {
+                (*portal).phase = Phase::Idle;
+                if (*worker).mid_step {
+                    Worker::end_suspension(worker);
+                }
+                end_step(portal, worker, status);
+                (status, result)
+            }
+        };
+        ffi::Py_DECREF(portal.cast());
+        outcome
+    }
+}
+
+/// A worker for the next step of an idle portal, or null with an error set.
+#[inline(always)]
+unsafe fn worker_for_step(portal: *mut PortalObject) -> *mut Worker {
+    // SAFETY: attached; the portal's worker, if any, is dedicated and idle.
+    unsafe {
+        let mut worker = (*portal).worker;
+        if !worker.is_null() && !Worker::is_ours(worker) {
+            // An idle coroutine may change threads; its greenlets and its stack cannot.
+            (*portal).worker = ptr::null_mut();
+            Worker::send_home(worker);
+            worker = ptr::null_mut();
+        }
+        if worker.is_null() {
+            worker = Worker::take();
+            if worker.is_null() {
+                return worker;
+            }
+            (*worker).portal = portal;
+            (*portal).worker = worker;
+        }
+        if greenlet::is_loaded() {
+            (*worker).step_greenlet = greenlet::current();
+        }
+        (*portal).stepped = true;
+        worker
+    }
+}
+
+/// Lets go of the worker after a step, unless the portal must keep its stack.
+#[inline(always)]
+unsafe fn end_step(portal: *mut PortalObject, worker: *mut Worker, status: PySendResult) {
+    // SAFETY: attached; the worker is idle and still the portal's. An error may be set, and is
+    // kept: the look at `sys.modules` happens only while none is.
+    unsafe {
+        // Greenlets that were started in this step may have their slices on this stack: from then
+        // on all steps must run on it, until the coroutine is done.
+        if status == PYGEN_NEXT && greenlet::look() {
+            let began = std::mem::replace(&mut (*worker).step_greenlet, ptr::null_mut());
+            ffi::Py_XDECREF(began);
+            return;
+        }
+        (*portal).worker = ptr::null_mut();
+        let began = std::mem::replace(&mut (*worker).step_greenlet, ptr::null_mut());
+        Worker::give_back(worker);
+        if !began.is_null() {
+            ffi::Py_DECREF(began);
+        }
+    }
+}
+
+/// `close()`: throws GeneratorExit in, and expects the coroutine to end. False with an error set
+/// if it did not.
+unsafe fn close(portal: *mut PortalObject) -> bool {
+    // SAFETY: attached.
+    unsafe {
+        if (*portal).phase == Phase::Idle && !is_started((*portal).coroutine) {
+            // Nothing to run: the coroutine's own close() marks it closed.
+            if (*portal).coroutine.is_null() {
+                return true;
+            }
+            let result = names::call_none((*portal).coroutine, names::CLOSE.get());
+            ffi::Py_XDECREF(result);
+            return !result.is_null();
+        }
+        let exit = ffi::PyObject_CallNoArgs(ffi::PyExc_GeneratorExit);
+        if exit.is_null() {
+            return false;
+        }
+        let (status, result) = advance(portal, Action::Throw(exit));
+        ffi::Py_DECREF(exit);
+        match status {
+            PYGEN_RETURN => {
+                ffi::Py_DECREF(result);
+                true
+            }
+            PYGEN_NEXT => {
+                ffi::Py_DECREF(result);
+                error::set_runtime(error::IGNORED_EXIT);
+                false
+            }
+            PYGEN_ERROR => {
+                let ended = ffi::PyErr_ExceptionMatches(ffi::PyExc_GeneratorExit) != 0
+                    || ffi::PyErr_ExceptionMatches(ffi::PyExc_StopIteration) != 0;
+                if ended {
+                    ffi::PyErr_Clear();
+                }
+                ended
+            }
+        }
+    }
+}
+
+/// Whether there is something in the coroutine for `close()` to unwind. An unknown kind counts as
+/// started.
+unsafe fn is_started(coroutine: *mut PyObject) -> bool {
+    // SAFETY: valid or null; the state is read of an exact coroutine only.
+    unsafe {
+        !coroutine.is_null()
+            && (ffi::Py_TYPE(coroutine) != &raw mut ffi::PyCoro_Type
+                || matches!(
+                    interp::coroutine_state(coroutine),
+                    CoroutineState::Suspended | CoroutineState::Executing
+                ))
+    }
+}
+
+/// Ends the step that a suspended portal is in the middle of, for good, reporting what goes wrong
+/// to `sys.unraisablehook`. The portal may be closed already.
+///
+/// # Safety
+///
+/// Attached, on the thread that suspended it; no error set.
+unsafe fn finish(portal: *mut PortalObject) {
+    for attempt in 0..MOST_EXITS {
+        // SAFETY: the contract.
+        unsafe {
+            if close(portal) {
+                return;
+            }
+            // Told once; a coroutine that awaits in several nested `finally` blocks gets a
+            // GeneratorExit in each, where CPython would just abandon the rest of it.
+            if attempt == 0 || (*portal).phase != Phase::Suspended {
+                ffi::PyErr_WriteUnraisable((*portal).coroutine);
+            } else {
+                ffi::PyErr_Clear();
+            }
+            if (*portal).phase != Phase::Suspended {
+                return;
+            }
+        }
+    }
+}
+
+/// Ends all of this thread's suspended portals. Returns how many.
+///
+/// # Safety
+///
+/// Attached, no error set.
+pub(crate) unsafe fn close_all() -> usize {
+    let thread = worker::thread();
+    let mut closed = 0;
+    // SAFETY: the thread's own record. Closing one portal can end or begin other suspensions, so
+    // the list is read anew each time; a portal that will not end is left in it, and with it an
+    // upper bound on the rounds.
+    unsafe {
+        let (_, count) = worker::Thread::counts(thread);
+        let mut stubborn = Vec::new();
+        for _ in 0..count.saturating_mul(2).saturating_add(64) {
+            let mut worker = worker::Thread::first_suspended(thread);
+            while !worker.is_null()
+                && (stubborn.contains(&worker) || (*(*worker).portal).phase != Phase::Suspended)
+            {
+                worker = Worker::next(worker);
+            }
+            if worker.is_null() {
+                break;
+            }
+            let portal = (*worker).portal;
+            ffi::Py_INCREF(portal.cast());
+            finish(portal);
+            if (*portal).phase == Phase::Suspended {
+                stubborn.push(worker);
+            } else {
+                closed += 1;
+            }
+            ffi::Py_DECREF(portal.cast());
+        }
+    }
+    closed
+}
+
+// ---------------------------------------------------------------------------------------------
+// Slots
+
+unsafe extern "C" fn am_send(
+    this: *mut PyObject,
+    value: *mut PyObject,
+    result: *mut *mut PyObject,
+) -> PySendResult {
+    error::barrier(PYGEN_ERROR, || {
+        // SAFETY: the interpreter lends both objects and takes the result over.
+        unsafe {
+            let (status, object) = advance(this.cast(), Action::Send(value));
+            *result = object;
+            status
+        }
+    })
+}
+
+unsafe extern "C" fn tp_iternext(this: *mut PyObject) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        // SAFETY: as in `am_send`.
+        unsafe {
+            let outcome = advance(this.cast(), Action::Send(ffi::Py_None()));
+            // An iterator may end with no exception set, if it has no value to return.
+            if outcome == (PYGEN_RETURN, ffi::Py_None()) {
+                ffi::Py_DECREF(outcome.1);
+                return ptr::null_mut();
+            }
+            as_method_result(outcome)
+        }
+    })
+}
+
+unsafe extern "C" fn am_await(this: *mut PyObject) -> *mut PyObject {
+    // SAFETY: lent by the interpreter.
+    unsafe { ffi::Py_NewRef(this) }
+}
+
+unsafe extern "C" fn send(this: *mut PyObject, value: *mut PyObject) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        // SAFETY: as in `am_send`.
+        unsafe { as_method_result(advance(this.cast(), Action::Send(value))) }
+    })
+}
+
+unsafe extern "C" fn throw(
+    this: *mut PyObject,
+    arguments: *mut *mut PyObject,
+    count: ffi::Py_ssize_t,
+) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        // SAFETY: `METH_FASTCALL`: so many borrowed objects.
+        unsafe {
+            let arguments = if count == 0 {
+                &[]
+            } else {
+                std::slice::from_raw_parts(arguments, count as usize)
+            };
+            let exception = exception_of(arguments);
+            if exception.is_null() {
+                return ptr::null_mut();
+            }
+            let outcome = advance(this.cast(), Action::Throw(exception));
+            ffi::Py_DECREF(exception);
+            as_method_result(outcome)
+        }
+    })
+}
+
+unsafe extern "C" fn close_method(this: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        // SAFETY: as in `am_send`.
+        unsafe { if close(this.cast()) { ffi::Py_NewRef(ffi::Py_None()) } else { ptr::null_mut() } }
+    })
+}
+
+/// A return value becomes `StopIteration`, as generator methods have it
+/// (`_PyGen_SetStopIterationValue`).
+unsafe fn as_method_result((status, result): Outcome) -> *mut PyObject {
+    if status != PYGEN_RETURN {
+        return result;
+    }
+    // SAFETY: attached; `result` is owned. The exception is made by a call, not by setting a class
+    // and a value, which would take a tuple or an exception value apart.
+    unsafe {
+        let stop = ffi::PyObject_CallOneArg(ffi::PyExc_StopIteration, result);
+        ffi::Py_DECREF(result);
+        if !stop.is_null() {
+            ffi::PyErr_SetObject(ffi::PyExc_StopIteration, stop);
+            ffi::Py_DECREF(stop);
+        }
+        ptr::null_mut()
+    }
+}
+
+/// The exception that `throw(*arguments)` means, as a new reference; null with an error set.
+unsafe fn exception_of(arguments: &[*mut PyObject]) -> *mut PyObject {
+    // SAFETY: attached; borrowed valid objects. Exception classes are called like any class.
+    unsafe {
+        if arguments.is_empty() || arguments.len() > 3 {
+            error::set_type(&format!("throw expected 1 to 3 arguments, got {}", arguments.len()));
+            return ptr::null_mut();
+        }
+        let none = ffi::Py_None();
+        let class = arguments[0];
+        let value = arguments.get(1).copied().unwrap_or(none);
+        let trace = arguments.get(2).copied().unwrap_or(none);
+        if trace != none && ffi::PyTraceBack_Check(trace) == 0 {
+            error::set_type("throw() third argument must be a traceback object");
+            return ptr::null_mut();
+        }
+        let exception = if ffi::PyExceptionInstance_Check(class) != 0 {
+            if value != none {
+                error::set_type("instance exception may not have a separate value");
+                return ptr::null_mut();
+            }
+            ffi::Py_NewRef(class)
+        } else if ffi::PyExceptionClass_Check(class) != 0 {
+            if ffi::PyObject_IsInstance(value, class) == 1 {
+                ffi::Py_NewRef(value)
+            } else if value == none {
+                ffi::PyObject_CallNoArgs(class)
+            } else if ffi::PyTuple_Check(value) != 0 {
+                ffi::PyObject_CallObject(class, value)
+            } else {
+                ffi::PyObject_CallOneArg(class, value)
+            }
+        } else {
+            let name = CStr::from_ptr((*ffi::Py_TYPE(class)).tp_name).to_string_lossy();
+            error::set_type(&format!(
+                "exceptions must be classes or instances deriving from BaseException, not {name}"
+            ));
+            return ptr::null_mut();
+        };
+        if exception.is_null() {
+            return exception;
+        }
+        if ffi::PyExceptionInstance_Check(exception) == 0 {
+            ffi::Py_DECREF(exception);
+            error::set_type("calling the exception class did not give an exception");
+            return ptr::null_mut();
+        }
+        if trace != none {
+            ffi::PyException_SetTraceback(exception, trace);
+        }
+        exception
+    }
+}
+
+unsafe extern "C" fn tp_new(
+    _class: *mut PyTypeObject,
+    arguments: *mut PyObject,
+    keywords: *mut PyObject,
+) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        let mut coroutine = ptr::null_mut::<PyObject>();
+        let names = [c"".as_ptr().cast_mut(), ptr::null_mut()];
+        // SAFETY: one format unit, one pointer.
+        unsafe {
+            if ffi::PyArg_ParseTupleAndKeywords(
+                arguments,
+                keywords,
+                c"O:Portal".as_ptr(),
+                names.as_ptr().cast(),
+                &raw mut coroutine,
+            ) == 0
+            {
+                return ptr::null_mut();
+            }
+            new(coroutine)
+        }
+    })
+}
+
+unsafe extern "C" fn tp_traverse(
+    this: *mut PyObject,
+    visit: ffi::visitproc,
+    argument: *mut c_void,
+) -> c_int {
+    let portal: *mut PortalObject = this.cast();
+    // SAFETY: the collector runs with the GIL held (these builds have one), and `visit` takes
+    // borrowed objects. Each object visited is one reference that this portal, or the `await_` on
+    // its fiber, owns.
+    unsafe {
+        let shown = match (*portal).phase {
+            Phase::Idle => (*portal).coroutine,
+            Phase::Suspended => (*(*portal).worker).awaiting,
+            Phase::Running => ptr::null_mut(),
+        };
+        if shown.is_null() { 0 } else { visit(shown, argument) }
+    }
+}
+
+unsafe extern "C" fn tp_clear(this: *mut PyObject) -> c_int {
+    let portal: *mut PortalObject = this.cast();
+    // SAFETY: as above. A step that is not over needs the coroutine.
+    unsafe {
+        if (*portal).phase == Phase::Idle {
+            let coroutine = std::mem::replace(&mut (*portal).coroutine, ptr::null_mut());
+            ffi::Py_XDECREF(coroutine);
+        }
+    }
+    0
+}
+
+unsafe extern "C" fn tp_finalize(this: *mut PyObject) {
+    let portal: *mut PortalObject = this.cast();
+    error::barrier((), || {
+        // SAFETY: attached; the object is alive. An error that is set belongs to whoever dropped
+        // the last reference.
+        unsafe {
+            match (*portal).phase {
+                Phase::Suspended => {
+                    let worker = (*portal).worker;
+                    if !Worker::is_ours(worker) {
+                        // Only its own thread can run it. If that is dead, `tp_dealloc` leaks it.
+                        ffi::Py_INCREF(this);
+                        if Worker::mailbox(worker).post(Mail::Close(portal)).is_err() {
+                            ffi::Py_DECREF(this);
+                        }
+                        return;
+                    }
+                    if (*worker).tstate_id
+                        != interp::thread_state_id(ffi::PyThreadState_Get())
+                    {
+                        return;
+                    }
+                }
+                // A coroutine that is closed by its own finalizer would run its `finally` blocks
+                // on whatever stack drops it; through the portal they run as all its code does.
+                Phase::Idle if is_started((*portal).coroutine)
+                    && ffi::Py_TYPE((*portal).coroutine) == &raw mut ffi::PyCoro_Type
+                    && ffi::Py_REFCNT((*portal).coroutine) == 1 => {}
+                Phase::Idle | Phase::Running => return,
+            }
+            let pending = error::take();
+            finish(portal);
+            if !pending.is_null() {
+                error::restore(pending);
+            }
+        }
+    });
+}
+
+unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
+    let portal: *mut PortalObject = this.cast();
+    // SAFETY: the last reference is gone; finalizing may bring one back.
+    unsafe {
+        if ffi::PyObject_CallFinalizerFromDealloc(this) < 0 {
+            return;
+        }
+        ffi::PyObject_GC_UnTrack(this.cast());
+        if !(*portal).weak_references.is_null() {
+            ffi::PyObject_ClearWeakRefs(this);
+        }
+        let worker = std::mem::replace(&mut (*portal).worker, ptr::null_mut());
+        if (*portal).phase == Phase::Idle {
+            if !worker.is_null() {
+                (*worker).portal = ptr::null_mut();
+                if Worker::is_ours(worker) {
+                    Worker::give_back(worker);
+                } else {
+                    Worker::send_home(worker);
+                }
+            }
+            ffi::Py_XDECREF((*portal).coroutine);
+        } else {
+            // In the middle of a step that can never go on: its thread is dead, or it would not
+            // end. The coroutine's frame is in use on the worker's stack, so our reference to it
+            // is leaked along with the stack.
+            if Worker::is_ours(worker) && (*worker).mid_step {
+                Worker::end_suspension(worker);
+            }
+            (*worker).portal = ptr::null_mut();
+            Worker::leak(worker);
+        }
+        ffi::PyObject_GC_Del(this.cast());
+    }
+}
+
+unsafe extern "C" fn tp_repr(this: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached; the format takes an object and a pointer.
+    unsafe {
+        let coroutine = (*this.cast::<PortalObject>()).coroutine;
+        let coroutine = if coroutine.is_null() { ffi::Py_None() } else { coroutine };
+        ffi::PyUnicode_FromFormat(c"<fiberback.Portal of %R at %p>".as_ptr(), coroutine, this)
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Attributes
+
+/// An attribute of the inner coroutine, under the name in `closure`.
+unsafe extern "C" fn get_inner(this: *mut PyObject, closure: *mut c_void) -> *mut PyObject {
+    // SAFETY: attached; `closure` is the C string of the table below.
+    unsafe {
+        let coroutine = (*this.cast::<PortalObject>()).coroutine;
+        if coroutine.is_null() {
+            return ffi::Py_NewRef(ffi::Py_None());
+        }
+        ffi::PyObject_GetAttrString(coroutine, closure.cast())
+    }
+}
+
+unsafe extern "C" fn set_inner(
+    this: *mut PyObject,
+    value: *mut PyObject,
+    closure: *mut c_void,
+) -> c_int {
+    // SAFETY: as in `get_inner`; a null value deletes.
+    unsafe {
+        let coroutine = (*this.cast::<PortalObject>()).coroutine;
+        if coroutine.is_null() {
+            error::set_runtime("the portal has been cleared");
+            return -1;
+        }
+        ffi::PyObject_SetAttrString(coroutine, closure.cast(), value)
+    }
+}
+
+/// The innermost frame of a portal that is suspended in `await_`: the synchronous function that
+/// called it. Its `f_back`s lead through all the synchronous frames down to the coroutine's own.
+unsafe extern "C" fn get_frame(this: *mut PyObject, closure: *mut c_void) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        let portal: *mut PortalObject = this.cast();
+        // SAFETY: attached. Another thread's frames stand still (the GIL), but only the thread
+        // state that they belong to can make frame objects of them.
+        unsafe {
+            if (*portal).phase == Phase::Suspended && Worker::is_ours((*portal).worker) {
+                let frame = Worker::top_frame((*portal).worker, ffi::PyThreadState_Get());
+                if !frame.is_null() || !ffi::PyErr_Occurred().is_null() {
+                    return frame;
+                }
+            }
+            get_inner(this, closure)
+        }
+    })
+}
+
+unsafe extern "C" fn get_await(this: *mut PyObject, closure: *mut c_void) -> *mut PyObject {
+    let portal: *mut PortalObject = this.cast();
+    // SAFETY: attached; a suspended worker's `awaiting` is owned by the `await_` that waits.
+    unsafe {
+        if (*portal).phase == Phase::Suspended {
+            return ffi::Py_NewRef((*(*portal).worker).awaiting);
+        }
+        get_inner(this, closure)
+    }
+}
+
+unsafe extern "C" fn get_running(this: *mut PyObject, _: *mut c_void) -> *mut PyObject {
+    // SAFETY: attached.
+    unsafe {
+        let running = (*this.cast::<PortalObject>()).phase == Phase::Running;
+        ffi::PyBool_FromLong(running.into())
+    }
+}
+
+unsafe extern "C" fn get_suspended(this: *mut PyObject, closure: *mut c_void) -> *mut PyObject {
+    // SAFETY: attached.
+    unsafe {
+        match (*this.cast::<PortalObject>()).phase {
+            Phase::Suspended => ffi::PyBool_FromLong(1),
+            Phase::Running => ffi::PyBool_FromLong(0),
+            Phase::Idle => get_inner(this, closure),
+        }
+    }
+}
+
+unsafe extern "C" fn get_wrapped(this: *mut PyObject, _: *mut c_void) -> *mut PyObject {
+    // SAFETY: attached.
+    unsafe {
+        let coroutine = (*this.cast::<PortalObject>()).coroutine;
+        ffi::Py_NewRef(if coroutine.is_null() { ffi::Py_None() } else { coroutine })
+    }
+}
+
+unsafe extern "C" fn get_stepped(this: *mut PyObject, _: *mut c_void) -> *mut PyObject {
+    // SAFETY: attached; a portal.
+    unsafe { ffi::PyBool_FromLong(has_stepped(this).into()) }
+}
+
+unsafe extern "C" fn get_in_await(this: *mut PyObject, _: *mut c_void) -> *mut PyObject {
+    // SAFETY: attached.
+    unsafe {
+        let suspended = (*this.cast::<PortalObject>()).phase == Phase::Suspended;
+        ffi::PyBool_FromLong(suspended.into())
+    }
+}
+
+const fn attribute(
+    name: &'static CStr,
+    get: ffi::getter,
+    set: Option<ffi::setter>,
+    doc: &'static CStr,
+) -> ffi::PyGetSetDef {
+    // The closure is the name: what `get_inner` looks up.
+    ffi::PyGetSetDef {
+        name: name.as_ptr(),
+        get: Some(get),
+        set,
+        doc: doc.as_ptr(),
+        closure: name.as_ptr().cast_mut().cast(),
+    }
+}
+
+const fn last_attribute() -> ffi::PyGetSetDef {
+    ffi::PyGetSetDef {
+        name: ptr::null(),
+        get: None,
+        set: None,
+        doc: ptr::null(),
+        closure: ptr::null_mut(),
+    }
+}
+
+/// A table that the interpreter wants as a mutable pointer for ever.
+struct Table<T>(UnsafeCell<T>);
+
+// SAFETY: only the interpreter touches the contents, with the GIL held.
+unsafe impl<T> Sync for Table<T> {}
+
+impl<T> Table<T> {
+    fn get(&'static self) -> *mut T {
+        self.0.get()
+    }
+}
+
+static ATTRIBUTES: Table<[ffi::PyGetSetDef; 12]> = Table(UnsafeCell::new([
+    attribute(c"__name__", get_inner, Some(set_inner), c"name of the coroutine"),
+    attribute(c"__qualname__", get_inner, Some(set_inner), c"qualified name of the coroutine"),
+    attribute(
+        c"cr_frame",
+        get_frame,
+        None,
+        c"The coroutine's frame; while await_() waits, the innermost frame that called it.",
+    ),
+    attribute(c"cr_code", get_inner, None, c"the coroutine's code object"),
+    attribute(
+        c"cr_await",
+        get_await,
+        None,
+        c"object being awaited on, by the coroutine or by await_() below it, or None",
+    ),
+    attribute(c"cr_running", get_running, None, c"True while a step is running"),
+    attribute(c"cr_suspended", get_suspended, None, c"True between two steps"),
+    attribute(c"cr_origin", get_inner, None, c"where the coroutine was created, or None"),
+    attribute(c"wrapped", get_wrapped, None, c"the coroutine inside"),
+    attribute(c"stepped", get_stepped, None, c"True once a step has begun through the portal"),
+    attribute(c"in_await", get_in_await, None, c"True while await_() waits below the coroutine"),
+    last_attribute(),
+]));
+
+const fn method(
+    name: &'static CStr,
+    meth: ffi::PyMethodDefPointer,
+    flags: c_int,
+    doc: &'static CStr,
+) -> ffi::PyMethodDef {
+    ffi::PyMethodDef { ml_name: name.as_ptr(), ml_meth: meth, ml_flags: flags, ml_doc: doc.as_ptr() }
+}
+
+static METHODS: Table<[ffi::PyMethodDef; 4]> = Table(UnsafeCell::new([
+    method(
+        c"send",
+        ffi::PyMethodDefPointer { PyCFunction: send },
+        ffi::METH_O,
+        c"send($self, value, /)\n--\n\nRun one step: send 'value' in, return what is awaited, or raise StopIteration.",
+    ),
+    method(
+        c"throw",
+        ffi::PyMethodDefPointer { PyCFunctionFast: throw },
+        ffi::METH_FASTCALL,
+        c"throw($self, typ, val=None, tb=None, /)\n--\n\nRun one step: raise an exception inside, return what is awaited, or raise StopIteration.",
+    ),
+    method(
+        c"close",
+        ffi::PyMethodDefPointer { PyCFunction: close_method },
+        ffi::METH_NOARGS,
+        c"close($self, /)\n--\n\nRaise GeneratorExit inside, and expect the coroutine to end.",
+    ),
+    ffi::PyMethodDef::zeroed(),
+]));
+
+static ASYNC: Table<ffi::PyAsyncMethods> = Table(UnsafeCell::new(ffi::PyAsyncMethods {
+    am_await: Some(am_await),
+    am_aiter: None,
+    am_anext: None,
+    am_send: Some(am_send),
+}));
+
+/// The type object: static, since it is for one interpreter and never subclassed.
+struct Type(UnsafeCell<MaybeUninit<PyTypeObject>>);
+
+// SAFETY: written by `init` before anything can use it, then only by the interpreter.
+unsafe impl Sync for Type {}
+
+static TYPE: Type = Type(UnsafeCell::new(MaybeUninit::zeroed()));
+
+impl Type {
+    #[inline(always)]
+    fn get(&self) -> *mut PyTypeObject {
+        self.0.get().cast()
+    }
+}
+
+const DOC: &CStr = c"Portal(coroutine, /)\n--\n\n\
+    A coroutine around a coroutine, in which synchronous code can await_().\n\n\
+    Give it to whatever would have run the coroutine itself: a task, an event loop, an await.";
+
+/// Readies the type and adds it to the module. False with an error set on failure.
+///
+/// # Safety
+///
+/// Attached; `module` is the module being initialised; called once.
+pub(crate) unsafe fn init(module: *mut PyObject) -> bool {
+    let class = TYPE.get();
+    // SAFETY: zeroed memory is a valid type object to fill in (all slots null), not in use yet.
+    unsafe {
+        (*class).ob_base.ob_base = ffi::PyObject_HEAD_INIT;
+        (*class).tp_name = c"fiberback._fiberback.Portal".as_ptr();
+        (*class).tp_basicsize = size_of::<PortalObject>() as ffi::Py_ssize_t;
+        (*class).tp_flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC;
+        (*class).tp_doc = DOC.as_ptr();
+        (*class).tp_new = Some(tp_new);
+        (*class).tp_dealloc = Some(tp_dealloc);
+        (*class).tp_finalize = Some(tp_finalize);
+        (*class).tp_traverse = Some(tp_traverse);
+        (*class).tp_clear = Some(tp_clear);
+        (*class).tp_repr = Some(tp_repr);
+        (*class).tp_iternext = Some(tp_iternext);
+        (*class).tp_as_async = ASYNC.get();
+        (*class).tp_methods = METHODS.get().cast();
+        (*class).tp_getset = ATTRIBUTES.get().cast();
+        (*class).tp_weaklistoffset =
+            offset_of!(PortalObject, weak_references) as ffi::Py_ssize_t;
+        if ffi::PyType_Ready(class) < 0
+            || ffi::PyModule_AddObjectRef(module, c"Portal".as_ptr(), class.cast()) < 0
+        {
+            return false;
+        }
+        // asyncio, inspect and anyio recognise coroutines by this ABC.
+        let abc = ffi::PyImport_ImportModule(c"collections.abc".as_ptr());
+        if abc.is_null() {
+            return false;
+        }
+        let coroutine = ffi::PyObject_GetAttrString(abc, c"Coroutine".as_ptr());
+        ffi::Py_DECREF(abc);
+        if coroutine.is_null() {
+            return false;
+        }
+        let register = ffi::PyUnicode_InternFromString(c"register".as_ptr());
+        let registered = names::call_one(coroutine, register, class.cast());
+        ffi::Py_XDECREF(register);
+        ffi::Py_DECREF(coroutine);
+        ffi::Py_XDECREF(registered);
+        !registered.is_null()
+    }
+}

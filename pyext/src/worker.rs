@@ -1,0 +1,697 @@
+//! Fibers that run portals' steps.
+//!
+//! A [`Worker`] is a fiber that does one step of a coroutine after another: it is resumed with
+//! what to do, and suspends with the outcome. Between steps nothing of Python is on its stack, so
+//! it can serve any portal of its thread; idle workers wait in a last-in-first-out list. When an
+//! `await_` suspends in the middle of a step, the worker stays with that portal until the step is
+//! done.
+//!
+//! # Invariant
+//!
+//! * A worker belongs to the thread that made it, and only that thread resumes it.
+//! * A worker that is in the middle of a step (`mid_step`) has Python frames on its stack. It is
+//!   resumed only with the thread state that the step began with, it is never unwound and its
+//!   memory is never reused: it either gets to the end of the step or is leaked whole
+//!   ([`Worker::leak`]).
+//! * Workers are reached through raw pointers, field by field: the fiber's own code reads and
+//!   writes the other fields while `fiber` is mutably borrowed by the resume that runs it.
+
+use crate::interp::State;
+use crate::portal::PortalObject;
+use crate::{error, greenlet};
+use fiberback::fiber::{Ambient, Fiber, Stack, StackPool, Step, Suspender};
+use pyo3::ffi::{self, PyObject, PyThreadState};
+use std::cell::{Cell, UnsafeCell};
+use std::mem::ManuallyDrop;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a worker is resumed with. References are owned unless said otherwise.
+#[derive(Clone, Copy)]
+pub(crate) enum Input {
+    /// Step `coroutine` with `value`; both borrowed from the resumer, for the whole step.
+    Send { coroutine: *mut PyObject, value: *mut PyObject },
+    /// Throw `exception` (borrowed, as `coroutine`) into `coroutine`.
+    Throw { coroutine: *mut PyObject, exception: *mut PyObject },
+    /// The suspended `await_` gets this value.
+    Value(*mut PyObject),
+    /// The suspended `await_` gets this exception.
+    Raise(*mut PyObject),
+}
+
+/// What a worker suspends with.
+#[derive(Clone, Copy)]
+pub(crate) enum Output {
+    /// The step ended like `PyIter_Send`: its status and its result (owned), or an error set.
+    Done(ffi::PySendResult, *mut PyObject),
+    /// An `await_` in the step awaits this object (owned).
+    Suspended(*mut PyObject),
+}
+
+/// A fiber for portals' steps; see the module docs.
+pub(crate) struct Worker {
+    fiber: ManuallyDrop<Fiber<Input, Output, ()>>,
+    state: State,
+    suspender: *const Suspender<Input, Output>,
+    thread: *mut Thread,
+    /// The thread's mailbox. It outlives the thread, and so says for ever which thread it was.
+    mailbox: Arc<Mailbox>,
+    /// The worker that was current when this one was resumed; null between resumes.
+    outer: *mut Worker,
+    /// The portal being stepped or bound. Borrowed: the portal outlives its hold on the worker.
+    pub(crate) portal: *mut PortalObject,
+    /// What the suspended `await_` is stepping: a reference owned by that `await_`. Null otherwise.
+    pub(crate) awaiting: *mut PyObject,
+    /// The greenlet that was current when the step began; owned, null if greenlet was not loaded.
+    pub(crate) step_greenlet: *mut PyObject,
+    /// An `await_` has suspended since the step began.
+    pub(crate) mid_step: bool,
+    /// `PyThreadState_GetID` of the thread state that the step began with; valid if `mid_step`.
+    pub(crate) tstate_id: u64,
+    /// Neighbours in the thread's list of workers that are `mid_step`.
+    previous: *mut Worker,
+    next: *mut Worker,
+}
+
+/// What one thread knows. Freed when the thread ends.
+pub(crate) struct Thread {
+    idle: Vec<*mut Worker>,
+    /// The first of the workers that are `mid_step`.
+    suspended: *mut Worker,
+    suspended_count: usize,
+    mailbox: Arc<Mailbox>,
+}
+
+/// What other threads may leave for this one.
+pub(crate) struct Mailbox {
+    has_mail: AtomicBool,
+    /// `None` once the thread is dead.
+    mail: Mutex<Option<Vec<Mail>>>,
+}
+
+/// Something that only the thread it belongs to can do.
+pub(crate) enum Mail {
+    /// Close this portal, whose last reference (now ours) was dropped elsewhere.
+    Close(*mut PortalObject),
+    /// Take this idle worker back.
+    Idle(*mut Worker),
+}
+
+// SAFETY: the pointers are only dereferenced by the thread that owns the mailbox, and (for the
+// portal's reference count) with the GIL held.
+unsafe impl Send for Mail {}
+
+/// Idle workers that a thread keeps; more go back to the stack pool.
+const MAX_IDLE: usize = 256;
+
+struct Local {
+    current: Cell<*mut Worker>,
+    thread: Cell<*mut Thread>,
+}
+
+thread_local! {
+    // `const` and without a destructor: reading it is one load from the thread's own block.
+    static LOCAL: Local = const {
+        Local { current: Cell::new(ptr::null_mut()), thread: Cell::new(ptr::null_mut()) }
+    };
+    // Apart from `LOCAL` because it has a destructor, which makes each access check a flag.
+    static TEARDOWN: Teardown = const { Teardown };
+}
+
+/// The worker whose step runs on this thread now, or null.
+#[inline(always)]
+pub(crate) fn current() -> *mut Worker {
+    LOCAL.with(|local| local.current.get())
+}
+
+/// Makes `worker` the one that [`current`] returns; returns the previous one.
+#[inline(always)]
+pub(crate) fn replace_current(worker: *mut Worker) -> *mut Worker {
+    LOCAL.with(|local| local.current.replace(worker))
+}
+
+/// This thread's record, made on first use.
+#[inline(always)]
+pub(crate) fn thread() -> *mut Thread {
+    let thread = LOCAL.with(|local| local.thread.get());
+    if thread.is_null() { new_thread() } else { thread }
+}
+
+#[cold]
+fn new_thread() -> *mut Thread {
+    let thread = Box::into_raw(Box::new(Thread {
+        idle: Vec::new(),
+        suspended: ptr::null_mut(),
+        suspended_count: 0,
+        mailbox: Arc::new(Mailbox {
+            has_mail: AtomicBool::new(false),
+            mail: Mutex::new(Some(Vec::new())),
+        }),
+    }));
+    LOCAL.with(|local| local.thread.set(thread));
+    // Registers the destructor. In a thread that is already past its destructors the record just
+    // stays; nothing is wrong with that but the memory.
+    let _ = TEARDOWN.try_with(|_| ());
+    thread
+}
+
+struct Teardown;
+
+impl Drop for Teardown {
+    /// The thread ends. Python may be gone or the GIL held elsewhere, so nothing here touches
+    /// Python objects: idle workers have none, workers in the middle of a step stay as they are,
+    /// for ever (the invariant), and so does what other threads left in the mailbox.
+    fn drop(&mut self) {
+        let thread = LOCAL.with(|local| local.thread.replace(ptr::null_mut()));
+        if thread.is_null() {
+            return;
+        }
+        // SAFETY: made by `new_thread`, and just unlinked from the only place that names it. A
+        // worker in the middle of a step still points here, but is never touched again.
+        let thread = unsafe { Box::from_raw(thread) };
+        drop(thread.mailbox.lock().take());
+        for &worker in &thread.idle {
+            // SAFETY: an idle worker of this thread, reached by nothing else.
+            unsafe { Worker::free(worker) };
+        }
+    }
+}
+
+impl Mailbox {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Vec<Mail>>> {
+        // A panic cannot leave the vector half changed.
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves `mail` for the thread. Gives it back if the thread is dead.
+    pub(crate) fn post(&self, mail: Mail) -> Result<(), Mail> {
+        match &mut *self.lock() {
+            Some(box_) => {
+                box_.push(mail);
+                self.has_mail.store(true, Ordering::Release);
+                Ok(())
+            }
+            None => Err(mail),
+        }
+    }
+}
+
+impl Thread {
+    /// Does what other threads have left to do.
+    ///
+    /// # Safety
+    ///
+    /// `this` must be the calling thread's record; attached.
+    #[inline(always)]
+    unsafe fn read_mail(this: *mut Self) {
+        // SAFETY: the record is ours.
+        let mailbox = unsafe { &(*this).mailbox };
+        if mailbox.has_mail.load(Ordering::Relaxed) {
+            // SAFETY: passed on.
+            unsafe { Self::read_mail_slowly(this) }
+        }
+    }
+
+    #[cold]
+    unsafe fn read_mail_slowly(this: *mut Self) {
+        // SAFETY: the record is ours; it is not borrowed while portals are closed, which runs
+        // arbitrary code.
+        unsafe {
+            let mailbox = Arc::clone(&(*this).mailbox);
+            mailbox.has_mail.store(false, Ordering::Relaxed);
+            let mail = mailbox.lock().as_mut().map(std::mem::take).unwrap_or_default();
+            for mail in mail {
+                match mail {
+                    Mail::Close(portal) => {
+                        // Dropping the last reference, here, finalizes it.
+                        ffi::Py_DECREF(portal.cast());
+                    }
+                    Mail::Idle(worker) => (*this).idle.push(worker),
+                }
+            }
+        }
+    }
+
+    /// The first worker that is in the middle of a step, or null.
+    ///
+    /// # Safety
+    ///
+    /// `this` must be the calling thread's record.
+    pub(crate) unsafe fn first_suspended(this: *mut Self) -> *mut Worker {
+        // SAFETY: the record is ours.
+        unsafe { (*this).suspended }
+    }
+
+    /// Idle and suspended workers.
+    ///
+    /// # Safety
+    ///
+    /// `this` must be the calling thread's record.
+    pub(crate) unsafe fn counts(this: *mut Self) -> (usize, usize) {
+        // SAFETY: the record is ours.
+        unsafe {
+            let idle = &(*this).idle;
+            (idle.len(), (*this).suspended_count)
+        }
+    }
+
+    /// Ends all idle workers; their stacks go back to the pool. Returns how many.
+    ///
+    /// # Safety
+    ///
+    /// `this` must be the calling thread's record.
+    pub(crate) unsafe fn trim(this: *mut Self) -> usize {
+        // SAFETY: the record is ours; idle workers are reached by nothing else.
+        unsafe {
+            let idle = std::mem::take(&mut (*this).idle);
+            for &worker in &idle {
+                Worker::free(worker);
+            }
+            idle.len()
+        }
+    }
+}
+
+/// Swaps a worker's part of the thread state around a resume.
+struct Swap {
+    worker: *mut Worker,
+    ts: *mut PyThreadState,
+}
+
+impl Ambient for Swap {
+    #[inline(always)]
+    fn enter(&mut self) {
+        // SAFETY: `Worker::resume` passes the attached thread state and a worker whose state is
+        // pinned (it is boxed) and, by the module's invariant, was entered with this thread state
+        // if it is in the middle of a step.
+        unsafe {
+            (*self.worker).outer = replace_current(self.worker);
+            (*self.worker).state.enter(self.ts);
+        }
+    }
+
+    #[inline(always)]
+    fn leave(&mut self) {
+        // SAFETY: as in `enter`, which came before.
+        unsafe {
+            replace_current((*self.worker).outer);
+            (*self.worker).state.leave(self.ts);
+        }
+    }
+}
+
+impl Worker {
+    /// An idle worker for the calling thread. Null with `StackMemoryError` set if there is none.
+    ///
+    /// # Safety
+    ///
+    /// Attached.
+    #[inline]
+    pub(crate) unsafe fn take() -> *mut Self {
+        let thread = thread();
+        // SAFETY: the thread's own record; attached.
+        unsafe {
+            Thread::read_mail(thread);
+            let idle = &mut (*thread).idle;
+            match idle.pop() {
+                Some(worker) => worker,
+                None => Self::new(thread),
+            }
+        }
+    }
+
+    #[cold]
+    fn new(thread: *mut Thread) -> *mut Self {
+        match pool().take() {
+            Ok(stack) => Self::on(stack, thread),
+            Err(error) => {
+                error::set_no_stack(&error);
+                ptr::null_mut()
+            }
+        }
+    }
+
+    fn on(stack: Stack, thread: *mut Thread) -> *mut Self {
+        /// The box's address, for the closure.
+        struct Address(*mut Worker);
+        let worker: *mut Self = Box::into_raw(Box::<Self>::new_uninit()).cast();
+        let address = Address(worker);
+        let state = State::new(stack.range());
+        let fiber = Fiber::new(stack, move |suspender, input| {
+            let Address(worker) = { address };
+            // SAFETY: the box outlives the fiber: `free` drops the fiber first, `leak` frees none.
+            unsafe { (*worker).suspender = suspender };
+            serve(suspender, input);
+        });
+        // SAFETY: fresh memory of that type.
+        unsafe {
+            worker.write(Self {
+                fiber: ManuallyDrop::new(fiber),
+                state,
+                suspender: ptr::null(),
+                thread,
+                mailbox: Arc::clone(&(*thread).mailbox),
+                outer: ptr::null_mut(),
+                portal: ptr::null_mut(),
+                awaiting: ptr::null_mut(),
+                step_greenlet: ptr::null_mut(),
+                mid_step: false,
+                tstate_id: 0,
+                previous: ptr::null_mut(),
+                next: ptr::null_mut(),
+            });
+            (*worker).state.pin();
+        }
+        worker
+    }
+
+    /// True if `worker` belongs to the calling thread.
+    ///
+    /// # Safety
+    ///
+    /// The worker must be alive, or have been in the middle of a step when its thread ended.
+    #[inline(always)]
+    pub(crate) unsafe fn is_ours(worker: *mut Self) -> bool {
+        let thread = LOCAL.with(|local| local.thread.get());
+        // SAFETY: the contract; the calling thread's record is its own. The mailbox is compared
+        // rather than the record, whose address may be reused once its thread has ended.
+        unsafe { !thread.is_null() && Arc::ptr_eq(&(*worker).mailbox, &(*thread).mailbox) }
+    }
+
+    /// Runs the worker until its step ends or an `await_` suspends.
+    ///
+    /// # Safety
+    ///
+    /// `ts` must be the attached thread state; the worker must be this thread's, not running, and
+    /// `input` of the kind it waits for.
+    #[inline(always)]
+    pub(crate) unsafe fn resume(
+        worker: *mut Self,
+        ts: *mut PyThreadState,
+        input: Input,
+    ) -> Output {
+        let mut swap = Swap { worker, ts };
+        // SAFETY: the contract. Only `fiber` is borrowed (see the module's invariant).
+        let fiber = unsafe { &mut *(&raw mut (*worker).fiber) };
+        match fiber.resume_with(&mut swap, input) {
+            Step::Yield(output) => output,
+            Step::Return(()) => unreachable!("a worker returns only when its fiber is cancelled"),
+        }
+    }
+
+    /// Suspends the running worker, from an `await_` on it, with the object that it awaits (an
+    /// owned reference).
+    ///
+    /// # Safety
+    ///
+    /// `worker` must be [`current`], and `interp::refusal` have found no objection.
+    #[inline(always)]
+    pub(crate) unsafe fn suspend(worker: *mut Self, yielded: *mut PyObject) -> Input {
+        // SAFETY: the suspender lives until the fiber's closure returns, and that is below us.
+        let suspender = unsafe { &*(*worker).suspender };
+        match suspender.suspend(Output::Suspended(yielded)) {
+            Ok(input) => input,
+            // Nobody cancels a fiber in the middle of a step (the invariant), and C code that
+            // panics cannot have called us.
+            Err(error) => unreachable!("a portal's fiber was ended in the middle of a step: {error}"),
+        }
+    }
+
+    /// Notes that the step has suspended, once for each step.
+    ///
+    /// # Safety
+    ///
+    /// This thread's worker, not running, not `mid_step`; `ts` attached.
+    pub(crate) unsafe fn begin_suspension(worker: *mut Self, ts: *mut PyThreadState) {
+        // SAFETY: the worker and its thread's record are ours; the neighbours are alive, as a
+        // worker unlinks itself before it is freed or leaked.
+        unsafe {
+            (*worker).mid_step = true;
+            (*worker).tstate_id = crate::interp::thread_state_id(ts);
+            let thread = (*worker).thread;
+            (*worker).previous = ptr::null_mut();
+            (*worker).next = (*thread).suspended;
+            if !(*worker).next.is_null() {
+                (*(*worker).next).previous = worker;
+            }
+            (*thread).suspended = worker;
+            (*thread).suspended_count += 1;
+        }
+    }
+
+    /// Undoes [`begin_suspension`](Self::begin_suspension).
+    ///
+    /// # Safety
+    ///
+    /// This thread's worker, `mid_step`.
+    pub(crate) unsafe fn end_suspension(worker: *mut Self) {
+        // SAFETY: as in `begin_suspension`.
+        unsafe {
+            (*worker).mid_step = false;
+            let (previous, next) = ((*worker).previous, (*worker).next);
+            let thread = (*worker).thread;
+            if previous.is_null() {
+                (*thread).suspended = next;
+            } else {
+                (*previous).next = next;
+            }
+            if !next.is_null() {
+                (*next).previous = previous;
+            }
+            (*thread).suspended_count -= 1;
+        }
+    }
+
+    /// Gives the worker back after a step.
+    ///
+    /// # Safety
+    ///
+    /// This thread's worker, neither running nor in the middle of a step, not used afterwards.
+    #[inline]
+    pub(crate) unsafe fn give_back(worker: *mut Self) {
+        // SAFETY: ours.
+        unsafe {
+            (*worker).portal = ptr::null_mut();
+            if !(*worker).state.is_clean() {
+                // Something on the fiber left the interpreter's records in disorder (a foreign
+                // stack switcher). The stack may still be referenced.
+                return Self::leak(worker);
+            }
+            let idle = &mut (*(*worker).thread).idle;
+            if idle.len() < MAX_IDLE {
+                idle.push(worker);
+            } else {
+                Self::free(worker);
+            }
+        }
+    }
+
+    /// Hands a dedicated worker to the thread that it belongs to.
+    ///
+    /// # Safety
+    ///
+    /// The worker must be idle, its thread possibly dead, and not be used afterwards.
+    pub(crate) unsafe fn send_home(worker: *mut Self) {
+        // SAFETY: the worker is alive; its mailbox is made to be used from any thread.
+        let mailbox = unsafe { Arc::clone(&(*worker).mailbox) };
+        if mailbox.post(Mail::Idle(worker)).is_err() {
+            // SAFETY: idle, and its thread is gone.
+            unsafe { Self::leak(worker) };
+        }
+    }
+
+    /// The mailbox of the thread that the worker belongs to.
+    ///
+    /// # Safety
+    ///
+    /// The worker must be alive, or have been in the middle of a step when its thread ended.
+    pub(crate) unsafe fn mailbox<'a>(worker: *mut Self) -> &'a Mailbox {
+        // SAFETY: the contract; a worker in the middle of a step is never freed.
+        unsafe { &(*worker).mailbox }
+    }
+
+    /// Ends an idle worker.
+    ///
+    /// # Safety
+    ///
+    /// Idle, this thread's, not used afterwards.
+    unsafe fn free(worker: *mut Self) {
+        // SAFETY: the fiber waits in `serve` with nothing of Python on its stack; dropping it
+        // makes `serve` return. The state is clean, and freed after its frames' stack is gone.
+        unsafe {
+            ManuallyDrop::drop(&mut (*worker).fiber);
+            (*worker).state.free();
+            drop(Box::from_raw(worker));
+        }
+    }
+
+    /// Gives the worker up where it stands, with everything that its stack refers to.
+    ///
+    /// # Safety
+    ///
+    /// Not used afterwards.
+    pub(crate) unsafe fn leak(worker: *mut Self) {
+        // Never to be dropped: neither the fiber nor the box, which C code on the stack points to.
+        let _ = worker;
+    }
+
+    /// The innermost frame of a suspended worker, as `State::top_frame`.
+    ///
+    /// # Safety
+    ///
+    /// This thread's worker, `mid_step` and not running; `ts` attached.
+    pub(crate) unsafe fn top_frame(worker: *mut Self, ts: *mut PyThreadState) -> *mut PyObject {
+        // SAFETY: suspended.
+        unsafe { (*worker).state.top_frame(ts) }
+    }
+
+    /// The next worker in the thread's list of suspended ones.
+    ///
+    /// # Safety
+    ///
+    /// This thread's worker, `mid_step`.
+    pub(crate) unsafe fn next(worker: *mut Self) -> *mut Self {
+        // SAFETY: the contract.
+        unsafe { (*worker).next }
+    }
+}
+
+/// The body of a worker's fiber.
+fn serve(suspender: &Suspender<Input, Output>, first: Input) {
+    let mut input = first;
+    loop {
+        let failed = Output::Done(ffi::PySendResult::PYGEN_ERROR, ptr::null_mut());
+        // SAFETY: `Worker::resume` was called with the GIL held and an input for a new step.
+        let output = error::barrier(failed, || unsafe { step(input) });
+        match suspender.suspend(output) {
+            Ok(next) => input = next,
+            // `Worker::free`.
+            Err(_) => return,
+        }
+    }
+}
+
+/// One step of a coroutine.
+unsafe fn step(input: Input) -> Output {
+    // SAFETY: attached; the resumer lends the objects for the whole step.
+    unsafe {
+        match input {
+            Input::Send { coroutine, value } => {
+                let mut result = ptr::null_mut();
+                let status = ffi::PyIter_Send(coroutine, value, &raw mut result);
+                Output::Done(status, result)
+            }
+            Input::Throw { coroutine, exception } => {
+                let (status, result) = throw_into(coroutine, exception);
+                Output::Done(status, result)
+            }
+            Input::Value(_) | Input::Raise(_) => {
+                unreachable!("no await_ is suspended between two steps")
+            }
+        }
+    }
+}
+
+/// `iterator.throw(exception)`, with the outcome of `PyIter_Send`.
+///
+/// # Safety
+///
+/// Attached; both valid, and borrowed.
+pub(crate) unsafe fn throw_into(
+    iterator: *mut PyObject,
+    exception: *mut PyObject,
+) -> (ffi::PySendResult, *mut PyObject) {
+    // SAFETY: the contract; `throw` is interned for ever by `names::init`.
+    unsafe {
+        let result = crate::names::call_one(iterator, crate::names::THROW.get(), exception);
+        outcome_of_call(result)
+    }
+}
+
+/// Translates what a method like `throw()` returned: a value means that it yielded,
+/// `StopIteration` that it returned.
+///
+/// # Safety
+///
+/// Attached; an error is set if `result` is null.
+pub(crate) unsafe fn outcome_of_call(
+    result: *mut PyObject,
+) -> (ffi::PySendResult, *mut PyObject) {
+    if !result.is_null() {
+        return (ffi::PySendResult::PYGEN_NEXT, result);
+    }
+    // SAFETY: attached, and an error is set. `StopIteration.value` of an instance is read as an
+    // attribute, which cannot fail for the built-in and its subclasses unless they want it to.
+    unsafe {
+        if ffi::PyErr_ExceptionMatches(ffi::PyExc_StopIteration) == 0 {
+            return (ffi::PySendResult::PYGEN_ERROR, ptr::null_mut());
+        }
+        let stop = error::take();
+        let value = ffi::PyObject_GetAttr(stop, crate::names::VALUE.get());
+        ffi::Py_DECREF(stop);
+        if value.is_null() {
+            return (ffi::PySendResult::PYGEN_ERROR, ptr::null_mut());
+        }
+        (ffi::PySendResult::PYGEN_RETURN, value)
+    }
+}
+
+/// The stacks that workers run on.
+struct Pool(UnsafeCell<Option<StackPool>>);
+
+// SAFETY: only accessed with the GIL held (`pool`, `set_stack_size`).
+unsafe impl Sync for Pool {}
+
+static POOL: Pool = Pool(UnsafeCell::new(None));
+
+/// Virtual: a stack uses memory for the pages that it has touched. CPython's own C code gets by
+/// with much less, but extension modules are written for threads' megabytes.
+pub(crate) const DEFAULT_STACK_SIZE: usize = 1024 * 1024;
+/// What the compiler's and the parser's own recursion limits need, with margin.
+pub(crate) const LEAST_STACK_SIZE: usize = 256 * 1024;
+
+/// The current pool; a cheap handle.
+pub(crate) fn pool() -> StackPool {
+    // SAFETY: the GIL is held, and the borrow ends before anything can release it.
+    unsafe {
+        (*POOL.0.get())
+            .get_or_insert_with(|| new_pool(DEFAULT_STACK_SIZE).expect("a valid size"))
+            .clone()
+    }
+}
+
+fn new_pool(stack_size: usize) -> Result<StackPool, fiberback::StackError> {
+    StackPool::builder().stack_size(stack_size).build()
+}
+
+/// Makes new workers' stacks `bytes` long. Existing ones stay as they are.
+pub(crate) fn set_stack_size(bytes: usize) -> Result<(), fiberback::StackError> {
+    let pool = new_pool(bytes)?;
+    // SAFETY: the GIL is held, and nothing borrows the option beyond an expression.
+    unsafe { *POOL.0.get() = Some(pool) };
+    Ok(())
+}
+
+/// Whether greenlet is current where the step began; see `greenlet.rs`.
+///
+/// # Safety
+///
+/// Attached; the worker is [`current`].
+pub(crate) unsafe fn on_foreign_greenlet(worker: *mut Worker) -> bool {
+    // SAFETY: the contract.
+    unsafe {
+        let now = greenlet::current();
+        let mut began = (*worker).step_greenlet;
+        if began.is_null() {
+            // greenlet was imported during this step, so it began in the main greenlet.
+            began = greenlet::root_of(now);
+        } else {
+            ffi::Py_INCREF(began);
+        }
+        let foreign = now != began;
+        ffi::Py_XDECREF(now);
+        ffi::Py_XDECREF(began);
+        foreign
+    }
+}
