@@ -112,10 +112,14 @@ mod error;
 mod events;
 pub mod fiber;
 
+#[cfg(feature = "io")]
+pub use adapters::io;
+#[cfg(feature = "stream")]
+pub use adapters::stream;
 #[cfg(feature = "tokio")]
 pub use adapters::tokio;
 
-pub use adapters::block_on;
+pub use adapters::{Budget, block_on, try_yield_now, yield_now};
 pub use bridge::{Builder, Run, await_, on_fiber, run, run_unchecked, try_await};
 pub use error::{AwaitError, StackError};
 pub use fiber::StackPool;

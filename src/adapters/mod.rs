@@ -1,7 +1,13 @@
 //! The bridge in other crates' terms: one file for each crate it names, each behind a feature.
 
 mod block_on;
+#[cfg(feature = "io")]
+pub mod io;
+#[cfg(feature = "stream")]
+pub mod stream;
 #[cfg(feature = "tokio")]
 pub mod tokio;
+mod yielding;
 
 pub use block_on::block_on;
+pub use yielding::{Budget, try_yield_now, yield_now};
