@@ -323,7 +323,7 @@ pub(crate) unsafe extern "C" fn set_hooks(
 ) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
         let mut hooks = [ptr::null_mut::<PyObject>(); 2];
-        let names = [c"no_portal".as_ptr().cast_mut(), c"foreign_greenlet".as_ptr().cast_mut(), ptr::null_mut()];
+        let mut names = [c"no_portal".as_ptr().cast_mut(), c"foreign_greenlet".as_ptr().cast_mut(), ptr::null_mut()];
         // SAFETY: the format asks for as many pointers as are passed; they come back borrowed.
         unsafe {
             let [no_portal, foreign] = &mut hooks;
@@ -331,7 +331,7 @@ pub(crate) unsafe extern "C" fn set_hooks(
                 arguments,
                 keywords,
                 c"|$OO:set_hooks".as_ptr(),
-                names.as_ptr().cast(),
+                names.as_mut_ptr().cast(),
                 &raw mut *no_portal,
                 &raw mut *foreign,
             ) == 0

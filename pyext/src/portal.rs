@@ -541,14 +541,14 @@ unsafe extern "C" fn tp_new(
 ) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
         let mut coroutine = ptr::null_mut::<PyObject>();
-        let names = [c"".as_ptr().cast_mut(), ptr::null_mut()];
+        let mut names = [c"".as_ptr().cast_mut(), ptr::null_mut()];
         // SAFETY: one format unit, one pointer.
         unsafe {
             if ffi::PyArg_ParseTupleAndKeywords(
                 arguments,
                 keywords,
                 c"O:Portal".as_ptr(),
-                names.as_ptr().cast(),
+                names.as_mut_ptr().cast(),
                 &raw mut coroutine,
             ) == 0
             {
