@@ -138,8 +138,10 @@ pub struct Suspender<I: 'static, Y: 'static> {
 }
 
 /// Closures up to this size are moved to the fiber's stack as they are, larger ones are boxed:
-/// `corosensei` refuses to place more than 1024 bytes (`allocate_obj_on_stack`).
+/// `corosensei` refuses to place more than 1024 bytes (`allocate_obj_on_stack`), padding included,
+/// so those with a large alignment are boxed, too.
 const MAX_INLINE_CLOSURE: usize = 512;
+const MAX_INLINE_ALIGNMENT: usize = 64;
 
 impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     /// A fiber that will run `f` on `stack` when first resumed.
@@ -163,7 +165,7 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     where
         F: FnOnce(&Suspender<I, Y>, I) -> R,
     {
-        if mem::size_of::<F>() > MAX_INLINE_CLOSURE {
+        if mem::size_of::<F>() > MAX_INLINE_CLOSURE || mem::align_of::<F>() > MAX_INLINE_ALIGNMENT {
             let f = Box::new(f);
             // SAFETY: the caller's promise, passed on.
             unsafe {
@@ -366,8 +368,13 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
             return;
         }
         if !self.is_started() {
+            let coroutine = self.coroutine();
+            // corosensei marks the coroutine done only after it has dropped the closure. If that
+            // panics, it must not be dropped a second time.
+            // SAFETY: nothing on the stack is left to be dropped, or is in anybody's use.
+            let _done = scopeguard::guard((), |()| unsafe { (*coroutine).force_reset() });
             // SAFETY: the coroutine is ours and not running; this drops the closure in place.
-            unsafe { (*self.coroutine()).force_unwind() };
+            unsafe { (*coroutine).force_unwind() };
             return;
         }
         self.header().cancelled.set(true);
