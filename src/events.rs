@@ -21,7 +21,6 @@ pub(crate) fn fiber_created(name: Option<&str>) {
 }
 
 /// A pool reserved more address space.
-#[cfg(target_os = "linux")]
 pub(crate) fn pool_grew(stacks: usize, bytes: usize) {
     let _ = (stacks, bytes);
     event!(debug, stacks, bytes, "stack pool grew");

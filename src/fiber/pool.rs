@@ -11,6 +11,8 @@
 //! [`Stack`], or forgotten for ever. Every slot outside arena and depot holds one strong reference
 //! to the pool's [`Shared`], so the memory is unmapped only when all are back. A forgotten stack is
 //! never back.
+//!
+//! Events are emitted with no lock held and outside the thread's lists: a subscriber may use pools.
 
 #![allow(unsafe_code)]
 
@@ -88,7 +90,8 @@ impl StackPoolBuilder {
         self
     }
 
-    /// The most stacks the pool ever makes (no limit unless set).
+    /// The most stacks the pool ever makes (no limit unless set). Threads keep no stacks of such a
+    /// pool for themselves, so that an idle one serves whoever asks; taking one then takes a lock.
     pub fn max_stacks(mut self, stacks: usize) -> Self {
         self.max_stacks = stacks;
         self
@@ -169,10 +172,7 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::Relaxed);
-        let _ = LOCAL.try_with(|local| {
-            // SAFETY: see `Local`.
-            unsafe { (*local.0.get()).forget(NonNull::from(&*self.shared)) }
-        });
+        drop(forget_list(pointer(&self.shared)));
     }
 }
 
@@ -269,7 +269,7 @@ impl StackPool {
     /// again once stacks are back.
     #[inline]
     pub fn take(&self) -> Result<Stack, StackError> {
-        let shared = NonNull::from(&*self.handle.shared);
+        let shared = pointer(&self.handle.shared);
         let warm = LOCAL.try_with(|local| {
             // SAFETY: see `Local`.
             unsafe { (*local.0.get()).pop(shared) }
@@ -287,43 +287,34 @@ impl StackPool {
         #[cfg(target_os = "linux")]
         super::overflow::prepare_thread();
         let mut batch = Vec::new();
-        let mut depot = shared.depot();
-        // Half of what the thread may keep, so that a few more or fewer do not come back here.
-        let want = (shared.warm_per_thread / 2).clamp(1, CARVE_BATCH);
-        let Depot { warm, cold, made, arena, .. } = &mut *depot;
-        for idle in [warm, cold] {
-            if batch.is_empty() {
-                batch.extend(idle.drain(idle.len().saturating_sub(want)..));
+        let grown = match shared.withdraw(&mut batch) {
+            Ok(grown) => grown,
+            Err(error) => {
+                crate::events::pool_exhausted(&error);
+                return Err(error);
             }
-        }
-        if batch.is_empty() {
-            let room = shared.max_stacks - *made;
-            if room == 0 {
-                return Err(StackError::pool_exhausted(shared.max_stacks));
-            }
-            arena.carve(want.min(room), &mut batch).inspect_err(crate::events::pool_exhausted)?;
-            // Addresses grow; the list is popped from its end, so lowest last.
-            batch.reverse();
-            *made += batch.len();
-        }
-        drop(depot);
+        };
         for _ in &batch {
             // One for each slot that is now outside the depot.
             mem::forget(Arc::clone(shared));
         }
-        let slot = batch.pop().expect("carve makes at least one");
-        let pointer = NonNull::from(&**shared);
-        let kept = LOCAL.try_with(|local| {
-            // SAFETY: see `Local`.
-            unsafe { (*local.0.get()).refill(shared, &mut batch) }
-        });
-        if kept.is_err() && !batch.is_empty() {
+        let slot = batch.pop().expect("at least one was withdrawn");
+        // SAFETY: taken out of the depot above, with its reference.
+        let stack = unsafe { Stack::from_parts(slot, pointer(shared)) };
+        if !batch.is_empty() {
+            let mut gone = Vec::new();
+            let _ = LOCAL.try_with(|local| {
+                // SAFETY: see `Local`.
+                unsafe { (*local.0.get()).refill(shared, &mut batch, &mut gone) }
+            });
             // In thread teardown nothing can be kept.
-            // SAFETY: taken out of the depot above, each with its reference.
-            unsafe { shared.take_back(&mut batch) };
+            // SAFETY: as for `stack`.
+            unsafe { Shared::take_back(shared, &mut batch) };
         }
-        // SAFETY: as for the batch.
-        Ok(unsafe { Stack::from_parts(slot, pointer) })
+        if grown > 0 {
+            crate::events::pool_grew(grown / shared.geometry.stride(), grown);
+        }
+        Ok(stack)
     }
 
     /// Gives the pages of this pool's idle stacks back to the system: those in the depot and those
@@ -331,15 +322,12 @@ impl StackPool {
     /// or not. Other threads' warm stacks are left alone.
     pub fn trim(&self) -> usize {
         let shared = &self.handle.shared;
-        let pointer = NonNull::from(&**shared);
-        let _ = LOCAL.try_with(|local| {
-            // SAFETY: see `Local`.
-            unsafe { (*local.0.get()).forget(pointer) }
-        });
+        drop(forget_list(pointer(shared)));
         let mut depot = shared.depot();
         let mut warm = mem::take(&mut depot.warm);
         let bytes = depot.arena.discard(&mut warm);
         depot.cold.append(&mut warm);
+        drop(depot);
         crate::events::pool_trimmed(bytes);
         bytes
     }
@@ -376,28 +364,82 @@ impl Shared {
         self.depot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether threads keep warm stacks for themselves. Not of a limited pool: the idle stacks of
+    /// one thread could not serve another.
+    fn has_lists(&self) -> bool {
+        self.max_stacks == usize::MAX && !self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Takes idle slots out of the depot, or makes some, at least one, and returns by how many
+    /// bytes the pool grew. On an error nothing was added to `batch`.
+    fn withdraw(&self, batch: &mut Vec<Slot>) -> Result<usize, StackError> {
+        // Half of what the thread may keep, so that a few more or fewer do not come back here.
+        let want =
+            if self.has_lists() { (self.warm_per_thread / 2).clamp(1, CARVE_BATCH) } else { 1 };
+        let Depot { warm, cold, made, arena, .. } = &mut *self.depot();
+        for idle in [warm, cold] {
+            if batch.is_empty() {
+                batch.extend(idle.drain(idle.len().saturating_sub(want)..));
+            }
+        }
+        if !batch.is_empty() {
+            return Ok(0);
+        }
+        let room = self.max_stacks - *made;
+        if room == 0 {
+            return Err(StackError::pool_exhausted(self.max_stacks));
+        }
+        let reserved = arena.reserved_bytes();
+        arena.carve(want.min(room), batch)?;
+        // Addresses grow; the list is popped from its end, so lowest last.
+        batch.reverse();
+        *made += batch.len();
+        Ok(arena.reserved_bytes() - reserved)
+    }
+
     /// Puts `slots` into the depot and trims above the high-water mark.
+    ///
+    /// Must not be called inside the thread's lists (`Local`): it emits an event.
     ///
     /// # Safety
     ///
-    /// Each slot must be this pool's, idle, and come with one strong reference, which is released;
-    /// the caller holds another.
-    unsafe fn take_back(&self, slots: &mut Vec<Slot>) {
+    /// Each slot must be this pool's, idle, and come with one strong reference, which is released.
+    unsafe fn take_back(shared: &Arc<Self>, slots: &mut Vec<Slot>) {
         let count = slots.len();
-        let mut depot = self.depot();
-        if depot.warm.len() + count > self.high_water_mark {
-            let bytes = depot.arena.discard(slots);
+        if count == 0 {
+            return;
+        }
+        let mut trimmed = None;
+        let mut depot = shared.depot();
+        if depot.warm.len() + count > shared.high_water_mark {
+            trimmed = Some(depot.arena.discard(slots));
             depot.cold.append(slots);
-            crate::events::pool_trimmed(bytes);
         } else {
             depot.warm.append(slots);
         }
         drop(depot);
         for _ in 0..count {
             // SAFETY: the slots' own references, as the caller promises.
-            unsafe { Arc::decrement_strong_count(self) };
+            unsafe { Arc::decrement_strong_count(Arc::as_ptr(shared)) };
+        }
+        if let Some(bytes) = trimmed {
+            crate::events::pool_trimmed(bytes);
         }
     }
+}
+
+/// The address of a pool's state: what its stacks know it by.
+#[inline]
+fn pointer(shared: &Arc<Shared>) -> NonNull<Shared> {
+    // SAFETY: an `Arc` points at something. (Not made from a reference to the state, which would
+    // not cover the counts beside it.)
+    unsafe { NonNull::new_unchecked(Arc::as_ptr(shared).cast_mut()) }
+}
+
+/// Takes away the list that this thread keeps of a pool. Dropping it returns its stacks.
+fn forget_list(shared: NonNull<Shared>) -> Option<Cache> {
+    // SAFETY: see `Local`.
+    LOCAL.try_with(|local| unsafe { (*local.0.get()).forget(shared) }).ok().flatten()
 }
 
 /// Returns a stack to the thread's warm list, or to the depot.
@@ -428,16 +470,17 @@ unsafe fn put_back_slowly(slot: Slot, shared: NonNull<Shared>) {
         Arc::from_raw(shared.as_ptr())
     };
     let mut batch = vec![slot];
-    if !shared.closed.load(Ordering::Relaxed) {
+    let mut gone = Vec::new();
+    if shared.has_lists() {
         let _ = LOCAL.try_with(|local| {
             // SAFETY: see `Local`.
-            unsafe { (*local.0.get()).make_room(&shared, &mut batch) }
+            unsafe { (*local.0.get()).make_room(&shared, &mut batch, &mut gone) }
         });
+    } else {
+        gone.extend(forget_list(pointer(&shared)));
     }
-    if !batch.is_empty() {
-        // SAFETY: the caller's promise for `slot`; the rest were in this thread's list.
-        unsafe { shared.take_back(&mut batch) };
-    }
+    // SAFETY: the caller's promise for `slot`; the rest were in this thread's list.
+    unsafe { Shared::take_back(&shared, &mut batch) };
 }
 
 /// The warm stacks of one pool on one thread.
@@ -454,21 +497,14 @@ impl Cache {
     fn publish_len(&self) {
         self.gauge.store(self.slots.len(), Ordering::Relaxed);
     }
-
-    /// Moves the oldest `count` stacks to the depot.
-    fn spill(&mut self, count: usize) {
-        let mut batch: Vec<Slot> = self.slots.drain(..count).collect();
-        self.publish_len();
-        if !batch.is_empty() {
-            // SAFETY: they were in this list, each with its reference; `self.shared` is another.
-            unsafe { self.shared.take_back(&mut batch) };
-        }
-    }
 }
 
 impl Drop for Cache {
     fn drop(&mut self) {
-        self.spill(self.slots.len());
+        let mut slots = mem::take(&mut self.slots);
+        self.publish_len();
+        // SAFETY: they were in this list, each with its reference.
+        unsafe { Shared::take_back(&self.shared, &mut slots) };
         let gauge = &self.gauge;
         self.shared.depot().caches.retain(|other| !Arc::ptr_eq(other, gauge));
     }
@@ -477,8 +513,8 @@ impl Drop for Cache {
 /// The warm stacks of this thread.
 ///
 /// Access is by raw pointer from short, non-reentrant sections: nothing called while one of the
-/// methods below runs touches `LOCAL` again. (They call the depot, which does not know threads, and
-/// the allocator.)
+/// methods below runs touches `LOCAL` again. They call the allocator, and no other code that is not
+/// in this file. In particular no [`Cache`] is dropped there.
 #[derive(Default)]
 struct Caches(Vec<Cache>);
 
@@ -519,10 +555,13 @@ impl Caches {
         true
     }
 
-    fn cache(&mut self, shared: &Arc<Shared>) -> &mut Cache {
-        let index = self.position(NonNull::from(&**shared)).unwrap_or_else(|| {
-            // Lists of pools that are gone are only found here.
-            self.0.retain(|cache| !cache.shared.closed.load(Ordering::Relaxed));
+    /// The list of a pool, made if need be. Adds the lists of pools without handles to `gone`.
+    fn cache(&mut self, shared: &Arc<Shared>, gone: &mut Vec<Cache>) -> &mut Cache {
+        let index = self.position(pointer(shared)).unwrap_or_else(|| {
+            let closed = |cache: &Cache| cache.shared.closed.load(Ordering::Relaxed);
+            while let Some(index) = self.0.iter().position(closed) {
+                gone.push(self.0.swap_remove(index));
+            }
             let gauge = Arc::new(AtomicUsize::new(0));
             shared.depot().caches.push(Arc::clone(&gauge));
             let slots = Vec::with_capacity(shared.warm_per_thread);
@@ -533,26 +572,26 @@ impl Caches {
     }
 
     /// Adds what came from the depot, which fits: a refill happens when the list is empty.
-    fn refill(&mut self, shared: &Arc<Shared>, batch: &mut Vec<Slot>) {
-        let cache = self.cache(shared);
+    fn refill(&mut self, shared: &Arc<Shared>, batch: &mut Vec<Slot>, gone: &mut Vec<Cache>) {
+        let cache = self.cache(shared, gone);
         cache.slots.append(batch);
         cache.publish_len();
     }
 
-    /// Keeps the slots of `batch`, after moving the older half of a full list to the depot.
-    fn make_room(&mut self, shared: &Arc<Shared>, batch: &mut Vec<Slot>) {
-        let cache = self.cache(shared);
+    /// Keeps the slots of `batch`, and puts there instead the older half of a list that is full.
+    fn make_room(&mut self, shared: &Arc<Shared>, batch: &mut Vec<Slot>, gone: &mut Vec<Cache>) {
+        let cache = self.cache(shared, gone);
+        let mut over = Vec::new();
         if cache.slots.len() + batch.len() > cache.slots.capacity() {
-            cache.spill(cache.slots.len().div_ceil(2));
+            over.extend(cache.slots.drain(..cache.slots.len().div_ceil(2)));
         }
         cache.slots.append(batch);
         cache.publish_len();
+        *batch = over;
     }
 
-    /// Returns this thread's stacks of one pool to its depot.
-    fn forget(&mut self, shared: NonNull<Shared>) {
-        if let Some(index) = self.position(shared) {
-            drop(self.0.swap_remove(index));
-        }
+    /// Takes this thread's list of one pool away.
+    fn forget(&mut self, shared: NonNull<Shared>) -> Option<Cache> {
+        self.position(shared).map(|index| self.0.swap_remove(index))
     }
 }

@@ -111,10 +111,6 @@ impl Arena {
         }
     }
 
-    fn stride(&self) -> usize {
-        self.geometry.guard_size + self.geometry.stack_size
-    }
-
     /// Makes up to `want` slots, and at least one, with their guards, and adds them to `out`.
     ///
     /// On an error nothing has been added.
@@ -126,7 +122,7 @@ impl Arena {
         if self.uncarved.is_empty() {
             self.grow()?;
         }
-        let stride = self.stride();
+        let stride = self.geometry.stride();
         let count = want.clamp(1, self.uncarved.len() / stride);
         let first = self.uncarved.start;
         // SAFETY: these strides are inside our mapping and have not been handed out, so nothing
@@ -143,7 +139,7 @@ impl Arena {
 
     /// Maps another slab; a smaller one where the system refuses a large one.
     fn grow(&mut self) -> Result<(), StackError> {
-        let stride = self.stride();
+        let stride = self.geometry.stride();
         let mut slots = self.next_slab_slots.min((LARGEST_SLAB_BYTES / stride).max(1));
         loop {
             let bytes = stride.checked_mul(slots).ok_or_else(|| {
@@ -157,7 +153,6 @@ impl Arena {
                         registry::register(start..start + bytes, stride, self.geometry.guard_size);
                     self.slabs.push(Slab { mapping, bytes, _registration: registration });
                     self.next_slab_slots = (slots * 2).min(LARGEST_SLAB_SLOTS);
-                    crate::events::pool_grew(slots, bytes);
                     return Ok(());
                 }
                 Err(_) if slots > 1 => slots /= 2,

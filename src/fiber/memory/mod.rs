@@ -44,3 +44,10 @@ pub(super) struct Geometry {
     pub(super) guard_size: usize,
     pub(super) guard_pages: GuardPages,
 }
+
+impl Geometry {
+    /// Bytes of address space of one stack with its guard.
+    pub(super) fn stride(&self) -> usize {
+        self.guard_size + self.stack_size
+    }
+}
