@@ -13,7 +13,9 @@
 //!   lives in its own frame.
 //!
 //! A waker that turns out stale (the `Run` has moved to another task meanwhile) costs one more poll
-//! with the fresh one before the fiber suspends, so no wake-up is lost.
+//! with the fresh one before the fiber suspends, so no wake-up is lost. [`Waker::will_wake`] alone
+//! cannot tell: it may say no for ever, even of a waker and its clone. A waker that was taken since
+//! the fiber was last resumed is fresh, whatever it says; hence [`Waiter::resumptions`].
 //!
 //! [`Waiter::context`] is valid while the fiber runs: it is the argument of the `Run::poll` call
 //! that is resuming it, further down the native stack.
@@ -35,6 +37,10 @@ pub(super) struct Waiter<'fiber> {
     suspender: &'fiber Suspender<ContextPointer, ()>,
     context: Cell<ContextPointer>,
     waker: UnsafeCell<Option<Waker>>,
+    /// How often the fiber was resumed so far.
+    resumptions: Cell<usize>,
+    /// What `resumptions` was when `waker` was last found to be, or made, the latest.
+    waker_taken_at: Cell<usize>,
 }
 
 impl<'fiber> Waiter<'fiber> {
@@ -42,7 +48,13 @@ impl<'fiber> Waiter<'fiber> {
         suspender: &'fiber Suspender<ContextPointer, ()>,
         context: ContextPointer,
     ) -> Self {
-        Self { suspender, context: Cell::new(context), waker: UnsafeCell::new(None) }
+        Self {
+            suspender,
+            context: Cell::new(context),
+            waker: UnsafeCell::new(None),
+            resumptions: Cell::new(0),
+            waker_taken_at: Cell::new(0),
+        }
     }
 
     /// The waiter of the fiber with this header, if it is one of `run`'s.
@@ -59,21 +71,37 @@ impl<'fiber> Waiter<'fiber> {
         unsafe { (*self.context.get()).waker() }
     }
 
-    /// Makes sure that there is a waker of our own, and returns it.
+    /// Whether our own waker wakes the task that polled last.
+    ///
+    /// Must only be called with no poll unfinished, on a fiber that is not cancelled.
+    fn has_latest_waker(&self) -> bool {
+        // SAFETY: no poll is unfinished, so nobody changes the cell.
+        let Some(waker) = (unsafe { (*self.waker.get()).as_ref() }) else { return false };
+        if self.waker_taken_at.get() != self.resumptions.get() {
+            if !waker.will_wake(self.latest()) {
+                return false;
+            }
+            self.waker_taken_at.set(self.resumptions.get());
+        }
+        true
+    }
+
+    /// Makes sure that our own waker is the latest, and returns it.
     ///
     /// Must only be called with no poll unfinished.
     fn outermost_waker(&self) -> *const Waker {
-        // SAFETY: no poll is unfinished, so nobody holds a reference into the cell.
-        let waker = unsafe { &mut *self.waker.get() };
-        let replaced = match waker {
-            Some(waker) if waker.will_wake(self.latest()) => None,
-            _ => waker.replace(self.latest().clone()),
-        };
-        let waker: *const Waker = waker.as_ref().map_or(ptr::null(), ptr::from_ref);
-        // Last, when nothing is borrowed any more: dropping a waker may drop a task, and run code
-        // that waits.
-        drop(replaced);
-        waker
+        if !self.has_latest_waker() {
+            // Cloning and dropping a waker may run any code, even code that waits. So it is done
+            // with nothing borrowed, and dropping comes last.
+            let taken_at = self.resumptions.get();
+            let latest = self.latest().clone();
+            self.waker_taken_at.set(taken_at);
+            // SAFETY: no poll is unfinished, so nobody holds a reference into the cell.
+            let replaced = unsafe { (*self.waker.get()).replace(latest) };
+            drop(replaced);
+        }
+        // SAFETY: as above. The address is the same for as long as the waiter lives.
+        unsafe { (*self.waker.get()).as_ref().map_or(ptr::null(), ptr::from_ref) }
     }
 
     /// Switches back to the poll that resumed the fiber, until the next one does.
@@ -81,6 +109,7 @@ impl<'fiber> Waiter<'fiber> {
         match self.suspender.suspend(()) {
             Ok(context) => {
                 self.context.set(context);
+                self.resumptions.set(self.resumptions.get().wrapping_add(1));
                 Ok(())
             }
             Err(refused) => {
@@ -145,14 +174,12 @@ pub(super) fn wait_outermost<F: Future + ?Sized>(
 ) -> Result<F::Output, AwaitError> {
     let Some(waiter) = Waiter::of(header) else { return Err(AwaitError::OFF_FIBER) };
     loop {
-        // SAFETY: the outermost wait, between two of its polls: nobody changes the cell, and
-        // nobody else reads it.
-        let stale = unsafe { (*waiter.waker.get()).as_ref() }
-            .is_none_or(|waker| header.is_cancelled() || !waker.will_wake(waiter.latest()));
-        if !stale {
-            waiter.suspend(header)?;
-        } else if header.is_cancelled() {
+        if header.is_cancelled() {
             return Err(AwaitError::CANCELLED);
+        }
+        // If it is stale, the future is polled with the fresh one first.
+        if waiter.has_latest_waker() {
+            waiter.suspend(header)?;
         }
         let waker = waiter.outermost_waker();
         header.home.set(waker.cast());
@@ -170,6 +197,7 @@ fn wait_nested<F: Future + ?Sized>(
     waiter: &Waiter<'_>,
     mut future: Pin<&mut F>,
 ) -> Result<F::Output, AwaitError> {
+    let mut taken_at = waiter.resumptions.get();
     let mut waker = waiter.latest().clone();
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
@@ -178,9 +206,10 @@ fn wait_nested<F: Future + ?Sized>(
         if header.is_cancelled() {
             return Err(AwaitError::CANCELLED);
         }
-        if waker.will_wake(waiter.latest()) {
+        if taken_at == waiter.resumptions.get() || waker.will_wake(waiter.latest()) {
             waiter.suspend(header)?;
         }
+        taken_at = waiter.resumptions.get();
         waker.clone_from(waiter.latest());
     }
 }

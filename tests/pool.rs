@@ -1,0 +1,534 @@
+//! Stacks: where they come from, go back to, and what they cost.
+
+mod support;
+
+use fiberback::fiber::{Fiber, GuardPages, Stack, StackPool, Step, Suspender};
+use std::sync::mpsc;
+use std::thread;
+
+const SIZE: usize = 64 << 10;
+
+fn small_pool() -> StackPool {
+    StackPool::builder().stack_size(SIZE).build().unwrap()
+}
+
+fn touch(stack: Stack) -> Stack {
+    let mut fiber = Fiber::new(stack, |_: &Suspender<(), ()>, ()| {
+        std::hint::black_box([1u8; 4096]);
+    });
+    assert_eq!(fiber.resume(()), Step::Return(()));
+    fiber.into_stack().unwrap()
+}
+
+#[test]
+fn the_stack_returned_last_is_taken_first() {
+    let pool = small_pool();
+    let (a, b, c) = (pool.take().unwrap(), pool.take().unwrap(), pool.take().unwrap());
+    let (range_a, range_b, range_c) = (a.range(), b.range(), c.range());
+    drop(b);
+    drop(a);
+    drop(c);
+    let taken: Vec<_> = (0..3).map(|_| pool.take().unwrap()).collect();
+    let ranges: Vec<_> = taken.iter().map(Stack::range).collect();
+    assert_eq!(ranges, [range_c, range_a, range_b]);
+}
+
+#[test]
+fn stacks_do_not_overlap_and_lie_apart_by_their_guards() {
+    let pool = StackPool::builder().stack_size(SIZE).guard_size(32 << 10).build().unwrap();
+    let stacks: Vec<_> = (0..1000).map(|_| pool.take().unwrap()).collect();
+    let mut ranges: Vec<_> = stacks.iter().map(Stack::range).collect();
+    ranges.sort_by_key(|range| range.start);
+    for pair in ranges.windows(2) {
+        assert!(pair[0].end + (32 << 10) <= pair[1].start, "{pair:x?}");
+    }
+    assert!(ranges.iter().all(|range| range.len() > SIZE - 1024 && range.len() <= SIZE));
+}
+
+#[test]
+fn the_high_water_mark_sends_pages_back() {
+    let pool = StackPool::builder()
+        .stack_size(SIZE)
+        .warm_per_thread(16)
+        .high_water_mark(64)
+        .build()
+        .unwrap();
+    let stacks: Vec<_> = (0..500).map(|_| touch(pool.take().unwrap())).collect();
+    let stats = pool.stats();
+    assert_eq!(stats.in_use, 500);
+    assert!(stats.high_water >= 500);
+    drop(stacks);
+    let stats = pool.stats();
+    assert_eq!(stats.in_use, 0);
+    assert!(stats.warm <= 64 + 16, "{stats:?}");
+    assert_eq!(stats.warm + stats.cold, stats.high_water);
+    // What is idle is used again before more is made.
+    let stacks: Vec<_> = (0..500).map(|_| pool.take().unwrap()).collect();
+    assert_eq!(pool.stats().high_water, stats.high_water);
+    assert_eq!(pool.stats().reserved_bytes, stats.reserved_bytes);
+    drop(stacks);
+}
+
+#[test]
+fn trim_gives_back_what_the_thread_and_the_depot_keep() {
+    let pool = small_pool();
+    let stacks: Vec<_> = (0..300).map(|_| touch(pool.take().unwrap())).collect();
+    let in_use = touch(pool.take().unwrap());
+    drop(stacks);
+    let before = pool.stats();
+    assert!(before.warm >= 300);
+    assert_eq!(pool.trim(), before.warm * before.stack_size);
+    let after = pool.stats();
+    assert_eq!((after.warm, after.in_use), (0, 1));
+    assert_eq!(after.cold, after.high_water - 1);
+    assert_eq!(pool.trim(), 0);
+    drop(in_use);
+    drop(touch(pool.take().unwrap()));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn trimmed_pages_are_gone_and_guards_stay() {
+    let pool = small_pool();
+    let range = {
+        let stack = touch(pool.take().unwrap());
+        stack.range()
+    };
+    assert!(resident(&range) > 0);
+    pool.trim();
+    assert_eq!(resident(&range), 0);
+    assert!(!readable(range.start - 1));
+    assert!(readable(range.start));
+}
+
+#[test]
+fn warm_lists_never_exceed_their_limit() {
+    let pool = StackPool::builder().stack_size(SIZE).warm_per_thread(1).build().unwrap();
+    for count in [1, 2, 7, 100] {
+        let stacks: Vec<_> = (0..count).map(|_| pool.take().unwrap()).collect();
+        drop(stacks);
+        assert_eq!(pool.stats().in_use, 0);
+    }
+    assert_eq!(pool.stats().high_water, 100);
+}
+
+#[test]
+fn stats_count_across_threads_and_a_thread_that_ends_returns_its_stacks() {
+    let pool = small_pool();
+    let mine = pool.take().unwrap();
+    let (taken, is_taken) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let shared = pool.clone();
+    let worker = thread::spawn(move || {
+        let theirs: Vec<_> = (0..10).map(|_| shared.take().unwrap()).collect();
+        taken.send(()).unwrap();
+        may_go_on.recv().unwrap();
+        drop(theirs);
+        taken.send(()).unwrap();
+        may_go_on.recv().unwrap();
+    });
+    is_taken.recv().unwrap();
+    assert_eq!(pool.stats().in_use, 11);
+    go_on.send(()).unwrap();
+    is_taken.recv().unwrap();
+    let stats = pool.stats();
+    assert_eq!((stats.in_use, stats.warm + stats.cold), (1, stats.high_water - 1));
+    go_on.send(()).unwrap();
+    worker.join().unwrap();
+    // Its list is in the depot now; we can have all of it.
+    let high_water = pool.stats().high_water;
+    let all: Vec<_> = (0..high_water - 1).map(|_| pool.take().unwrap()).collect();
+    assert_eq!(pool.stats().in_use, high_water);
+    assert_eq!(pool.stats().high_water, high_water);
+    drop((all, mine));
+    assert_eq!(pool.stats().in_use, 0);
+}
+
+#[test]
+fn many_threads_take_and_return_at_once() {
+    let pool = StackPool::builder()
+        .stack_size(SIZE)
+        .warm_per_thread(8)
+        .high_water_mark(32)
+        .build()
+        .unwrap();
+    let workers: Vec<_> = (0..8u64)
+        .map(|seed| {
+            let pool = pool.clone();
+            thread::spawn(move || {
+                let mut state = seed * 2 + 1;
+                let mut held = Vec::new();
+                for _ in 0..2000 {
+                    state =
+                        state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                    match state >> 61 {
+                        0..4 => held.push(pool.take().unwrap()),
+                        4..7 => drop(held.pop()),
+                        _ if state & (1 << 40) != 0 => drop(pool.trim()),
+                        _ => held.truncate(held.len() / 2),
+                    }
+                    if let Some(stack) = held.pop() {
+                        held.push(touch(stack));
+                    }
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.join().unwrap();
+    }
+    let stats = pool.stats();
+    assert_eq!(stats.in_use, 0);
+    assert_eq!(stats.warm + stats.cold, stats.high_water);
+    assert!(stats.high_water <= 8 * 2000);
+}
+
+#[test]
+fn sizes_have_pools_of_their_own_and_equal_sizes_one() {
+    let pool = StackPool::of_size(100_000).unwrap();
+    assert!(pool.stack_size() >= 100_000);
+    let _stack = pool.take().unwrap();
+    let again = StackPool::of_size(pool.stack_size()).unwrap();
+    assert_eq!(again.stats().in_use, pool.stats().in_use);
+    assert!(again.stats().in_use >= 1);
+    let other = StackPool::of_size(300_000).unwrap();
+    assert!(other.stack_size() >= 300_000);
+    assert_eq!(StackPool::of_size(1 << 20).unwrap().stack_size(), 1 << 20);
+    assert_eq!(StackPool::global().stack_size(), 1 << 20);
+}
+
+#[test]
+fn bad_sizes_are_errors_that_name_the_setting() {
+    for size in [0, 1, (16 << 10) - 1, (1 << 36) + 1, usize::MAX] {
+        let error = StackPool::builder().stack_size(size).build().unwrap_err();
+        assert!(error.is_bad_size() && !error.is_exhausted());
+        assert!(error.to_string().contains("stack_size"), "{error}");
+        assert!(StackPool::of_size(size).unwrap_err().is_bad_size());
+        assert!(fiberback::Builder::new().stack_size(size).run(|| ()).unwrap_err().is_bad_size());
+    }
+    let error = StackPool::builder().guard_size(usize::MAX).build().unwrap_err();
+    assert!(error.is_bad_size());
+    assert!(error.to_string().contains("guard_size"), "{error}");
+    // The extremes themselves are fine.
+    drop(StackPool::builder().stack_size(16 << 10).guard_size(0).build().unwrap().take().unwrap());
+    drop(StackPool::builder().stack_size(16 << 10).guard_size(1 << 30).build().unwrap());
+}
+
+#[test]
+fn the_smallest_stack_runs_and_even_panics() {
+    let pool = StackPool::builder().stack_size(16 << 10).build().unwrap();
+    let mut fiber = Fiber::new(pool.take().unwrap(), |_: &Suspender<(), ()>, ()| {
+        std::panic::resume_unwind(Box::new("small"));
+    });
+    let result: Result<Step<(), ()>, _> =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fiber.resume(())));
+    assert_eq!(*result.unwrap_err().downcast::<&str>().unwrap(), "small");
+}
+
+#[test]
+fn max_stacks_is_an_error_and_then_works_again() {
+    let pool = StackPool::builder().stack_size(SIZE).max_stacks(10).build().unwrap();
+    let mut stacks: Vec<_> = (0..10).map(|_| pool.take().unwrap()).collect();
+    for _ in 0..3 {
+        let error = pool.take().unwrap_err();
+        assert!(error.is_exhausted() && !error.is_bad_size());
+        assert!(error.to_string().contains("max_stacks"), "{error}");
+    }
+    assert!(fiberback::Builder::new().pool(&pool).run(|| ()).unwrap_err().is_exhausted());
+    stacks.pop();
+    let again = pool.take().unwrap();
+    assert!(pool.take().is_err());
+    drop((stacks, again));
+    assert_eq!(pool.stats().in_use, 0);
+    assert_eq!(pool.stats().high_water, 10);
+    let none = StackPool::builder().max_stacks(0).build().unwrap();
+    assert!(none.take().unwrap_err().is_exhausted());
+}
+
+#[test]
+fn idle_stacks_of_a_limited_pool_serve_every_thread() {
+    let pool = StackPool::builder().stack_size(SIZE).max_stacks(4).build().unwrap();
+    let mine = pool.take().unwrap();
+    drop(pool.take().unwrap());
+    let shared = pool.clone();
+    let taken = thread::spawn(move || {
+        let stacks: Vec<_> = (0..3).map(|_| shared.take()).collect();
+        assert!(shared.take().is_err());
+        stacks.iter().filter(|stack| stack.is_ok()).count()
+    });
+    assert_eq!(taken.join().unwrap(), 3);
+    drop(mine);
+    assert_eq!(pool.stats().in_use, 0);
+}
+
+#[test]
+fn a_pool_lives_as_long_as_its_stacks() {
+    let pool = small_pool();
+    let mut fiber = Fiber::new(pool.take().unwrap(), |suspender: &Suspender<u32, ()>, one| {
+        one + suspender.suspend(()).unwrap()
+    });
+    assert_eq!(fiber.resume(1), Step::Yield(()));
+    drop(pool);
+    assert_eq!(fiber.resume(2), Step::Return(3));
+    let stack = touch(fiber.into_stack().unwrap());
+    drop(stack);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_is_unmapped_when_the_last_stack_of_a_dropped_pool_is_back() {
+    // On whichever thread the last handle goes, and with a stack kept warm by the other.
+    let pool = StackPool::builder().stack_size(SIZE).build().unwrap();
+    let (idle, last) = (touch(pool.take().unwrap()), touch(pool.take().unwrap()));
+    let range = last.range();
+    drop(idle);
+    thread::spawn(move || drop(pool)).join().unwrap();
+    assert!(is_mapped(range.start));
+    drop(last);
+    assert!(!is_mapped(range.start));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn every_stack_has_its_guard() {
+    for guards in [GuardPages::Auto, GuardPages::Mprotect] {
+        let pool = StackPool::builder().stack_size(SIZE).guard_pages(guards).build().unwrap();
+        let guard = pool.stats().guard_size;
+        assert!(guard >= 16 << 10);
+        // More than one slab, and batches of every kind.
+        let stacks: Vec<_> = (0..300).map(|_| pool.take().unwrap()).collect();
+        for stack in &stacks {
+            let bottom = stack.range().start;
+            for address in [bottom - 1, bottom - guard / 2, bottom - guard] {
+                assert!(!readable(address), "{guards:?}: no guard at {address:x}");
+            }
+            assert!(readable(bottom) && readable(stack.range().end - 1));
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn guard_regions_cost_no_mappings_and_no_huge_pages_are_used() {
+    if !has_guard_regions() {
+        eprintln!("this kernel has no MADV_GUARD_INSTALL");
+        return;
+    }
+    let pool = small_pool();
+    let stacks: Vec<_> = (0..5000).map(|_| pool.take().unwrap()).collect();
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let (mut mappings, mut no_huge) = (0, 0);
+    let mut ours = false;
+    for line in smaps.lines() {
+        if let Some((start, end)) = mapping(line) {
+            ours = stacks.iter().any(|stack| (start..end).contains(&stack.range().start));
+            mappings += usize::from(ours);
+        } else if ours && line.starts_with("VmFlags:") {
+            no_huge += usize::from(line.split_whitespace().any(|flag| flag == "nh"));
+        }
+    }
+    assert!((1..20).contains(&mappings), "{mappings} mappings");
+    assert_eq!(no_huge, mappings, "every slab is advised MADV_NOHUGEPAGE");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_untouched_stack_costs_no_page_and_a_used_one_few() {
+    let pool = StackPool::builder().stack_size(1 << 20).build().unwrap();
+    let stacks: Vec<_> = (0..64).map(|_| touch(pool.take().unwrap())).collect();
+    for stack in &stacks {
+        let pages = resident(&stack.range());
+        assert!((1..16).contains(&pages), "{pages} pages");
+    }
+}
+
+/// In a child, since the budget is one for the process: other tests would run short.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_mprotect_budget_ends_in_an_error_and_not_in_a_crash() {
+    if support::is_child("budget") {
+        let pool = StackPool::builder()
+            .stack_size(16 << 10)
+            .guard_pages(GuardPages::Mprotect)
+            .build()
+            .unwrap();
+        let mut stacks = Vec::new();
+        let error = loop {
+            match pool.take() {
+                Ok(stack) => stacks.push(stack),
+                Err(error) => break error,
+            }
+        };
+        assert!(error.is_exhausted());
+        assert!(error.to_string().contains("vm.max_map_count"), "{error}");
+        assert!(stacks.len() > 1000, "only {}", stacks.len());
+        // The rest of the process still has mappings, and guards are still there.
+        thread::spawn(|| ()).join().unwrap();
+        assert!(!readable(stacks.last().unwrap().range().start - 1));
+        stacks.truncate(stacks.len() - 100);
+        stacks.push(touch(pool.take().unwrap()));
+        // A second pool gets its share once the first is gone.
+        let second = StackPool::builder()
+            .stack_size(16 << 10)
+            .guard_pages(GuardPages::Mprotect)
+            .build()
+            .unwrap();
+        assert!(second.take().is_err());
+        drop((stacks, pool));
+        drop(touch(second.take().unwrap()));
+        println!("survived");
+        return;
+    }
+    let output =
+        support::run_child("the_mprotect_budget_ends_in_an_error_and_not_in_a_crash", "budget");
+    assert!(output.status.success(), "{}", support::text(&output));
+    assert!(support::text(&output).contains("survived"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn running_out_of_address_space_is_an_error_and_then_works_again() {
+    if support::is_child("rlimit") {
+        let used = vm_bytes();
+        let limit = libc::rlimit { rlim_cur: used + (256 << 20), rlim_max: used + (256 << 20) };
+        // SAFETY: a valid structure.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+        let pool = StackPool::builder().stack_size(1 << 20).build().unwrap();
+        let mut stacks = Vec::new();
+        let error = loop {
+            match pool.take() {
+                Ok(stack) => stacks.push(touch(stack)),
+                Err(error) => break error,
+            }
+            assert!(stacks.len() < 10_000);
+        };
+        assert!(error.is_exhausted());
+        assert!(std::error::Error::source(&error).is_some());
+        assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::OutOfMemory);
+        assert!(stacks.len() > 100, "smaller slabs were tried: {}", stacks.len());
+        assert_eq!(pool.stats().in_use, stacks.len());
+        // Nothing is lost.
+        stacks.pop();
+        stacks.push(touch(pool.take().unwrap()));
+        assert!(pool.take().is_err());
+        drop((stacks, pool));
+        let pool = StackPool::builder().stack_size(1 << 20).build().unwrap();
+        let again: Vec<_> = (0..100).map(|_| touch(pool.take().unwrap())).collect();
+        drop(again);
+        println!("survived");
+        return;
+    }
+    let output = support::run_child(
+        "running_out_of_address_space_is_an_error_and_then_works_again",
+        "rlimit",
+    );
+    assert!(output.status.success(), "{}", support::text(&output));
+    assert!(support::text(&output).contains("survived"));
+}
+
+#[test]
+fn run_panics_where_the_builder_returns_an_error() {
+    let pool = StackPool::builder().stack_size(SIZE).max_stacks(1).build().unwrap();
+    let builder = fiberback::Builder::new().pool(&pool);
+    let first = builder.run(|| 1).unwrap();
+    assert!(builder.run(|| 2).is_err());
+    drop(first);
+    assert_eq!(support::poll_to_end(&mut builder.run(|| 3).unwrap(), 1), 3);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_stack_used_in_thread_teardown_goes_back() {
+    use std::cell::RefCell;
+    thread_local! { static LATE: RefCell<Vec<Late>> = const { RefCell::new(Vec::new()) } }
+    struct Late(StackPool, Option<Stack>);
+    impl Drop for Late {
+        fn drop(&mut self) {
+            drop(self.1.take());
+            drop(touch(self.0.take().unwrap()));
+        }
+    }
+    for early in [false, true] {
+        let pool = small_pool();
+        let shared = pool.clone();
+        thread::spawn(move || {
+            // Thread-locals are dropped in either order, before and after the pool's own.
+            if early {
+                LATE.with_borrow_mut(Vec::clear);
+            }
+            let stack = shared.take().unwrap();
+            LATE.with_borrow_mut(|late| late.push(Late(shared.clone(), Some(stack))));
+        })
+        .join()
+        .unwrap();
+        let stats = pool.stats();
+        assert_eq!(stats.in_use, 0);
+        assert_eq!(stats.warm + stats.cold, stats.high_water);
+    }
+}
+
+/// Whether the kernel can read the byte at an address, asked by letting it try.
+#[cfg(target_os = "linux")]
+fn readable(address: usize) -> bool {
+    let mut pipe = [0; 2];
+    // SAFETY: the kernel fills the array; a bad address in `write` is the error EFAULT.
+    unsafe {
+        assert_eq!(libc::pipe(pipe.as_mut_ptr()), 0);
+        let written = libc::write(pipe[1], std::ptr::with_exposed_provenance(address), 1);
+        libc::close(pipe[0]);
+        libc::close(pipe[1]);
+        written == 1
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn is_mapped(address: usize) -> bool {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    maps.lines().filter_map(mapping).any(|(start, end)| (start..end).contains(&address))
+}
+
+/// The addresses that a line of `/proc/self/maps` starts with, if it does.
+#[cfg(target_os = "linux")]
+fn mapping(line: &str) -> Option<(usize, usize)> {
+    let (start, end) = line.split(' ').next()?.split_once('-')?;
+    Some((usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?))
+}
+
+/// How many pages of a range are present, from `/proc/self/pagemap`.
+#[cfg(target_os = "linux")]
+fn resident(range: &std::ops::Range<usize>) -> usize {
+    use std::os::unix::fs::FileExt;
+    let pagemap = std::fs::File::open("/proc/self/pagemap").unwrap();
+    (range.start / 4096..range.end.div_ceil(4096))
+        .filter(|page| {
+            let mut entry = [0; 8];
+            pagemap.read_exact_at(&mut entry, u64::try_from(page * 8).unwrap()).unwrap();
+            u64::from_ne_bytes(entry) >> 63 == 1
+        })
+        .count()
+}
+
+#[cfg(target_os = "linux")]
+fn vm_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmSize:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
+#[cfg(target_os = "linux")]
+fn has_guard_regions() -> bool {
+    // SAFETY: a mapping of our own.
+    unsafe {
+        let page = libc::mmap(
+            std::ptr::null_mut(),
+            4096,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        );
+        let works = libc::madvise(page, 4096, 102) == 0;
+        libc::munmap(page, 4096);
+        works
+    }
+}
