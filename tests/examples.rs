@@ -1,0 +1,72 @@
+//! Every example is also a test: its functions are called here and their results checked.
+
+#[allow(dead_code)]
+#[path = "../examples/cancellation.rs"]
+mod cancellation;
+#[allow(dead_code)]
+#[path = "../examples/gzip_csv.rs"]
+mod gzip_csv;
+#[allow(dead_code)]
+#[path = "../examples/nested_block_on.rs"]
+mod nested_block_on;
+#[allow(dead_code)]
+#[path = "../examples/trait_callbacks.rs"]
+mod trait_callbacks;
+
+#[tokio::test]
+async fn gzip_csv_reads_everything_while_the_ticker_ticks() {
+    let (file, text_size, expected) = gzip_csv::generate(20_000).unwrap();
+    assert_eq!(expected.rows, 20_000);
+    assert!(file.len() > 128 << 10, "too small for a pause of the server: {}", file.len());
+    assert!(text_size > file.len() as u64);
+    let outcome = gzip_csv::download(file).await.unwrap();
+    assert_eq!(outcome.summary, expected);
+    assert!(outcome.ticks > 0, "the ticker never ran while the file was read: {outcome:?}");
+}
+
+#[test]
+fn gzip_csv_generates_the_same_file_each_time() {
+    assert_eq!(gzip_csv::generate(1000).unwrap(), gzip_csv::generate(1000).unwrap());
+}
+
+#[tokio::test]
+async fn trait_callbacks_wait() {
+    let (report, closed) = trait_callbacks::visit().await;
+    assert_eq!(
+        report,
+        trait_callbacks::Report {
+            total: 15,
+            cheapest_first: vec!["bread", "tea", "honey"],
+            closed: vec!["morning"],
+        }
+    );
+    assert_eq!(closed, ["morning", "evening"]);
+}
+
+#[tokio::test]
+async fn nested_block_on_works_where_tokio_panics() {
+    let message = nested_block_on::attempt(nested_block_on::Tokio).await.unwrap_err();
+    assert!(message.starts_with("Cannot start a runtime from within a runtime"), "{message}");
+    let page = nested_block_on::attempt(nested_block_on::Fiberback).await.unwrap();
+    assert_eq!(page, "tea = 3; honey = 5; ");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nested_block_on_works_inside_a_multi_thread_runtime() {
+    tokio::task::LocalSet::new()
+        .run_until(async {
+            let page = nested_block_on::attempt(nested_block_on::Fiberback).await.unwrap();
+            assert_eq!(page, "tea = 3; honey = 5; ");
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn cancellation_runs_destructors() {
+    assert_eq!(cancellation::in_time().await, ["begin", "commit", "end of transaction", "done"]);
+    assert_eq!(cancellation::too_late().await, ["begin", "end of transaction", "timed out"]);
+    assert_eq!(
+        cancellation::outrun().await,
+        ["begin", "told that it is cancelled", "end of transaction", "the other branch came first"]
+    );
+}
