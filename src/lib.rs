@@ -112,6 +112,8 @@ mod error;
 mod events;
 pub mod fiber;
 
+#[cfg(feature = "diesel")]
+pub use adapters::diesel;
 #[cfg(feature = "io")]
 pub use adapters::io;
 #[cfg(feature = "stream")]

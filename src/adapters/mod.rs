@@ -1,6 +1,8 @@
 //! The bridge in other crates' terms: one file for each crate it names, each behind a feature.
 
 mod block_on;
+#[cfg(feature = "diesel")]
+pub mod diesel;
 #[cfg(feature = "io")]
 pub mod io;
 #[cfg(feature = "stream")]
