@@ -50,6 +50,10 @@ class Handle:
         self.cancel = cancel
         self.task = task
 
+    def done(self) -> bool:
+        """For asyncio only: whether the task has ended."""
+        return isinstance(self.task, asyncio.Future) and self.task.done()
+
 
 class Backend:
     name: str

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 
 import pytest
-from support import import_or_skip
+from support import UNDER_TEST, import_or_skip, only_fiberback
 
 trio = import_or_skip("trio")
+import_or_skip("trio.testing")
 
 
 async def use(fb, depth=0):
@@ -138,6 +139,7 @@ def test_checkpoints(fb):
     trio.run(main)
 
 
+@pytest.mark.skipif(UNDER_TEST == "fiberback", reason="fiberback offers this on asyncio too")
 def test_only_under_trio(fb):
     import asyncio
 
@@ -174,3 +176,39 @@ def test_cancelled_tree(fb):
 
     trio.run(main)
     assert len(ended) == 10
+
+
+@only_fiberback
+def test_keyboard_interrupt_protection_as_natively(fb):
+    """Trio finds a task's protection by its coroutine's frame; a portal must not hide that."""
+    seen = []
+
+    def look():
+        seen.append(trio.lowlevel.currently_ki_protected())
+
+    def sync():
+        look()
+        fb.await_(trio.sleep(0))
+        look()
+        trio.lowlevel.enable_ki_protection(look)()
+        trio.lowlevel.disable_ki_protection(look)()
+
+    async def main():
+        look()
+        await fb.ensure_portal()
+        sync()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fb.with_portal_run_sync, sync)
+
+    async def system():
+        await fb.ensure_portal()
+        sync()
+
+    async def outer():
+        await main()
+        trio.lowlevel.spawn_system_task(system)
+        await trio.testing.wait_all_tasks_blocked()
+
+    trio.run(outer)
+    unprotected, protected = [False, False, True, False], [True, True, True, False]
+    assert seen == [False, *unprotected, *unprotected, *protected]
