@@ -30,7 +30,7 @@ pub(crate) unsafe extern "C" fn await_(
         let worker = worker::current();
         // SAFETY: called by the interpreter: attached, and it lends us the argument.
         unsafe {
-            if worker.is_null() {
+            if worker.is_null() || (*worker).masked {
                 return off_portal(awaitable);
             }
             if greenlet::is_loaded() && worker::on_foreign_greenlet(worker) {

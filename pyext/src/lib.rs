@@ -63,6 +63,7 @@ fn _fiberback(module: &Bound<'_, PyModule>) -> PyResult<()> {
     if !ready {
         return Err(PyErr::fetch(module.py()));
     }
+    interp::selfcheck::rehearse().map_err(PyImportError::new_err)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     let close_all = module.getattr("close_all")?;
     module.py().import("atexit")?.call_method1("register", (close_all,))?;
@@ -74,16 +75,20 @@ unsafe extern "C" fn current_portal(_: *mut PyObject, _: *mut PyObject) -> *mut 
     let worker = worker::current();
     // SAFETY: attached; a worker that is current is running its portal's step.
     unsafe {
-        let portal =
-            if worker.is_null() { ffi::Py_None() } else { (*worker).portal.cast::<PyObject>() };
+        let portal = if worker.is_null() || (*worker).masked {
+            ffi::Py_None()
+        } else {
+            (*worker).portal.cast::<PyObject>()
+        };
         ffi::Py_NewRef(portal)
     }
 }
 
 /// `on_portal()`.
 unsafe extern "C" fn on_portal(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    // SAFETY: attached.
-    unsafe { ffi::PyBool_FromLong((!worker::current().is_null()).into()) }
+    let worker = worker::current();
+    // SAFETY: attached; a worker that is current is alive.
+    unsafe { ffi::PyBool_FromLong((!worker.is_null() && !(*worker).masked).into()) }
 }
 
 /// `call_masked(fn, *args, **kwargs)`.
@@ -98,14 +103,16 @@ unsafe extern "C" fn call_masked(
             error::set_type("call_masked() needs a callable");
             return ptr::null_mut();
         }
-        // SAFETY: `METH_FASTCALL | METH_KEYWORDS`; the first value is the callable. No portal is
-        // current meanwhile, so the fiber that we are on cannot suspend, and we are still on it
-        // when the call returns.
+        // SAFETY: `METH_FASTCALL | METH_KEYWORDS`; the first value is the callable. A masked worker
+        // does not suspend, so we are still on it when the call returns.
         unsafe {
-            let masked = worker::replace_current(ptr::null_mut());
+            let worker = worker::current();
+            let was_masked = worker.is_null() || std::mem::replace(&mut (*worker).masked, true);
             let rest = (count - 1) as usize;
             let result = ffi::PyObject_Vectorcall(*arguments, arguments.add(1), rest, keywords);
-            worker::replace_current(masked);
+            if !was_masked {
+                (*worker).masked = false;
+            }
             result
         }
     })

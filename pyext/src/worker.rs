@@ -65,6 +65,8 @@ pub(crate) struct Worker {
     pub(crate) awaiting: *mut PyObject,
     /// The greenlet that was current when the step began; owned, null if greenlet was not loaded.
     pub(crate) step_greenlet: *mut PyObject,
+    /// `call_masked` is running on this worker: it must not suspend.
+    pub(crate) masked: bool,
     /// An `await_` has suspended since the step began.
     pub(crate) mid_step: bool,
     /// `PyThreadState_GetID` of the thread state that the step began with; valid if `mid_step`.
@@ -119,7 +121,7 @@ thread_local! {
     static TEARDOWN: Teardown = const { Teardown };
 }
 
-/// The worker whose step runs on this thread now, or null.
+/// The worker on whose stack this thread is now, or null.
 #[inline(always)]
 pub(crate) fn current() -> *mut Worker {
     LOCAL.with(|local| local.current.get())
@@ -127,7 +129,7 @@ pub(crate) fn current() -> *mut Worker {
 
 /// Makes `worker` the one that [`current`] returns; returns the previous one.
 #[inline(always)]
-pub(crate) fn replace_current(worker: *mut Worker) -> *mut Worker {
+fn replace_current(worker: *mut Worker) -> *mut Worker {
     LOCAL.with(|local| local.current.replace(worker))
 }
 
@@ -286,8 +288,10 @@ impl Ambient for Swap {
         // pinned (it is boxed) and, by the module's invariant, was entered with this thread state
         // if it is in the middle of a step.
         unsafe {
-            (*self.worker).outer = replace_current(self.worker);
-            (*self.worker).state.enter(self.ts);
+            let outer = replace_current(self.worker);
+            (*self.worker).outer = outer;
+            let outer = if outer.is_null() { None } else { Some(&(*outer).state) };
+            (*self.worker).state.enter(self.ts, outer);
         }
     }
 
@@ -356,6 +360,7 @@ impl Worker {
                 portal: ptr::null_mut(),
                 awaiting: ptr::null_mut(),
                 step_greenlet: ptr::null_mut(),
+                masked: false,
                 mid_step: false,
                 tstate_id: 0,
                 previous: ptr::null_mut(),

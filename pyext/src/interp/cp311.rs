@@ -46,6 +46,11 @@ pub(super) struct Version {
 }
 
 impl Version {
+    /// What must be there before anything else makes sense.
+    pub(super) fn preflight() -> Result<(), String> {
+        Ok(())
+    }
+
     pub(super) fn new(stack: Range<usize>, base_code: *mut PyObject) -> Self {
         Self {
             base: BaseFrame::new(base_code),
@@ -72,7 +77,7 @@ impl Version {
     }
 
     #[inline(always)]
-    pub(super) unsafe fn enter(&mut self, ts: *mut PyThreadState) {
+    pub(super) unsafe fn enter(&mut self, ts: *mut PyThreadState, _outer: Option<&Self>) {
         // SAFETY: `ts` is the attached thread state (contract of `State::enter`), whose `cframe`
         // is never null; `top` is our base or a `_PyCFrame` on the suspended fiber's stack.
         unsafe {
@@ -125,6 +130,12 @@ impl Version {
         ptr::eq(self.top, &raw const self.base_cframe)
             && ptr::eq(self.base_cframe.current_frame, self.base.as_ptr())
             && self.depth == 0
+    }
+
+    /// The thread's current frame.
+    pub(super) unsafe fn current_frame(ts: *mut PyThreadState) -> *mut Frame {
+        // SAFETY: as in `enter`.
+        unsafe { (**field::<_, *mut CFrame>(ts, facts::TS_CFRAME)).current_frame }
     }
 
     /// Makes `frame` the thread's current frame, and returns the one that was.

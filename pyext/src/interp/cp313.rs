@@ -9,8 +9,8 @@ use std::ptr;
 /// What only this version does this way: current frame in the thread state, separate counters for
 /// Python and C recursion, an executor left for the tier-two interpreter.
 ///
-/// The trashcan needs nothing: it works from `c_recursion_remaining` (`_PyTrash_begin` in
-/// pycore_object.h... `Py_TRASHCAN_HEADROOM`), and its list belongs to the thread.
+/// The trashcan needs nothing: it works from `c_recursion_remaining` 
+/// (`Py_TRASHCAN_HEADROOM` in cpython/object.h), and its list belongs to the thread.
 pub(super) struct Version {
     base: BaseFrame,
     top: *mut Frame,
@@ -24,6 +24,11 @@ pub(super) struct Version {
 }
 
 impl Version {
+    /// What must be there before anything else makes sense.
+    pub(super) fn preflight() -> Result<(), String> {
+        Ok(())
+    }
+
     pub(super) fn new(stack: Range<usize>, base_code: *mut PyObject) -> Self {
         Self {
             base: BaseFrame::new(base_code),
@@ -43,7 +48,7 @@ impl Version {
     }
 
     #[inline(always)]
-    pub(super) unsafe fn enter(&mut self, ts: *mut PyThreadState) {
+    pub(super) unsafe fn enter(&mut self, ts: *mut PyThreadState, _outer: Option<&Self>) {
         // SAFETY: `ts` is the attached thread state (contract of `State::enter`).
         unsafe {
             let current = field::<_, *mut Frame>(ts, facts::TS_CURRENT_FRAME);
@@ -92,6 +97,12 @@ impl Version {
 
     pub(super) fn is_clean(&mut self) -> bool {
         ptr::eq(self.top, self.base.as_ptr()) && self.py_depth == 0
+    }
+
+    /// The thread's current frame.
+    pub(super) unsafe fn current_frame(ts: *mut PyThreadState) -> *mut Frame {
+        // SAFETY: as in `enter`.
+        unsafe { *field::<_, *mut Frame>(ts, facts::TS_CURRENT_FRAME) }
     }
 
     /// Makes `frame` the thread's current frame, and returns the one that was.

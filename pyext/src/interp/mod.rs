@@ -13,11 +13,13 @@
 //! between them.
 //!
 //! One file for each CPython version, all with the same verbs; what is the same in all of them is
-//! in [`shared`]. `README.md` beside this file says how to add a version.
+//! in `shared.rs`. `README.md` beside this file says how to add a version.
 
 pub(crate) mod facts;
 pub(crate) mod selfcheck;
 mod shared;
+#[cfg(any(cpython = "3.14", cpython = "3.15"))]
+mod stack_bounds;
 
 #[cfg_attr(cpython = "3.11", path = "cp311.rs")]
 #[cfg_attr(cpython = "3.12", path = "cp312.rs")]
@@ -34,7 +36,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use version::Version;
 
-/// The code object that fibers' base frames show, see [`shared::BaseFrame`].
+/// The code object that fibers' base frames show, see `shared::BaseFrame`.
 static BASE_CODE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 
 /// A fiber's part of the thread state.
@@ -69,14 +71,15 @@ impl State {
     ///
     /// `ts` must be the calling thread's attached thread state, the state must be pinned and not
     /// entered; if the fiber is suspended in the middle of Python code, `ts` must be the thread
-    /// state that it was entered with before.
+    /// state that it was entered with before. `outer` must be the state of the fiber that the
+    /// switch leaves, or none if it leaves the thread's own stack.
     #[inline(always)]
-    pub(crate) unsafe fn enter(&mut self, ts: *mut PyThreadState) {
+    pub(crate) unsafe fn enter(&mut self, ts: *mut PyThreadState, outer: Option<&Self>) {
         // SAFETY: passed on. The context comes first: it may have to call into the interpreter,
         // which must find the host's state whole.
         unsafe {
             self.context.enter(ts);
-            self.version.enter(ts);
+            self.version.enter(ts, outer.map(|outer| &outer.version));
             self.exceptions.enter(ts);
             self.data_stack.enter(ts);
         }
@@ -154,7 +157,7 @@ pub(crate) unsafe fn thread_state_id(ts: *mut PyThreadState) -> u64 {
 }
 
 /// Where a coroutine stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum CoroutineState {
     /// Not started.
     Created,

@@ -14,6 +14,13 @@ pub(super) struct ErrStackItem {
     previous_item: *mut ErrStackItem,
 }
 
+impl ErrStackItem {
+    /// The exception being handled, borrowed.
+    pub(super) fn exc_value(&self) -> *mut PyObject {
+        self.exc_value
+    }
+}
+
 const _: () = assert!(size_of::<ErrStackItem>() == facts::EXC_SIZE as usize);
 const _: () = assert!(std::mem::offset_of!(ErrStackItem, exc_value) == facts::EXC_VALUE as usize);
 const _: () =
@@ -71,6 +78,26 @@ impl Exceptions {
     }
 }
 
+/// The head of a `_PyStackChunk`, asserted against the headers below.
+#[repr(C)]
+pub(super) struct Chunk {
+    previous: *mut Chunk,
+    size: usize,
+    top: usize,
+}
+
+const _: () = assert!(std::mem::offset_of!(Chunk, previous) == facts::CHUNK_PREVIOUS as usize);
+const _: () = assert!(std::mem::offset_of!(Chunk, size) == facts::CHUNK_SIZE as usize);
+const _: () = assert!(std::mem::offset_of!(Chunk, top) == facts::CHUNK_TOP as usize);
+const _: () = assert!(size_of::<Chunk>() == facts::CHUNK_DATA as usize);
+
+impl Chunk {
+    /// Bytes of the whole chunk.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+}
+
 /// Where interpreter frames are allocated (`tstate->datastack_*`), from a chunk list of the
 /// fiber's own: frames must be freed in the reverse order of allocation, and the resumer goes on
 /// allocating while the fiber is suspended.
@@ -122,7 +149,8 @@ impl DataStack {
     ///
     /// No frame of the fiber may be alive.
     pub(super) unsafe fn free(&mut self) {
-        let mut chunk = std::mem::replace(&mut self.fiber, [ptr::null_mut(); 3])[0];
+        let mut chunk: *mut Chunk =
+            std::mem::replace(&mut self.fiber, [ptr::null_mut(); 3])[0].cast();
         if chunk.is_null() {
             return;
         }
@@ -135,8 +163,7 @@ impl DataStack {
             // SAFETY: a live chunk of this fiber, allocated with `arena.alloc` of its `size`; no
             // frame lives in it any more, and it is unlinked before it is freed.
             unsafe {
-                let previous = *field::<_, *mut u8>(chunk, facts::CHUNK_PREVIOUS);
-                let size = *field::<_, usize>(chunk, facts::CHUNK_SIZE);
+                let Chunk { previous, size, .. } = *chunk;
                 free(arena.ctx, chunk.cast(), size);
                 chunk = previous;
             }

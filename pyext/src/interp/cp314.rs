@@ -1,0 +1,127 @@
+//! CPython 3.14.
+
+use super::facts::{self, field};
+use super::shared::{BaseFrame, Frame};
+use super::stack_bounds;
+use pyo3::ffi::{PyObject, PyThreadState};
+use std::ops::Range;
+use std::ptr;
+
+/// What only this version does this way: current frame in the thread state; the C stack is not
+/// counted but measured, against bounds that are told to the interpreter; an executor left for the
+/// tier-two interpreter.
+///
+/// The trashcan needs nothing: it measures the C stack too, and its list belongs to the thread.
+/// So does the cached chunk of the data stack (`datastack_cached_chunk`).
+pub(super) struct Version {
+    stack: Range<usize>,
+    /// The bounds to put back: those of the fiber that we were resumed on, or none for the
+    /// thread's own stack.
+    host_stack: Option<Range<usize>>,
+    base: BaseFrame,
+    top: *mut Frame,
+    host_frame: *mut Frame,
+    py_depth: i32,
+    host_py_depth: i32,
+    executor: *mut PyObject,
+    host_executor: *mut PyObject,
+}
+
+impl Version {
+    /// What must be there before anything else makes sense.
+    pub(super) fn preflight() -> Result<(), String> {
+        if stack_bounds::resolve() {
+            return Ok(());
+        }
+        Err("expected PyUnstable_ThreadState_SetStackProtection, to tell the interpreter the \
+             bounds of a fiber's stack, and found none: upgrade to the latest patch release"
+            .to_string())
+    }
+
+    pub(super) fn new(stack: Range<usize>, base_code: *mut PyObject) -> Self {
+        Self {
+            stack,
+            host_stack: None,
+            base: BaseFrame::new(base_code),
+            top: ptr::null_mut(),
+            host_frame: ptr::null_mut(),
+            py_depth: 0,
+            host_py_depth: 0,
+            executor: ptr::null_mut(),
+            host_executor: ptr::null_mut(),
+        }
+    }
+
+    pub(super) fn pin(&mut self) {
+        self.top = self.base.as_ptr();
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn enter(&mut self, ts: *mut PyThreadState, outer: Option<&Self>) {
+        // SAFETY: `ts` is the attached thread state (contract of `State::enter`).
+        unsafe {
+            let current = field::<_, *mut Frame>(ts, facts::TS_CURRENT_FRAME);
+            self.host_frame = *current;
+            self.base.set_previous(self.host_frame);
+            *current = self.top;
+
+            let limit = *field::<_, i32>(ts, facts::TS_PY_RECURSION_LIMIT);
+            let remaining = field::<_, i32>(ts, facts::TS_PY_RECURSION_REMAINING);
+            self.host_py_depth = limit - *remaining;
+            *remaining -= self.py_depth;
+
+            let executor = field::<_, *mut PyObject>(ts, facts::TS_CURRENT_EXECUTOR);
+            self.host_executor = executor.replace(self.executor);
+
+            self.host_stack = outer.map(|outer| outer.stack.clone());
+            stack_bounds::set(ts, &self.stack);
+        }
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn leave(&mut self, ts: *mut PyThreadState) {
+        // SAFETY: as in `enter`.
+        unsafe {
+            let current = field::<_, *mut Frame>(ts, facts::TS_CURRENT_FRAME);
+            self.top = current.replace(self.host_frame);
+            self.base.set_previous(ptr::null_mut());
+
+            // Depths, not remainders: `sys.setrecursionlimit` may have moved both meanwhile.
+            let limit = *field::<_, i32>(ts, facts::TS_PY_RECURSION_LIMIT);
+            let remaining = field::<_, i32>(ts, facts::TS_PY_RECURSION_REMAINING);
+            self.py_depth = limit - *remaining - self.host_py_depth;
+            *remaining = limit - self.host_py_depth;
+
+            let executor = field::<_, *mut PyObject>(ts, facts::TS_CURRENT_EXECUTOR);
+            self.executor = executor.replace(self.host_executor);
+
+            match &self.host_stack {
+                Some(stack) => stack_bounds::set(ts, stack),
+                None => stack_bounds::reset(ts),
+            }
+        }
+    }
+
+    pub(super) fn top_frame(&self) -> *mut Frame {
+        self.top
+    }
+
+    pub(super) fn is_clean(&mut self) -> bool {
+        ptr::eq(self.top, self.base.as_ptr()) && self.py_depth == 0
+    }
+
+    /// The thread's current frame.
+    pub(super) unsafe fn current_frame(ts: *mut PyThreadState) -> *mut Frame {
+        // SAFETY: as in `enter`.
+        unsafe { *field::<_, *mut Frame>(ts, facts::TS_CURRENT_FRAME) }
+    }
+
+    /// Makes `frame` the thread's current frame, and returns the one that was.
+    pub(super) unsafe fn swap_current_frame(
+        ts: *mut PyThreadState,
+        frame: *mut Frame,
+    ) -> *mut Frame {
+        // SAFETY: as in `enter`.
+        unsafe { field::<_, *mut Frame>(ts, facts::TS_CURRENT_FRAME).replace(frame) }
+    }
+}
