@@ -23,8 +23,9 @@ use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 /// # let mut encoder = flate2::write::GzEncoder::new(Vec::new(), Default::default());
 /// # encoder.write_all(b"hello")?;
 /// # let compressed = std::io::Cursor::new(encoder.finish()?);
-/// // `compressed` is any `AsyncRead`. The decoder in between is synchronous.
-/// let mut plain = AsyncReader::new(GzDecoder::new(SyncIo::new(compressed)));
+/// // `compressed` is any `AsyncRead`. The decoder in between is synchronous, and reads the header
+/// // when it is made; so that is done on a fiber, too.
+/// let mut plain = AsyncReader::open(|| Ok(GzDecoder::new(SyncIo::new(compressed))));
 /// let mut text = String::new();
 /// plain.read_to_string(&mut text).await?;
 /// assert_eq!(text, "hello");
