@@ -5,12 +5,12 @@ use fiberback::await_;
 use fiberback::tokio::{PinnedPool, spawn_local};
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
-use std::future::{pending, poll_fn};
-use std::panic::{self, AssertUnwindSafe};
+use std::future::pending;
+use std::panic;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -102,7 +102,9 @@ mod local {
                 for task in tasks {
                     task.await.unwrap();
                 }
-                assert_eq!(*log.borrow(), [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]);
+                // In which order it wakes them is tokio's business.
+                let rounds: Vec<_> = log.borrow().iter().map(|&(round, _)| round).collect();
+                assert_eq!(rounds, [0, 0, 0, 1, 1, 1]);
             })
             .await;
     }
@@ -645,7 +647,8 @@ mod pool {
 
         #[test]
         fn stack_size_is_the_jobs() {
-            let pool = PinnedPool::builder().worker_threads(1).stack_size(8 << 20).build().unwrap();
+            let pool =
+                PinnedPool::builder().worker_threads(1).stack_size(32 << 20).build().unwrap();
             // 4 MiB of frame: more than both default stacks hold.
             let job = pool.spawn(|| {
                 let frame = std::hint::black_box([1_u8; 4 << 20]);
@@ -1080,6 +1083,4 @@ fn auto_traits() {
     let pool = pool(1);
     future(pool.shutdown());
     future(pool.shutdown_timeout(Duration::ZERO));
-    let _ = poll_fn(|_| Poll::Ready(()));
-    let _ = AssertUnwindSafe(());
 }
