@@ -14,12 +14,12 @@ import random
 import sys
 
 import pytest
-from support import import_or_skip
+from support import UNDER_TEST, import_or_skip
 
 var: contextvars.ContextVar = contextvars.ContextVar("var", default=0)
 
 SEED = int(os.environ.get("FIBERBACK_SEED") or random.SystemRandom().randrange(2**32))
-TASKS = 3000
+TASKS = 2000
 
 
 class Planned(Exception):
@@ -379,6 +379,8 @@ def make_trio_deterministic(backend, seed):
 
 
 def test_same_history_as_native_async(backend, fb):
+    if backend.name == "eager" and UNDER_TEST != "fiberback":
+        pytest.skip(f"{UNDER_TEST} mixes up eager tasks that start inside a portal'd one")
     seed = SEED
     print(f"FIBERBACK_SEED={seed}")
     program = make_program(seed)

@@ -1,0 +1,26 @@
+# expect-stderr: in worker
+# expect-stdout: fine
+"""faulthandler's periodic dumps hit running and suspended fibers."""
+
+import asyncio
+import faulthandler
+import sys
+
+import fiberback
+
+faulthandler.dump_traceback_later(0.01, repeat=True, file=sys.stderr)
+
+
+def worker(n):
+    for i in range(500):
+        fiberback.await_(asyncio.sleep(0))
+        sum(range(200))
+
+
+async def main():
+    await asyncio.gather(*(fiberback.with_portal_run_sync(worker, n) for n in range(20)))
+
+
+asyncio.run(main())
+faulthandler.cancel_dump_traceback_later()
+print("fine")

@@ -1,0 +1,64 @@
+"""Programs that try to kill the interpreter, each in a process of its own.
+
+Every script in crash/ states in its first lines how it must end:
+
+    # expect: 0                   the exit code (default 0); never a signal
+    # expect-stdout: text         a line that must be printed (any number of these)
+    # expect-stderr: text         text that must be in stderr (any number of these)
+    # python: 3.12                the first version that it is for
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+from support import UNDER_TEST, only_fiberback
+
+pytestmark = only_fiberback
+
+SCRIPTS = sorted((pathlib.Path(__file__).parent / "crash").glob("*.py"))
+
+
+def expectations(script):
+    found = {"expect": ["0"], "expect-stdout": [], "expect-stderr": [], "python": ["3.11"]}
+    for line in script.read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        key, separator, value = line[1:].strip().partition(": ")
+        if separator and key in found:
+            if key in ("expect", "python"):
+                found[key] = []
+            found[key].append(value.strip())
+    return found
+
+
+def test_there_are_scripts():
+    assert len(SCRIPTS) >= 15
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_script(script):
+    expected = expectations(script)
+    first = tuple(map(int, expected["python"][0].split(".")))
+    if sys.version_info < first:
+        pytest.skip(f"is for Python {expected['python'][0]} and later")
+    env = dict(os.environ, PYTHONFAULTHANDLER="", FIBERBACK_UNDER_TEST=UNDER_TEST)
+    del env["PYTHONFAULTHANDLER"]
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, env=env
+    )
+    report = f"\n--- stdout\n{done.stdout[-3000:]}\n--- stderr\n{done.stderr[-3000:]}"
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        pytest.fail(f"{script.name} died by {name}{report}")
+    assert done.returncode == int(expected["expect"][0]), report
+    printed = done.stdout.splitlines()
+    for line in expected["expect-stdout"]:
+        assert line in printed, report
+    for text in expected["expect-stderr"]:
+        assert text in done.stderr, report

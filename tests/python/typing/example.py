@@ -1,0 +1,76 @@
+"""Everything public, used as a typed program uses it; `mypy --strict` must have no complaint."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import assert_type
+
+import fiberback
+import fiberback.greenback as greenback
+
+
+async def number(text: str, base: int = 10) -> int:
+    await asyncio.sleep(0)
+    return int(text, base)
+
+
+@asynccontextmanager
+async def resource() -> AsyncIterator[bytes]:
+    yield b"resource"
+
+
+async def letters() -> AsyncIterator[str]:
+    yield "a"
+    yield "b"
+
+
+@fiberback.autoawait
+async def length(text: str) -> int:
+    return len(text)
+
+
+@fiberback.decorate_as_sync(functools.lru_cache(maxsize=4))
+async def cached(n: int) -> int:
+    return n
+
+
+def sync(text: str) -> list[str]:
+    assert_type(fiberback.await_(number(text)), int)
+    assert_type(fiberback.await_(asyncio.sleep(0, "x")), str)
+    assert_type(length(text), int)
+    with fiberback.async_context(resource()) as data:
+        assert_type(data, bytes)
+    found = [letter for letter in fiberback.async_iter(letters())]
+    assert_type(found, list[str])
+    return found
+
+
+async def main() -> int:
+    assert_type(await fiberback.with_portal_run(number, "7", base=8), int)
+    assert_type(await fiberback.with_portal_run_sync(sync, "7"), list[str])
+    assert_type(await fiberback.with_portal_run_tree(number, "7"), int)
+    await fiberback.ensure_portal()
+    task = asyncio.create_task(number("5"))
+    fiberback.bestow_portal(task)
+    assert_type(fiberback.has_portal(task), bool)
+    with fiberback.portals_for_children():
+        await asyncio.create_task(number("6"))
+    async with fiberback.portals_for_tree():
+        sync("9")
+    loop = asyncio.get_running_loop()
+    before = loop.get_task_factory()
+    loop.set_task_factory(fiberback.task_factory)
+    loop.set_task_factory(fiberback.create_task_factory(None))
+    loop.set_task_factory(before)
+    assert_type(await greenback.with_portal_run(number, "3"), int)
+    assert_type(greenback.await_(number("4")), int)
+    await cached(3)
+    return fiberback.await_(task)
+
+
+if __name__ == "__main__":
+    assert_type(fiberback.run(main(), debug=False, loop_factory=asyncio.new_event_loop), int)
+    assert_type(fiberback.__version__, str)
