@@ -1,0 +1,336 @@
+//! What one wait costs, next to its floor and its peers.
+//!
+//! ```text
+//! cargo bench --bench switch
+//! ```
+//!
+//! Against whom:
+//!
+//! * **The floor**: a bare `corosensei` coroutine resumed and suspended in a loop. "inlined" has
+//!   both ends in one loop, where the compiler sees all; "not inlined" has a call that is not
+//!   inlined on each side, as any real use does: returning through a frame after a switch is
+//!   mispredicted by the processor.
+//! * **Native `.await`**, of the same leaf future, in an `async` block driven by the same executor.
+//!   Measured twice. "native" has the leaf's `poll` behind a call that is not inlined, for both
+//!   sides, which is what a future of another crate that does something looks like. "inlined" lets
+//!   the compiler see through, which turns a native await of a ready future into next to nothing:
+//!   a number to know, not one to compare with, for a ready `await_` must at least look up the
+//!   fiber it is on.
+//! * **Boxed async recursion**, the native way to be `async` at a depth not known beforehand.
+//! * **`Box::pin(async {})`** as a `dyn Future`, for making a task's worth of future.
+//!
+//! The executor is a loop that polls a `dyn Future` with a waker that does nothing, so that what is
+//! measured is not an executor. Two cases at the end run on tokio.
+
+mod harness;
+
+use corosensei::{Coroutine, Yielder, stack::DefaultStack};
+use fiberback::{Builder, Run, StackPool, await_, run, try_await};
+use harness::{Bench, Target};
+use std::cell::Cell;
+use std::future::ready;
+use std::hint::black_box;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// The executor.
+#[inline(never)]
+fn drive<T>(mut future: Pin<&mut dyn Future<Output = T>>) -> T {
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+    }
+}
+
+fn poll_once<T>(future: Pin<&mut dyn Future<Output = T>>) -> Poll<T> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Ready at once, behind a call.
+struct Ready(u64);
+
+impl Future for Ready {
+    type Output = u64;
+
+    #[inline(never)]
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<u64> {
+        Poll::Ready(self.0)
+    }
+}
+
+/// Pending once, behind a call.
+#[derive(Default)]
+struct Once(bool);
+
+impl Future for Once {
+    type Output = ();
+
+    #[inline(never)]
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.0, true) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// Times a loop around `$body`, which may `.await` if the surroundings may.
+macro_rules! timed {
+    ($n:expr, $i:ident => $body:expr) => {{
+        let began = Instant::now();
+        for $i in 0..$n {
+            black_box($body);
+        }
+        began.elapsed()
+    }};
+}
+
+fn on_fiber(n: u64, f: impl FnOnce(u64) -> Duration + 'static) -> Duration {
+    drive(pin!(run(move || {
+        await_(Once::default()); // the first wait on a fiber sets it up
+        f(n)
+    })))
+}
+
+fn floor(bench: &mut Bench<'_>) {
+    #[inline(never)]
+    fn resume(coroutine: &mut Coroutine<(), (), ()>) {
+        black_box(coroutine.resume(()));
+    }
+    #[inline(never)]
+    fn suspend(yielder: &Yielder<(), ()>) {
+        yielder.suspend(());
+        black_box(());
+    }
+    bench.case("corosensei, inlined", |n| {
+        let mut coroutine = Coroutine::new(|yielder: &Yielder<(), ()>, ()| -> () {
+            loop {
+                yielder.suspend(());
+            }
+        });
+        let took = timed!(n, _i => coroutine.resume(()));
+        drop(coroutine);
+        took
+    });
+    bench.case("corosensei, not inlined", |n| {
+        let mut coroutine = Coroutine::new(|yielder: &Yielder<(), ()>, ()| -> () {
+            loop {
+                suspend(yielder);
+            }
+        });
+        timed!(n, _i => resume(&mut coroutine))
+    });
+}
+
+fn one_wait(bench: &mut Bench<'_>) {
+    bench.case("ready: native", |n| {
+        drive(pin!(async move { timed!(n, i => Ready(black_box(i)).await) }))
+    });
+    bench.case("ready: await_", |n| on_fiber(n, |n| timed!(n, i => await_(Ready(black_box(i))))));
+    bench.case("ready: native, inlined", |n| {
+        drive(pin!(async move { timed!(n, i => ready(black_box(i)).await) }))
+    });
+    bench.case("ready: await_, inlined", |n| {
+        on_fiber(n, |n| timed!(n, i => await_(ready(black_box(i)))))
+    });
+    bench.case("pending once: native", |n| {
+        drive(pin!(async move { timed!(n, _i => Once::default().await) }))
+    });
+    bench.case("pending once: await_", |n| {
+        on_fiber(n, |n| timed!(n, _i => await_(Once::default())))
+    });
+}
+
+fn at_depth(bench: &mut Bench<'_>) {
+    fn boxed(levels: u32, waits: u32) -> Pin<Box<dyn Future<Output = u32>>> {
+        Box::pin(async move {
+            if levels == 0 {
+                for _ in 0..waits {
+                    Once::default().await;
+                }
+                return 0;
+            }
+            boxed(levels - 1, waits).await + 1
+        })
+    }
+    #[inline(never)]
+    fn plain(levels: u32, waits: u32) -> u32 {
+        if levels == 0 {
+            for _ in 0..waits {
+                await_(Once::default());
+            }
+            return 0;
+        }
+        black_box(plain(levels - 1, waits)) + 1
+    }
+    const CASES: [(&str, &str, u32, u32); 3] = [
+        ("5 levels deep: boxed async", "5 levels deep: await_", 5, 1),
+        ("50 levels deep: boxed async", "50 levels deep: await_", 50, 1),
+        ("50 levels deep, 10 waits: boxed async", "50 levels deep, 10 waits: await_", 50, 10),
+    ];
+    for (boxed_name, plain_name, levels, waits) in CASES {
+        bench.case(boxed_name, move |n| {
+            drive(pin!(async move { timed!(n, _i => boxed(black_box(levels), waits).await) }))
+        });
+        bench.case(plain_name, move |n| {
+            on_fiber(n, move |n| timed!(n, _i => plain(black_box(levels), waits)))
+        });
+    }
+}
+
+fn from_nothing(bench: &mut Bench<'_>) {
+    bench.case("empty: Box::pin(async {})", |n| {
+        timed!(n, _i => {
+            let mut future: Pin<Box<dyn Future<Output = ()>>> = black_box(Box::pin(async {}));
+            drive(future.as_mut())
+        })
+    });
+    bench.case("empty: run, warm pool", |n| {
+        timed!(n, _i => {
+            let mut future = run(|| ());
+            drive(pin!(black_box(&mut future)))
+        })
+    });
+
+    // On stacks that nobody has used: their memory is yet to be mapped, guarded and faulted in.
+    // The fibers are left suspended, so that each gets a stack of its own.
+    fn suspended(pool: &StackPool) -> Run<()> {
+        let future = Builder::new().pool(pool).run(|| await_(Once::default()));
+        let mut future = future.expect("a few hundred stacks can be had");
+        assert!(poll_once(pin!(&mut future)).is_pending());
+        future
+    }
+    fn many(n: u64, pool: &StackPool) -> Duration {
+        let mut futures = Vec::with_capacity(n as usize);
+        timed!(n, _i => futures.push(suspended(pool)))
+    }
+    bench.case("run and suspend, warm pool", {
+        let pool = StackPool::builder().warm_per_thread(4096).build().expect("in range");
+        move |n| many(n.min(4096), &pool).mul_f64(n as f64 / n.min(4096) as f64)
+    });
+    bench.case("run and suspend, cold pool", |n| {
+        many(n, &StackPool::builder().build().expect("in range"))
+    });
+    bench.case("start and suspend, corosensei on a fresh DefaultStack", |n| {
+        let mut coroutines = Vec::with_capacity(n as usize);
+        timed!(n, _i => {
+            let stack = DefaultStack::new(1 << 20).expect("few stacks");
+            let mut coroutine =
+                Coroutine::with_stack(stack, |yielder: &Yielder<(), ()>, ()| yielder.suspend(()));
+            black_box(coroutine.resume(()));
+            coroutines.push(coroutine);
+        })
+    });
+}
+
+/// Counts destructors.
+struct Guard(Rc<Cell<u64>>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+fn cancelled(bench: &mut Bench<'_>) {
+    /// Times dropping `n` suspended futures, a few at a time.
+    fn dropping<F: Future>(n: u64, make: impl Fn(Guard) -> F) -> Duration {
+        let dropped = Rc::new(Cell::new(0));
+        let mut took = Duration::ZERO;
+        let mut left = n;
+        while left > 0 {
+            let batch = left.min(128);
+            left -= batch;
+            let futures: Vec<_> = (0..batch)
+                .map(|_| {
+                    let mut future = Box::pin(make(Guard(Rc::clone(&dropped))));
+                    let mut context = Context::from_waker(Waker::noop());
+                    assert!(future.as_mut().poll(&mut context).is_pending());
+                    future
+                })
+                .collect();
+            let began = Instant::now();
+            drop(futures);
+            took += began.elapsed();
+        }
+        assert_eq!(dropped.get(), n);
+        took
+    }
+    bench.case("cancel: boxed future", |n| {
+        dropping(n, |guard| async move {
+            Once::default().await;
+            drop(guard);
+        })
+    });
+    bench.case("cancel: try_await, which returns", |n| {
+        dropping(n, |guard| {
+            run(move || {
+                let _guard = guard;
+                let _ = try_await(Once::default());
+            })
+        })
+    });
+    bench.case("cancel: await_, which unwinds", |n| {
+        dropping(n, |guard| {
+            run(move || {
+                let _guard = guard;
+                await_(Once::default());
+            })
+        })
+    });
+}
+
+fn on_tokio(bench: &mut Bench<'_>) {
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().build().expect("needs no resources")
+    }
+    bench.case("tokio yield_now: native", {
+        let runtime = runtime();
+        move |n| runtime.block_on(async move { timed!(n, _i => tokio::task::yield_now().await) })
+    });
+    bench.case("tokio yield_now: await_", {
+        let runtime = runtime();
+        move |n| runtime.block_on(run(move || timed!(n, _i => await_(tokio::task::yield_now()))))
+    });
+}
+
+fn main() {
+    let mut bench = Bench::default();
+    floor(&mut bench);
+    one_wait(&mut bench);
+    at_depth(&mut bench);
+    from_nothing(&mut bench);
+    cancelled(&mut bench);
+    on_tokio(&mut bench);
+    bench.measure(301);
+
+    println!("time for one, median:");
+    bench.print_times();
+    println!("\nratios, median of the rounds':");
+    for (name, base, target) in [
+        ("ready: await_", &["ready: native"][..], Some(Target::AtMost(1.2))),
+        ("ready: await_, inlined", &["ready: native, inlined"], None),
+        (
+            "pending once: await_",
+            &["corosensei, not inlined", "pending once: native"],
+            Some(Target::AtMost(1.5)),
+        ),
+        ("pending once: await_", &["pending once: native"], None),
+        ("5 levels deep: boxed async", &["5 levels deep: await_"], None),
+        ("50 levels deep: boxed async", &["50 levels deep: await_"], Some(Target::AtLeast(5.0))),
+        ("50 levels deep, 10 waits: boxed async", &["50 levels deep, 10 waits: await_"], None),
+        ("empty: run, warm pool", &["empty: Box::pin(async {})"], Some(Target::AtMost(5.0))),
+        ("run and suspend, cold pool", &["run and suspend, warm pool"], None),
+        (
+            "start and suspend, corosensei on a fresh DefaultStack",
+            &["run and suspend, cold pool"],
+            None,
+        ),
+        ("cancel: await_, which unwinds", &["cancel: boxed future"], None),
+        ("cancel: try_await, which returns", &["cancel: boxed future"], None),
+        ("tokio yield_now: await_", &["tokio yield_now: native"], None),
+    ] {
+        bench.print_ratio(name, base, target);
+    }
+}
