@@ -1,5 +1,5 @@
 //! Async sources and sinks that behave badly in a reproducible way, and counts of them.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, SeekFrom};
