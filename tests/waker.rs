@@ -282,6 +282,16 @@ fn wakers_may_be_used_and_dropped_on_other_threads_after_the_fiber_ended() {
     assert_eq!(Arc::strong_count(&wakes), 1, "a waker was leaked");
 }
 
+/// Where wakers own their task, a fiber that kept one would keep its own task alive.
+#[test]
+fn a_suspended_run_keeps_no_waker() {
+    let (wakes, waker) = Wakes::new();
+    let mut run = pin!(run(|| await_(std::future::pending::<()>())));
+    assert!(poll_with(run.as_mut(), &waker).is_pending());
+    drop(waker);
+    assert_eq!(Arc::strong_count(&wakes), 1);
+}
+
 #[test]
 fn a_cancelled_or_finished_run_keeps_no_waker() {
     for finish in [false, true] {

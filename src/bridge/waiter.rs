@@ -8,7 +8,8 @@
 //! the `Run`'s own `Context`: it gets one around a [`Waker`] that the fiber owns, and that waker is
 //! neither replaced nor dropped while any poll that was given it is unfinished.
 //!
-//! * The *outermost* wait polls with [`Waiter::waker`], which is replaced only between its polls.
+//! * The *outermost* wait polls with [`Waiter::waker`], which is taken, replaced and released only
+//!   between its polls.
 //! * A wait inside the poll of another (found by `Header::hot` being null) polls with a clone that
 //!   lives in its own frame.
 //!
@@ -104,6 +105,20 @@ impl<'fiber> Waiter<'fiber> {
         unsafe { (*self.waker.get()).as_ref().map_or(ptr::null(), ptr::from_ref) }
     }
 
+    /// Lets go of our own waker. A suspended fiber must not keep one: where wakers own their task
+    /// (as in `async-task`), the task would own itself through its fiber, and never be dropped when
+    /// everybody else has forgotten it.
+    ///
+    /// Must only be called with no poll unfinished.
+    fn release_waker(&self, header: &Header) {
+        header.hot.set(ptr::null());
+        header.home.set(ptr::null());
+        // SAFETY: no poll is unfinished, so nobody holds a reference into the cell.
+        let released = unsafe { (*self.waker.get()).take() };
+        // With nothing borrowed: this may run any code.
+        drop(released);
+    }
+
     /// Switches back to the poll that resumed the fiber, until the next one does.
     fn suspend(&self, header: &Header) -> Result<(), AwaitError> {
         match self.suspender.suspend(()) {
@@ -179,6 +194,7 @@ pub(super) fn wait_outermost<F: Future + ?Sized>(
         }
         // If it is stale, the future is polled with the fresh one first.
         if waiter.has_latest_waker() {
+            waiter.release_waker(header);
             waiter.suspend(header)?;
         }
         let waker = waiter.outermost_waker();

@@ -222,7 +222,10 @@ fn chain(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_
     let previous = PREVIOUS[index].load(Ordering::Acquire);
     // SAFETY: set before our handler was installed, and never freed.
     let previous = unsafe { &*previous };
+    // SAFETY: the kernel's own, valid for the time of the handler.
+    let sent = unsafe { (*info).si_code <= 0 };
     match previous.sa_sigaction {
+        libc::SIG_IGN if sent => {}
         libc::SIG_DFL | libc::SIG_IGN => {
             // Returning runs the faulting instruction again, now with the old disposition. (The
             // kernel does not ignore a real fault, whatever is set: force_sig_fault.) A signal sent
@@ -230,7 +233,7 @@ fn chain(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_
             // SAFETY: the action is valid; both calls are async-signal-safe.
             unsafe {
                 libc::sigaction(signal, previous, ptr::null_mut());
-                if (*info).si_code <= 0 {
+                if sent {
                     libc::raise(signal);
                 }
             }
