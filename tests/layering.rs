@@ -1,0 +1,136 @@
+//! The arrows between the layers, and where `unsafe` may be.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn sources(folder: &Path, out: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, out);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/");
+            out.insert(name, fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+fn all() -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    sources(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src"), &mut out);
+    assert!(out.len() > 15, "sources not found");
+    out
+}
+
+/// The code of a file: no comments, and nothing from `#[cfg(test)]` on.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines()
+        .take_while(|line| !line.trim().starts_with("#[cfg(test)]"))
+        .enumerate()
+        .map(|(index, line)| (index + 1, line.split("//").next().unwrap_or_default()))
+}
+
+fn layer(file: &str) -> &str {
+    file.split(['/', '.']).next().unwrap()
+}
+
+/// Lower layers first; each may name only those before it.
+const LAYERS: [&str; 4] = ["fiber", "ambient", "bridge", "adapters"];
+
+#[test]
+fn arrows_run_down_only() {
+    for (file, text) in all() {
+        let Some(own) = LAYERS.iter().position(|&name| name == layer(&file)) else { continue };
+        for (number, line) in code(&text) {
+            for above in &LAYERS[own + 1..] {
+                // `super::ambient` in `fiber/` is the trait's own file.
+                assert!(
+                    !line.contains(&format!("crate::{above}"))
+                        && !line.contains(&format!("use crate::{{{above}")),
+                    "src/{file}:{number}: {} must not name {above}: {line}",
+                    LAYERS[own]
+                );
+            }
+            // What `lib.rs` re-exports from above is no way around.
+            if own < 2 {
+                for name in ["crate::run", "crate::await_", "crate::try_await", "crate::Builder"] {
+                    assert!(!line.contains(name), "src/{file}:{number}: {line}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_fiber_layer_knows_no_futures_and_nobody_knows_python() {
+    for (file, text) in all() {
+        for (number, line) in code(&text) {
+            let words: Vec<_> = line.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+            if layer(&file) == "fiber" {
+                for word in ["Future", "Waker", "Poll", "Context", "tokio"] {
+                    assert!(!words.contains(&word), "src/{file}:{number}: {line}");
+                }
+            }
+            // `error.rs` mentions it in what it tells the user to type.
+            if !["adapters", "lib", "error"].contains(&layer(&file)) {
+                assert!(!line.contains("tokio::"), "src/{file}:{number}: {line}");
+            }
+            for word in ["pyo3", "PyObject", "PyThreadState"] {
+                assert!(!words.contains(&word), "src/{file}:{number}: {line}");
+            }
+        }
+    }
+}
+
+/// The modules that opt in to `unsafe`. A new one belongs here only with an invariant of its own.
+const UNSAFE: &[&str] = &[
+    "bridge/await_.rs",
+    "bridge/run.rs",
+    "bridge/waiter.rs",
+    "fiber/current.rs",
+    "fiber/header.rs",
+    "fiber/memory/guard.rs",
+    "fiber/memory/linux.rs",
+    "fiber/memory/portable.rs",
+    "fiber/memory/registry.rs",
+    "fiber/overflow.rs",
+    "fiber/pool.rs",
+    "fiber/stack.rs",
+    "fiber/switch.rs",
+];
+
+#[test]
+fn unsafe_is_where_it_is_listed() {
+    let sources = all();
+    assert!(sources["lib.rs"].contains("#![deny(unsafe_code)]"));
+    let allowed: Vec<_> = sources
+        .iter()
+        .filter(|(_, text)| text.contains("allow(unsafe_code)"))
+        .map(|(file, _)| file.as_str())
+        .collect();
+    let unlisted: Vec<_> = allowed.iter().filter(|file| !UNSAFE.contains(file)).collect();
+    assert!(unlisted.is_empty(), "not in the list of tests/layering.rs: {unlisted:?}");
+    for file in UNSAFE {
+        assert!(allowed.contains(file), "{file} needs no unsafe any more: shorten the list");
+    }
+}
+
+/// What clippy's `undocumented_unsafe_blocks` cannot see: that the words after `SAFETY:` are there.
+#[test]
+fn every_unsafe_block_is_argued() {
+    for (file, text) in all() {
+        let lines: Vec<_> = text.lines().collect();
+        for (index, line) in lines.iter().enumerate() {
+            let bare = line.split("//").next().unwrap_or_default();
+            if !bare.contains("unsafe {") && !bare.contains("unsafe impl") {
+                continue;
+            }
+            let argued = lines[index.saturating_sub(16)..=index].iter().any(|line| {
+                line.split("SAFETY:").nth(1).is_some_and(|words| words.trim().len() > 3)
+            });
+            assert!(argued, "src/{file}:{}: no argument: {line}", index + 1);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! A fiber's stack may be tied to the thread.
+//~ E0277 cannot be sent between threads safely
+
+fn main() {
+    let run = fiberback::run(|| 1);
+    std::thread::spawn(move || drop(run));
+}
