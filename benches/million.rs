@@ -50,6 +50,36 @@ impl Usage {
     }
 }
 
+/// Time, and time on the processor, which other programs on the machine do not add to.
+struct Clock {
+    began: Instant,
+    on_cpu: u64,
+}
+
+impl Clock {
+    fn start() -> io::Result<Self> {
+        Ok(Self { began: Instant::now(), on_cpu: on_cpu()? })
+    }
+
+    fn show(&self, count: u64) -> io::Result<String> {
+        let took = self.began.elapsed().as_nanos() as f64;
+        let on_cpu = (on_cpu()? - self.on_cpu) as f64;
+        Ok(format!(
+            "{}, {} on the processor: {} each",
+            harness::show(took),
+            harness::show(on_cpu),
+            harness::show(on_cpu / count as f64)
+        ))
+    }
+}
+
+/// Nanoseconds that this thread has run.
+fn on_cpu() -> io::Result<u64> {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat")?;
+    let first = stat.split_whitespace().next().and_then(|number| number.parse().ok());
+    first.ok_or_else(|| io::Error::other("no time in /proc/thread-self/schedstat"))
+}
+
 fn poll(run: &mut Run<u64>) -> Poll<u64> {
     Pin::new(run).poll(&mut Context::from_waker(Waker::noop()))
 }
@@ -70,38 +100,30 @@ fn suspend_and_resume(count: u64, stack_size: usize) -> io::Result<()> {
     let mut fibers: Vec<Run<u64>> = Vec::with_capacity(count as usize);
     let before = Usage::now()?;
 
-    let began = Instant::now();
+    let clock = Clock::start()?;
     for value in 0..count {
         let mut fiber = waiter(&pool, value, &open);
         assert!(poll(&mut fiber).is_pending(), "the gate is closed");
         fibers.push(fiber);
     }
-    let suspended = began.elapsed();
+    let suspended = clock.show(count)?;
     let during = Usage::now()?;
     assert_eq!(pool.stats().in_use as u64, count);
 
     open.set(true);
-    let began = Instant::now();
+    let clock = Clock::start()?;
     for (value, fiber) in (0..count).zip(&mut fibers) {
         assert_eq!(poll(fiber), Poll::Ready(value));
     }
-    let resumed = began.elapsed();
+    let resumed = clock.show(count)?;
     assert_eq!(pool.stats().in_use, 0);
     let reserved = pool.stats().reserved_bytes;
     drop(fibers);
 
     let each = (during.resident - before.resident) / count as f64;
     println!("{count} fibers suspended at once, stacks of {} KiB:", stack_size >> 10);
-    println!(
-        "  made and suspended  {:.2} s, {:.0} ns each",
-        suspended.as_secs_f64(),
-        suspended.as_nanos() as f64 / count as f64
-    );
-    println!(
-        "  resumed to the end  {:.2} s, {:.0} ns each; every value is right",
-        resumed.as_secs_f64(),
-        resumed.as_nanos() as f64 / count as f64
-    );
+    println!("  made and suspended  {suspended}");
+    println!("  resumed to the end  {resumed}; every value is right");
     println!("  resident            {each:.2} KiB each{}", Target::AtMost(4.5).verdict(each));
     println!(
         "  page tables         {:.0} MiB, {:.2} KiB each",

@@ -20,7 +20,8 @@
 //! * **`Box::pin(async {})`** as a `dyn Future`, for making a task's worth of future.
 //!
 //! The executor is a loop that polls a `dyn Future` with a waker that does nothing, so that what is
-//! measured is not an executor. Two cases at the end run on tokio.
+//! measured is not an executor. "with an Arc waker": the waker is a counted reference, as those of
+//! real executors are. Two cases at the end run on tokio.
 
 mod harness;
 
@@ -32,13 +33,30 @@ use std::future::ready;
 use std::hint::black_box;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 /// The executor.
 #[inline(never)]
 fn drive<T>(mut future: Pin<&mut dyn Future<Output = T>>) -> T {
     let mut context = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+    }
+}
+
+/// The executor, with a waker that counts references.
+#[inline(never)]
+fn drive_with_arc<T>(mut future: Pin<&mut dyn Future<Output = T>>) -> T {
+    struct Nobody;
+    impl Wake for Nobody {
+        fn wake(self: Arc<Self>) {}
+    }
+    let waker = Waker::from(Arc::new(Nobody));
+    let mut context = Context::from_waker(&waker);
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
             return output;
@@ -140,6 +158,12 @@ fn one_wait(bench: &mut Bench<'_>) {
     bench.case("pending once: await_", |n| {
         on_fiber(n, |n| timed!(n, _i => await_(Once::default())))
     });
+    bench.case("pending once: native, with an Arc waker", |n| {
+        drive_with_arc(pin!(async move { timed!(n, _i => Once::default().await) }))
+    });
+    bench.case("pending once: await_, with an Arc waker", |n| {
+        drive_with_arc(pin!(run(move || timed!(n, _i => await_(Once::default())))))
+    });
 }
 
 fn at_depth(bench: &mut Bench<'_>) {
@@ -205,9 +229,9 @@ fn from_nothing(bench: &mut Bench<'_>) {
         let mut futures = Vec::with_capacity(n as usize);
         timed!(n, _i => futures.push(suspended(pool)))
     }
-    bench.case("run and suspend, warm pool", {
-        let pool = StackPool::builder().warm_per_thread(4096).build().expect("in range");
-        move |n| many(n.min(4096), &pool).mul_f64(n as f64 / n.min(4096) as f64)
+    bench.case("run and suspend, warm pool", |n| {
+        // No more at a time than a thread keeps.
+        (0..n).step_by(128).map(|done| many((n - done).min(128), StackPool::global())).sum()
     });
     bench.case("run and suspend, cold pool", |n| {
         many(n, &StackPool::builder().build().expect("in range"))
@@ -317,6 +341,11 @@ fn main() {
             Some(Target::AtMost(1.5)),
         ),
         ("pending once: await_", &["pending once: native"], None),
+        (
+            "pending once: await_, with an Arc waker",
+            &["corosensei, not inlined", "pending once: native, with an Arc waker"],
+            None,
+        ),
         ("5 levels deep: boxed async", &["5 levels deep: await_"], None),
         ("50 levels deep: boxed async", &["50 levels deep: await_"], Some(Target::AtLeast(5.0))),
         ("50 levels deep, 10 waits: boxed async", &["50 levels deep, 10 waits: await_"], None),

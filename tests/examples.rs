@@ -7,6 +7,10 @@ mod cancellation;
 #[path = "../examples/gzip_csv.rs"]
 mod gzip_csv;
 #[allow(dead_code)]
+#[cfg(feature = "tokio")]
+#[path = "../examples/multi_thread.rs"]
+mod multi_thread;
+#[allow(dead_code)]
 #[path = "../examples/nested_block_on.rs"]
 mod nested_block_on;
 #[allow(dead_code)]
@@ -69,4 +73,14 @@ async fn cancellation_runs_destructors() {
         cancellation::outrun().await,
         ["begin", "told that it is cancelled", "end of transaction", "the other branch came first"]
     );
+}
+
+#[cfg(feature = "tokio")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn multi_thread_jobs_wait_together() {
+    const JOBS: u64 = 100;
+    let outcome = multi_thread::run_jobs(JOBS).await.unwrap();
+    assert_eq!(outcome.sum, 2 * ((0..JOBS).sum::<u64>() + 3 * JOBS));
+    assert!(outcome.threads <= 2, "{outcome:?}");
+    assert!(outcome.panicked);
 }
