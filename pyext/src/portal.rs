@@ -347,6 +347,29 @@ unsafe fn finish(portal: *mut PortalObject) {
     }
 }
 
+/// Ends a portal that another thread dropped the last reference of, and drops it for good. Objects
+/// are finalized once, and it has been, there.
+///
+/// # Safety
+///
+/// Attached, on the thread that suspended it; hands over one reference.
+pub(crate) unsafe fn close_posted(portal: *mut PortalObject) {
+    // SAFETY: the contract. The thread state may be another one than then; then it is leaked.
+    unsafe {
+        let pending = error::take();
+        if (*portal).phase == Phase::Suspended
+            && (*(*portal).worker).tstate_id
+                == interp::thread_state_id(ffi::PyThreadState_Get())
+        {
+            finish(portal);
+        }
+        ffi::Py_DECREF(portal.cast());
+        if !pending.is_null() {
+            error::restore(pending);
+        }
+    }
+}
+
 /// Ends all of this thread's suspended portals. Returns how many.
 ///
 /// # Safety

@@ -225,10 +225,7 @@ impl Thread {
             let mail = mailbox.lock().as_mut().map(std::mem::take).unwrap_or_default();
             for mail in mail {
                 match mail {
-                    Mail::Close(portal) => {
-                        // Dropping the last reference, here, finalizes it.
-                        ffi::Py_DECREF(portal.cast());
-                    }
+                    Mail::Close(portal) => crate::portal::close_posted(portal),
                     Mail::Idle(worker) => (*this).idle.push(worker),
                 }
             }
@@ -652,9 +649,13 @@ static POOL: Pool = Pool(UnsafeCell::new(None));
 
 /// Virtual: a stack uses memory for the pages that it has touched. CPython's own C code gets by
 /// with much less, but extension modules are written for threads' megabytes.
-pub(crate) const DEFAULT_STACK_SIZE: usize = 1024 * 1024;
-/// What the compiler's and the parser's own recursion limits need, with margin.
-pub(crate) const LEAST_STACK_SIZE: usize = 256 * 1024;
+///
+/// 3.11 has one recursion counter for Python and C calls, so its stacks must have room for the
+/// usual 1000 of the latter, or a Python recursion that works elsewhere would fail on a fiber.
+pub(crate) const DEFAULT_STACK_SIZE: usize =
+    if cfg!(cpython = "3.11") { 4 * 1024 * 1024 } else { 1024 * 1024 };
+/// What the parser needs until it gets to its own recursion limit.
+pub(crate) const LEAST_STACK_SIZE: usize = 512 * 1024;
 
 /// The current pool; a cheap handle.
 pub(crate) fn pool() -> StackPool {

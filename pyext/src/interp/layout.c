@@ -113,7 +113,11 @@ const struct table fiberback_layout = {
         FIELD(FRAME_PREVIOUS, _PyInterpreterFrame, previous),
         FIELD(FRAME_OWNER, _PyInterpreterFrame, owner),
         FIELD(FRAME_FRAME_OBJ, _PyInterpreterFrame, frame_obj),
-        FACT(FRAME_OWNED_BY_THREAD, FRAME_OWNED_BY_THREAD),
+#if PY_VERSION_HEX >= 0x030E0000
+        FACT(FRAME_BASE_OWNER, FRAME_OWNED_BY_INTERPRETER),
+#else
+        FACT(FRAME_BASE_OWNER, FRAME_OWNED_BY_THREAD),
+#endif
 #if PY_VERSION_HEX < 0x030D0000
         FIELD(FRAME_CODE, _PyInterpreterFrame, f_code),
         FIELD(FRAME_INSTR, _PyInterpreterFrame, prev_instr),

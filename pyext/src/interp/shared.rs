@@ -292,11 +292,14 @@ impl Context {
 /// so the frame below must keep its address although the resumer changes. This is that frame; only
 /// its own `previous` follows the resumer.
 ///
-/// It is an *incomplete* frame to CPython (`_PyFrame_IsIncomplete`: not yet at the first traceable
-/// instruction), which `f_back`, `sys._getframe`, tracebacks, tracemalloc all skip. Unlike the
-/// interpreter's own entry frames it has an ordinary owner and a real code object, because some
-/// dumpers (faulthandler up to 3.13) skip exactly one entry frame and then dereference the code of
-/// the next; they show one line "in portal".
+/// It is an *incomplete* frame to CPython (`_PyFrame_IsIncomplete`), which `f_back`,
+/// `sys._getframe`, tracebacks and tracemalloc all skip:
+///
+/// * From 3.14 on it is owned by the interpreter, as the entry frames of evaluation loops are;
+///   everything that walks frames skips any number of those.
+/// * Before, it has an ordinary owner and a real code object, and has not yet got to that code's
+///   first traceable instruction. It cannot look like an entry frame, because faulthandler skips
+///   exactly one of those and then dereferences the code of the next. It shows a line "in portal".
 #[repr(C, align(8))]
 pub(super) struct BaseFrame([u8; facts::FRAME_SIZE as usize]);
 
@@ -314,7 +317,7 @@ impl BaseFrame {
         // structure's fields, with their types. A null code (before set-up) is stored, not read.
         unsafe {
             *field(this, facts::FRAME_CODE) = code;
-            *field(this, facts::FRAME_OWNER) = facts::FRAME_OWNED_BY_THREAD as i8;
+            *field(this, facts::FRAME_OWNER) = facts::FRAME_BASE_OWNER as i8;
             let first = code.wrapping_byte_offset(facts::CODE_ADAPTIVE);
             // Up to 3.12 the field names the instruction *before* the next one.
             let before = if cfg!(any(cpython = "3.11", cpython = "3.12")) { 1 } else { 0 };
@@ -338,12 +341,20 @@ impl BaseFrame {
 
 /// How deep the C stack of a fiber may get, in the units in which CPython ≤ 3.13 counts C calls.
 ///
-/// Measured: 1.4 KiB for each unit is enough for the hungriest recursion known (`sorted` with a
-/// key function that sorts), beside a reserve for code that does not count.
+/// `UNIT` is what each version was measured to need for the hungriest recursion known (`sorted`
+/// with a key function that sorts: its merge state alone is 3.5 KiB), with a quarter on top for
+/// other compilers' frames. The reserve is for code that does not count: the parser has a limit of
+/// its own, and extension modules have none.
 #[cfg(any(cpython = "3.11", cpython = "3.12", cpython = "3.13"))]
 pub(super) fn c_recursion_units(stack: &std::ops::Range<usize>) -> i32 {
-    const RESERVE: usize = 32 * 1024;
-    const UNIT: usize = 1434;
+    const RESERVE: usize = 64 * 1024;
+    const UNIT: usize = if cfg!(cpython = "3.11") {
+        3328 // measured: 2600
+    } else if cfg!(cpython = "3.12") {
+        2304 // measured: 1800
+    } else {
+        1664 // measured: 1300
+    };
     let units = stack.len().saturating_sub(RESERVE) / UNIT;
     // The interpreter's own allowance for the main stack is the ceiling.
     i32::try_from(units.clamp(20, 10_000)).expect("clamped")
