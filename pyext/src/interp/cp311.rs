@@ -89,10 +89,13 @@ impl Version {
             (*self.top).use_tracing = use_tracing;
             self.base.set_previous((*self.host_cframe).current_frame);
 
+            // Only the remainder is lowered to what the C stack has room for, not the limit:
+            // `_Py_CheckRecursiveCall` forgives a remainder of zero if the depth that it computes
+            // from both is still below the global limit.
             self.host_limit = *field::<_, i32>(ts, facts::TS_RECURSION_LIMIT);
             let remaining = field::<_, i32>(ts, facts::TS_RECURSION_REMAINING);
             self.host_remaining = *remaining;
-            self.entered_remaining = (self.host_remaining - self.depth).min(self.capacity - self.depth);
+            self.entered_remaining = self.host_remaining.min(self.capacity) - self.depth;
             *remaining = self.entered_remaining;
 
             let nesting = field::<_, i32>(ts, facts::TS_TRASH_NESTING);
