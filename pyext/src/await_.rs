@@ -10,6 +10,7 @@ use crate::worker::{self, Input, Worker};
 use crate::{error, greenlet, interp, names};
 use pyo3::ffi::PySendResult::{PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject};
+use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -21,7 +22,12 @@ static FOREIGN_GREENLET: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 const NO_PORTAL_MESSAGE: &str = "await_() needs a portal, and this code runs in none: wrap the \
      task's coroutine in fiberback.Portal, or start it through fiberback";
 
+/// `PyCoro_Type`'s own `am_send`: what `PyIter_Send` would call, without the way there.
+static COROUTINE_SEND: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+
 /// `_fiberback.await_`.
+///
+/// The caller keeps the argument alive for the time of the call.
 pub(crate) unsafe extern "C" fn await_(
     _module: *mut PyObject,
     awaitable: *mut PyObject,
@@ -33,29 +39,70 @@ pub(crate) unsafe extern "C" fn await_(
             if worker.is_null() || (*worker).masked {
                 return off_portal(awaitable);
             }
-            if greenlet::is_loaded() && worker::on_foreign_greenlet(worker) {
-                return on_foreign_greenlet(worker, awaitable);
+            if greenlet::is_loaded() {
+                return with_greenlet(worker, awaitable);
+            }
+            // By far the most frequent, and the one where a nanosecond counts: a coroutine that
+            // nobody has started yet.
+            if ffi::Py_TYPE(awaitable) == &raw mut ffi::PyCoro_Type
+                && interp::coroutine_state(awaitable) == interp::CoroutineState::Created
+            {
+                let send = COROUTINE_SEND.load(Ordering::Relaxed);
+                let send = std::mem::transmute::<*mut c_void, ffi::sendfunc>(send);
+                let mut result = ptr::null_mut();
+                return match send(awaitable, ffi::Py_None(), &raw mut result) {
+                    PYGEN_NEXT => go_on(worker, awaitable, PYGEN_NEXT, result, true),
+                    _ => result,
+                };
             }
             drive(worker, awaitable, true)
         }
     })
 }
 
+/// [`await_`] in a process with greenlet in it.
+#[inline(never)]
+unsafe fn with_greenlet(worker: *mut Worker, awaitable: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached; the worker is current.
+    unsafe {
+        if worker::on_foreign_greenlet(worker) {
+            on_foreign_greenlet(worker, awaitable)
+        } else {
+            drive(worker, awaitable, true)
+        }
+    }
+}
+
 /// Steps `awaitable` to its end. `may_suspend` is false where only a ready result will do.
-unsafe fn drive(
-    worker: *mut Worker,
-    awaitable: *mut PyObject,
-    may_suspend: bool,
-) -> *mut PyObject {
+#[inline(never)]
+unsafe fn drive(worker: *mut Worker, awaitable: *mut PyObject, may_suspend: bool) -> *mut PyObject {
     // SAFETY: attached (all callers). `iterator` is a reference of our own, so that it lives as
-    // long as we step it; the results and inputs are owned as their types say.
+    // long as we step it.
     unsafe {
         let iterator = iterator_of(awaitable);
         if iterator.is_null() {
             return ptr::null_mut();
         }
         let mut result = ptr::null_mut();
-        let mut status = ffi::PyIter_Send(iterator, ffi::Py_None(), &raw mut result);
+        let status = ffi::PyIter_Send(iterator, ffi::Py_None(), &raw mut result);
+        let result = go_on(worker, iterator, status, result, may_suspend);
+        ffi::Py_DECREF(iterator);
+        result
+    }
+}
+
+/// Goes on with an iterator (borrowed, and kept alive by the caller) whose first step had this
+/// outcome.
+#[inline(never)]
+unsafe fn go_on(
+    worker: *mut Worker,
+    iterator: *mut PyObject,
+    mut status: ffi::PySendResult,
+    mut result: *mut PyObject,
+    may_suspend: bool,
+) -> *mut PyObject {
+    // SAFETY: attached (all callers); the results and inputs are owned as their types say.
+    unsafe {
         while status == PYGEN_NEXT {
             let refusal = if may_suspend {
                 interp::refusal(ffi::PyThreadState_Get())
@@ -65,8 +112,7 @@ unsafe fn drive(
             if let Some(message) = refusal {
                 ffi::Py_DECREF(result);
                 refuse(iterator, message);
-                (status, result) = (PYGEN_ERROR, ptr::null_mut());
-                break;
+                return ptr::null_mut();
             }
             (*worker).awaiting = iterator;
             let input = Worker::suspend(worker, result);
@@ -82,9 +128,22 @@ unsafe fn drive(
                 }
             }
         }
-        ffi::Py_DECREF(iterator);
         debug_assert!(status == PYGEN_RETURN || result.is_null());
         result
+    }
+}
+
+/// To be called once, at import. False if the interpreter's coroutines cannot be stepped.
+pub(crate) fn init() -> bool {
+    // SAFETY: a static type of the interpreter, ready since long.
+    unsafe {
+        let methods = ffi::PyCoro_Type.tp_as_async;
+        let Some(send) = (if methods.is_null() { None } else { (*methods).am_send }) else {
+            error::set_runtime("CPython's coroutines have no am_send");
+            return false;
+        };
+        COROUTINE_SEND.store(send as *mut c_void, Ordering::Relaxed);
+        true
     }
 }
 
@@ -323,7 +382,11 @@ pub(crate) unsafe extern "C" fn set_hooks(
 ) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
         let mut hooks = [ptr::null_mut::<PyObject>(); 2];
-        let mut names = [c"no_portal".as_ptr().cast_mut(), c"foreign_greenlet".as_ptr().cast_mut(), ptr::null_mut()];
+        let mut names = [
+            c"no_portal".as_ptr().cast_mut(),
+            c"foreign_greenlet".as_ptr().cast_mut(),
+            ptr::null_mut(),
+        ];
         // SAFETY: the format asks for as many pointers as are passed; they come back borrowed.
         unsafe {
             let [no_portal, foreign] = &mut hooks;

@@ -117,8 +117,7 @@ pub(crate) unsafe fn take() -> *mut PyObject {
     #[cfg(cpython = "3.11")]
     // SAFETY: attached; the three references are ours, and two of them are dropped.
     unsafe {
-        let (mut class, mut value, mut trace) =
-            (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+        let (mut class, mut value, mut trace) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
         ffi::PyErr_Fetch(&raw mut class, &raw mut value, &raw mut trace);
         if class.is_null() {
             return ptr::null_mut();

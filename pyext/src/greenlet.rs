@@ -56,8 +56,7 @@ pub(crate) unsafe fn look() -> bool {
 unsafe fn bind() -> bool {
     // SAFETY: attached. The capsule's array has at least 8 entries in every release since 0.4.
     unsafe {
-        let api: *const *mut c_void =
-            ffi::PyCapsule_Import(c"greenlet._C_API".as_ptr(), 0).cast();
+        let api: *const *mut c_void = ffi::PyCapsule_Import(c"greenlet._C_API".as_ptr(), 0).cast();
         if api.is_null() {
             // Half imported (look again later), or not the greenlet we know.
             ffi::PyErr_Clear();

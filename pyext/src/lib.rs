@@ -57,6 +57,7 @@ fn _fiberback(module: &Bound<'_, PyModule>) -> PyResult<()> {
             && greenlet::init()
             && error::init(raw)
             && interp::init()
+            && await_::init()
             && portal::init(raw)
             && ffi::PyModule_AddFunctions(raw, FUNCTIONS.0.get().cast()) == 0
     };
@@ -220,7 +221,12 @@ const fn function(
     flags: c_int,
     doc: &'static CStr,
 ) -> ffi::PyMethodDef {
-    ffi::PyMethodDef { ml_name: name.as_ptr(), ml_meth: meth, ml_flags: flags, ml_doc: doc.as_ptr() }
+    ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: meth,
+        ml_flags: flags,
+        ml_doc: doc.as_ptr(),
+    }
 }
 
 const fn unary(name: &'static CStr, f: ffi::PyCFunction, doc: &'static CStr) -> ffi::PyMethodDef {

@@ -358,8 +358,7 @@ pub(crate) unsafe fn close_posted(portal: *mut PortalObject) {
     unsafe {
         let pending = error::take();
         if (*portal).phase == Phase::Suspended
-            && (*(*portal).worker).tstate_id
-                == interp::thread_state_id(ffi::PyThreadState_Get())
+            && (*(*portal).worker).tstate_id == interp::thread_state_id(ffi::PyThreadState_Get())
         {
             finish(portal);
         }
@@ -630,17 +629,16 @@ unsafe extern "C" fn tp_finalize(this: *mut PyObject) {
                         }
                         return;
                     }
-                    if (*worker).tstate_id
-                        != interp::thread_state_id(ffi::PyThreadState_Get())
-                    {
+                    if (*worker).tstate_id != interp::thread_state_id(ffi::PyThreadState_Get()) {
                         return;
                     }
                 }
                 // A coroutine that is closed by its own finalizer would run its `finally` blocks
                 // on whatever stack drops it; through the portal they run as all its code does.
-                Phase::Idle if is_started((*portal).coroutine)
-                    && ffi::Py_TYPE((*portal).coroutine) == &raw mut ffi::PyCoro_Type
-                    && ffi::Py_REFCNT((*portal).coroutine) == 1 => {}
+                Phase::Idle
+                    if is_started((*portal).coroutine)
+                        && ffi::Py_TYPE((*portal).coroutine) == &raw mut ffi::PyCoro_Type
+                        && ffi::Py_REFCNT((*portal).coroutine) == 1 => {}
                 Phase::Idle | Phase::Running => return,
             }
             let pending = error::take();
@@ -867,7 +865,12 @@ const fn method(
     flags: c_int,
     doc: &'static CStr,
 ) -> ffi::PyMethodDef {
-    ffi::PyMethodDef { ml_name: name.as_ptr(), ml_meth: meth, ml_flags: flags, ml_doc: doc.as_ptr() }
+    ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: meth,
+        ml_flags: flags,
+        ml_doc: doc.as_ptr(),
+    }
 }
 
 static METHODS: Table<[ffi::PyMethodDef; 4]> = Table(UnsafeCell::new([
@@ -942,8 +945,7 @@ pub(crate) unsafe fn init(module: *mut PyObject) -> bool {
         (*class).tp_as_async = ASYNC.get();
         (*class).tp_methods = METHODS.get().cast();
         (*class).tp_getset = ATTRIBUTES.get().cast();
-        (*class).tp_weaklistoffset =
-            offset_of!(PortalObject, weak_references) as ffi::Py_ssize_t;
+        (*class).tp_weaklistoffset = offset_of!(PortalObject, weak_references) as ffi::Py_ssize_t;
         if ffi::PyType_Ready(class) < 0
             || ffi::PyModule_AddObjectRef(module, c"Portal".as_ptr(), class.cast()) < 0
         {

@@ -388,11 +388,7 @@ impl Worker {
     /// `ts` must be the attached thread state; the worker must be this thread's, not running, and
     /// `input` of the kind it waits for.
     #[inline(always)]
-    pub(crate) unsafe fn resume(
-        worker: *mut Self,
-        ts: *mut PyThreadState,
-        input: Input,
-    ) -> Output {
+    pub(crate) unsafe fn resume(worker: *mut Self, ts: *mut PyThreadState, input: Input) -> Output {
         let mut swap = Swap { worker, ts };
         // SAFETY: the contract. Only `fiber` is borrowed (see the module's invariant).
         let fiber = unsafe { &mut *(&raw mut (*worker).fiber) };
@@ -416,7 +412,9 @@ impl Worker {
             Ok(input) => input,
             // Nobody cancels a fiber in the middle of a step (the invariant), and C code that
             // panics cannot have called us.
-            Err(error) => unreachable!("a portal's fiber was ended in the middle of a step: {error}"),
+            Err(error) => {
+                unreachable!("a portal's fiber was ended in the middle of a step: {error}")
+            }
         }
     }
 
@@ -617,9 +615,7 @@ pub(crate) unsafe fn throw_into(
 /// # Safety
 ///
 /// Attached; an error is set if `result` is null.
-pub(crate) unsafe fn outcome_of_call(
-    result: *mut PyObject,
-) -> (ffi::PySendResult, *mut PyObject) {
+pub(crate) unsafe fn outcome_of_call(result: *mut PyObject) -> (ffi::PySendResult, *mut PyObject) {
     if !result.is_null() {
         return (ffi::PySendResult::PYGEN_NEXT, result);
     }

@@ -61,7 +61,10 @@ pub(crate) unsafe extern "C" fn unbestow(_: *mut PyObject, task: *mut PyObject) 
 }
 
 /// `_fiberback.portal_of(object)`.
-pub(crate) unsafe extern "C" fn portal_of(_: *mut PyObject, object: *mut PyObject) -> *mut PyObject {
+pub(crate) unsafe extern "C" fn portal_of(
+    _: *mut PyObject,
+    object: *mut PyObject,
+) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
         // SAFETY: attached; `object` is lent.
         unsafe {
@@ -178,7 +181,8 @@ unsafe fn find_slot(task: *mut PyObject, coroutine: *mut PyObject) -> Option<*mu
         let words = (*class).tp_basicsize as usize / size_of::<*mut PyObject>();
         let base: *mut *mut PyObject = task.cast();
         let first = size_of::<PyObject>() / size_of::<*mut PyObject>();
-        let mut found = (first..words).map(|index| base.add(index)).filter(|&slot| *slot == coroutine);
+        let mut found =
+            (first..words).map(|index| base.add(index)).filter(|&slot| *slot == coroutine);
         let slot = found.next()?;
         // A second one would be something else, and we would not know which is which.
         found.next().is_none().then_some(slot)

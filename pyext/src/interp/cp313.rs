@@ -9,7 +9,7 @@ use std::ptr;
 /// What only this version does this way: current frame in the thread state, separate counters for
 /// Python and C recursion, an executor left for the tier-two interpreter.
 ///
-/// The trashcan needs nothing: it works from `c_recursion_remaining` 
+/// The trashcan needs nothing: it works from `c_recursion_remaining`
 /// (`Py_TRASHCAN_HEADROOM` in cpython/object.h), and its list belongs to the thread.
 pub(super) struct Version {
     base: BaseFrame,

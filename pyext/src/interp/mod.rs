@@ -221,11 +221,8 @@ pub(crate) fn init() -> bool {
     // so that its first traceable instruction is not its first: a frame that stands at the first
     // is incomplete. The reference is kept for ever.
     unsafe {
-        let compiled = ffi::Py_CompileString(
-            source.as_ptr(),
-            c"<fiberback>".as_ptr(),
-            ffi::Py_file_input,
-        );
+        let compiled =
+            ffi::Py_CompileString(source.as_ptr(), c"<fiberback>".as_ptr(), ffi::Py_file_input);
         if compiled.is_null() {
             return false;
         }

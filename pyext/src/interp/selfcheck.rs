@@ -128,7 +128,11 @@ fn check_debug_offsets() -> Result<(), String> {
     expect("_PyRuntime.debug_offsets.cookie", *b"xdebugpy", cookie)?;
     // SAFETY: a table with the cookie has these entries, by the headers.
     let entry = |offset: isize| unsafe { *field::<_, u64>(table, offset) } as isize;
-    expect("minor version in debug_offsets", facts::BUILT_VERSION_HEX >> 16, entry(facts::DEBUG_VERSION) >> 16)?;
+    expect(
+        "minor version in debug_offsets",
+        facts::BUILT_VERSION_HEX >> 16,
+        entry(facts::DEBUG_VERSION) >> 16,
+    )?;
     expect("free-threaded in debug_offsets", 0, entry(facts::DEBUG_FREE_THREADED))?;
     for (what, expected, offset) in [
         ("PyThreadState.interp", facts::TS_INTERP, facts::DEBUG_TS_INTERP),
@@ -166,8 +170,7 @@ fn check_recursion(ts: *mut PyThreadState) -> Result<(), String> {
     #[cfg(cpython = "3.11")]
     let (limit_at, remaining_at) = (facts::TS_RECURSION_LIMIT, facts::TS_RECURSION_REMAINING);
     #[cfg(not(cpython = "3.11"))]
-    let (limit_at, remaining_at) =
-        (facts::TS_PY_RECURSION_LIMIT, facts::TS_PY_RECURSION_REMAINING);
+    let (limit_at, remaining_at) = (facts::TS_PY_RECURSION_LIMIT, facts::TS_PY_RECURSION_REMAINING);
     // SAFETY: attached; reads fields of the thread state. The limit is put back.
     unsafe {
         let read = || (*field::<_, i32>(ts, limit_at), *field::<_, i32>(ts, remaining_at));

@@ -23,7 +23,10 @@ pub(super) fn resolve() -> bool {
     let (set, reset) = unsafe {
         (
             libc::dlsym(libc::RTLD_DEFAULT, c"PyUnstable_ThreadState_SetStackProtection".as_ptr()),
-            libc::dlsym(libc::RTLD_DEFAULT, c"PyUnstable_ThreadState_ResetStackProtection".as_ptr()),
+            libc::dlsym(
+                libc::RTLD_DEFAULT,
+                c"PyUnstable_ThreadState_ResetStackProtection".as_ptr(),
+            ),
         )
     };
     SET.store(set, Ordering::Relaxed);
