@@ -50,10 +50,14 @@ pub(crate) unsafe extern "C" fn await_(
                 let send = COROUTINE_SEND.load(Ordering::Relaxed);
                 let send = std::mem::transmute::<*mut c_void, ffi::sendfunc>(send);
                 let mut result = ptr::null_mut();
-                return match send(awaitable, ffi::Py_None(), &raw mut result) {
-                    PYGEN_NEXT => go_on(worker, awaitable, PYGEN_NEXT, result, true),
-                    _ => result,
-                };
+                if send(awaitable, ffi::Py_None(), &raw mut result) != PYGEN_NEXT {
+                    return result;
+                }
+                // A reference of our own from here on: what the portal shows to the collector.
+                ffi::Py_INCREF(awaitable);
+                result = go_on(worker, awaitable, PYGEN_NEXT, result, true);
+                ffi::Py_DECREF(awaitable);
+                return result;
             }
             drive(worker, awaitable, true)
         }
@@ -91,8 +95,8 @@ unsafe fn drive(worker: *mut Worker, awaitable: *mut PyObject, may_suspend: bool
     }
 }
 
-/// Goes on with an iterator (borrowed, and kept alive by the caller) whose first step had this
-/// outcome.
+/// Goes on with an iterator whose first step had this outcome. The caller owns one reference to the
+/// iterator for this call, and it is the one that the portal's `tp_traverse` visits.
 #[inline(never)]
 unsafe fn go_on(
     worker: *mut Worker,

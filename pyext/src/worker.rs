@@ -391,7 +391,7 @@ impl Worker {
     pub(crate) unsafe fn resume(worker: *mut Self, ts: *mut PyThreadState, input: Input) -> Output {
         let mut swap = Swap { worker, ts };
         // SAFETY: the contract. Only `fiber` is borrowed (see the module's invariant).
-        let fiber = unsafe { &mut *(&raw mut (*worker).fiber) };
+        let fiber = unsafe { &mut (*worker).fiber };
         match fiber.resume_with(&mut swap, input) {
             Step::Yield(output) => output,
             Step::Return(()) => unreachable!("a worker returns only when its fiber is cancelled"),

@@ -123,8 +123,10 @@ fn check_debug_offsets() -> Result<(), String> {
     }
     // SAFETY: the table is the first thing in the structure, and begins with a cookie; it is read
     // no further unless that is right.
-    let table = unsafe { runtime.byte_offset(facts::RUNTIME_DEBUG_OFFSETS) };
-    let cookie: [u8; 8] = unsafe { table.cast::<[u8; 8]>().read() };
+    let (table, cookie) = unsafe {
+        let table = runtime.byte_offset(facts::RUNTIME_DEBUG_OFFSETS);
+        (table, table.cast::<[u8; 8]>().read())
+    };
     expect("_PyRuntime.debug_offsets.cookie", *b"xdebugpy", cookie)?;
     // SAFETY: a table with the cookie has these entries, by the headers.
     let entry = |offset: isize| unsafe { *field::<_, u64>(table, offset) } as isize;
