@@ -18,6 +18,7 @@ pub(super) const LIVE: u64 = 0x6669_6265_7262_6163; // "fiberbac"
 /// Book-keeping of one fiber; see the module docs.
 pub(crate) struct Header {
     /// [`LIVE`] while the fiber exists, 0 otherwise. Read by the fault handler.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub(super) live: Cell<u64>,
     /// The name given to the fiber, or null. Owned by the fiber as a `Box<str>`.
     pub(super) name: Cell<*const u8>,

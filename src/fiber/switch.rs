@@ -14,10 +14,12 @@
 #![allow(unsafe_code)]
 
 use super::ambient::Ambient;
+use super::current;
+#[cfg(target_os = "linux")]
+use super::header;
 use super::header::{Header, RESERVED};
 use super::memory::Slot;
 use super::stack::Stack;
-use super::{current, header};
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use std::any::Any;
 use std::cell::Cell;

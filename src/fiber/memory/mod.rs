@@ -42,6 +42,7 @@ pub(super) struct Geometry {
     /// Bytes that fault, below the stack; a multiple of the page size. A hint on platforms that
     /// size their own guards.
     pub(super) guard_size: usize,
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub(super) guard_pages: GuardPages,
 }
 

@@ -12,6 +12,10 @@ use std::ptr::NonNull;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::fiber) struct Slot(NonNull<DefaultStack>);
 
+// SAFETY: a slot is a name, like an index: `DefaultStack` is `Send` and `Sync`, its arena frees it
+// only when no slot is in use, and a slot is used by whoever was given it alone.
+unsafe impl Send for Slot {}
+
 impl Slot {
     fn stack(&self) -> &DefaultStack {
         // SAFETY: the arena frees the box only when it is dropped, by which time no slot is in use.
@@ -59,9 +63,6 @@ pub(in crate::fiber) struct Arena {
     geometry: Geometry,
     slots: Vec<Slot>,
 }
-
-// SAFETY: `DefaultStack` is `Send`, and a slot is only ever used by whoever was given it.
-unsafe impl Send for Arena {}
 
 impl Arena {
     pub(in crate::fiber) fn new(geometry: Geometry) -> Self {

@@ -1,0 +1,108 @@
+//! A program built with `panic = "abort"`: nothing can unwind, so what is suspended is leaked.
+//! Builds one in `target/` and runs it.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const MANIFEST: &str = r#"
+[package]
+name = "panic-abort"
+version = "0.0.0"
+edition = "2024"
+
+[dependencies]
+fiberback = { path = "@PATH@", default-features = false }
+
+[profile.dev]
+panic = "abort"
+
+[workspace]
+"#;
+
+const MAIN: &str = r##"
+use fiberback::fiber::{Fiber, StackPool, Suspender};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+struct Noisy;
+
+impl Drop for Noisy {
+    fn drop(&mut self) {
+        println!("dropped");
+    }
+}
+
+fn main() {
+    assert!(cfg!(panic = "abort"));
+    let mut context = Context::from_waker(Waker::noop());
+
+    // Dropping a waiting run leaks it: no abort, no destructor, and its stack is never reused.
+    let pool = StackPool::builder().stack_size(64 << 10).build().unwrap();
+    let builder = fiberback::Builder::new().pool(&pool);
+    for leaked in 0..100 {
+        let mut run = Box::pin(builder.run(|| {
+            let _noisy = Noisy;
+            fiberback::await_(std::future::pending::<()>());
+        }).unwrap());
+        assert!(run.as_mut().poll(&mut context).is_pending());
+        assert_eq!(pool.stats().in_use, leaked + 1);
+        drop(run);
+        assert_eq!(pool.stats().in_use, leaked + 1);
+    }
+    println!("leaked");
+
+    // One that never started is dropped in order, and one that ends too.
+    let noisy = Noisy;
+    drop(fiberback::run(move || drop(noisy)));
+    let mut run = pin!(fiberback::run(|| {
+        let _noisy = Noisy;
+        fiberback::await_(std::future::ready(5))
+    }));
+    assert_eq!(run.as_mut().poll(&mut context), Poll::Ready(5));
+
+    // A bare fiber that answers the refusal by returning ends in order.
+    let mut fiber = Fiber::new(pool.take().unwrap(), |suspender: &Suspender<(), ()>, ()| {
+        let _noisy = Noisy;
+        assert!(suspender.suspend(()).is_err());
+    });
+    let _ = fiber.resume(());
+    drop(fiber);
+    println!("survived");
+}
+"##;
+
+#[test]
+fn dropping_a_suspended_run_leaks_and_does_not_abort() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("panic-abort");
+    fs::create_dir_all(folder.join("src")).unwrap();
+    let manifest = MANIFEST.replace("@PATH@", &root.display().to_string().replace('\\', "/"));
+    fs::write(folder.join("Cargo.toml"), manifest).unwrap();
+    fs::write(folder.join("src/main.rs"), MAIN).unwrap();
+    // What is locked and downloaded already will do.
+    let _ = fs::copy(root.join("Cargo.lock"), folder.join("Cargo.lock"));
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .args(["run", "--quiet", "--target-dir"])
+        .arg(folder.join("target"))
+        .current_dir(&folder)
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("CARGO_BUILD_TARGET")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let output = support::output_within(command, Duration::from_secs(300));
+    let text = support::text(&output);
+    assert!(output.status.success(), "{text}");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(
+        printed.lines().collect::<Vec<_>>(),
+        ["leaked", "dropped", "dropped", "dropped", "survived"],
+        "{text}"
+    );
+}
