@@ -2,10 +2,10 @@
 
 use super::SyncConnection;
 use crate::diesel::BlockOn;
-use ::deadpool::managed::{Manager, Object, Pool, PoolError};
-use ::diesel_async::AsyncConnection;
+use ::deadpool::managed::{Manager, Object};
 use ::diesel_async::async_connection_wrapper::BlockOn as _;
-use ::diesel_async::pooled_connection::{AsyncDieselConnectionManager, PoolableConnection};
+use ::diesel_async::pooled_connection::deadpool::{Pool, PoolError};
+use ::diesel_async::pooled_connection::{self, AsyncDieselConnectionManager, PoolableConnection};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::thread;
@@ -32,16 +32,10 @@ pub type PooledConnection<C> = SyncConnection<Lease<AsyncDieselConnectionManager
 /// # Panics
 ///
 /// Where [`BlockOn`] does.
-pub fn checkout<C>(
-    pool: &Pool<AsyncDieselConnectionManager<C>>,
-) -> Result<
-    PooledConnection<C>,
-    PoolError<<AsyncDieselConnectionManager<C> as Manager>::Error>,
->
+pub fn checkout<C>(pool: &Pool<C>) -> Result<PooledConnection<C>, PoolError>
 where
-    AsyncDieselConnectionManager<C>: Manager<Type = C>,
-    C: PoolableConnection + AsyncConnection + Send,
-    Object<AsyncDieselConnectionManager<C>>: Send,
+    AsyncDieselConnectionManager<C>: Manager<Type = C, Error = pooled_connection::PoolError>,
+    C: PoolableConnection + Send,
 {
     let object = BlockOn.block_on(pool.get())?;
     Ok(SyncConnection::from(Lease::new(object)))
