@@ -1,0 +1,328 @@
+//! Synchronous readers over async sources, against what users take today: tokio-util's
+//! `SyncIoBridge` on a `spawn_blocking` thread.
+//!
+//! ```text
+//! cargo bench --features io --bench io
+//! ```
+//!
+//! * **raw**: reads of 8 KiB from a tokio duplex pipe of 64 KiB, filled by an async task of the same
+//!   runtime in pieces of 8 KiB; 16 MiB in all. A native async reader for comparison.
+//! * **csv**: a CSV file of 4 MiB over loopback TCP, read with `csv` at its defaults. Twice: served
+//!   by an async task of the same runtime, as in a proxy or a test, and by a thread that stands for
+//!   another machine.
+//! * **gzip**: 16 MiB of text, compressed, over loopback TCP from such a thread, through `flate2`:
+//!   bound by the processor.
+//! * **small reads**: a duplex pipe as in raw, but one byte at a time, which `BufReader` would avoid
+//!   and some code does: the price of one ready operation.
+//!
+//! `SyncIoBridge` is measured on both kinds of runtime: "bridge" on a current-thread one, like ours,
+//! "bridge, mt" on one with two workers. Its blocking thread is warm. A fiber needs one thread. Each
+//! case checks the sum of the bytes it read.
+
+mod harness;
+
+use fiberback::io::SyncIo;
+use fiberback::run;
+use harness::{Bench, Target};
+use std::hint::black_box;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::io::SyncIoBridge;
+
+type Source = fn(&mut dyn Read) -> io::Result<u64>;
+
+const RAW: usize = 16 << 20;
+const PIECE: usize = 8 << 10;
+
+fn current_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("no threads")
+}
+
+fn multi_thread() -> Runtime {
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("two threads")
+}
+
+/// Reads 8 KiB at a time and adds up what came.
+fn read_raw(source: &mut dyn Read) -> io::Result<u64> {
+    let mut buffer = [0; PIECE];
+    let mut total = 0;
+    loop {
+        match source.read(&mut buffer)? {
+            0 => return Ok(total),
+            count => total += black_box(&buffer[..count]).len() as u64,
+        }
+    }
+}
+
+fn read_bytes(source: &mut dyn Read) -> io::Result<u64> {
+    let mut byte = [0];
+    let mut total = 0;
+    while source.read(&mut byte)? > 0 {
+        total += u64::from(byte[0]);
+    }
+    Ok(total)
+}
+
+fn read_csv(source: &mut dyn Read) -> io::Result<u64> {
+    let mut reader = csv::Reader::from_reader(source);
+    let mut record = csv::ByteRecord::new();
+    let mut total = 0;
+    while reader.read_byte_record(&mut record)? {
+        total += record.iter().map(|field| field.len() as u64).sum::<u64>();
+    }
+    Ok(total)
+}
+
+fn read_gzip(source: &mut dyn Read) -> io::Result<u64> {
+    read_raw(&mut flate2::read::GzDecoder::new(source))
+}
+
+/// On a fiber.
+async fn fiber(source: impl AsyncRead + Unpin + 'static, read: Source) -> u64 {
+    run(move || read(&mut SyncIo::new(source))).await.expect("the source does not fail")
+}
+
+/// On a blocking thread.
+async fn bridge(source: impl AsyncRead + Unpin + Send + 'static, read: Source) -> u64 {
+    let reading = tokio::task::spawn_blocking(move || read(&mut SyncIoBridge::new(source)));
+    reading.await.expect("nobody panics").expect("the source does not fail")
+}
+
+/// As an async reader does it.
+async fn native(mut source: DuplexStream, _: Source) -> u64 {
+    let mut buffer = [0; PIECE];
+    let mut total = 0;
+    loop {
+        match source.read(&mut buffer).await.expect("a pipe does not fail") {
+            0 => return total,
+            count => total += black_box(&buffer[..count]).len() as u64,
+        }
+    }
+}
+
+/// Through a pipe, `n` times over.
+async fn piped<F: Future<Output = u64>>(
+    n: u64,
+    bytes: Arc<[u8]>,
+    expected: u64,
+    read: Source,
+    side: impl Fn(DuplexStream, Source) -> F,
+) -> Duration {
+    let began = Instant::now();
+    for _ in 0..n {
+        let (near, mut far) = tokio::io::duplex(64 << 10);
+        let bytes = Arc::clone(&bytes);
+        let writing = tokio::spawn(async move {
+            for piece in bytes.chunks(PIECE) {
+                far.write_all(piece).await.expect("somebody reads");
+            }
+        });
+        assert_eq!(side(near, read).await, expected);
+        writing.await.expect("nobody panics");
+    }
+    began.elapsed()
+}
+
+#[derive(Clone, Copy)]
+enum Server {
+    Task,
+    Thread,
+}
+
+/// Over TCP, `n` times over.
+async fn over_tcp<F: Future<Output = u64>>(
+    n: u64,
+    bytes: Arc<[u8]>,
+    expected: u64,
+    read: Source,
+    server: Server,
+    side: impl Fn(TcpStream, Source) -> F,
+) -> Duration {
+    let began = Instant::now();
+    for _ in 0..n {
+        let bytes = Arc::clone(&bytes);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
+        let got = match server {
+            Server::Task => {
+                let serving = tokio::spawn(async move {
+                    let (mut socket, _) = listener.accept().await.expect("somebody connects");
+                    for piece in bytes.chunks(PIECE) {
+                        socket.write_all(piece).await.expect("somebody reads");
+                    }
+                });
+                let socket = TcpStream::connect(address).await.expect("it listens");
+                let got = side(socket, read).await;
+                serving.await.expect("nobody panics");
+                got
+            }
+            Server::Thread => {
+                let socket = TcpStream::connect(address).await.expect("it listens");
+                let (served, _) = listener.accept().await.expect("somebody connects");
+                let mut served = served.into_std().expect("a socket");
+                served.set_nonblocking(false).expect("a socket");
+                let serving = thread::spawn(move || served.write_all(&bytes));
+                let got = side(socket, read).await;
+                serving.join().expect("nobody panics").expect("somebody reads");
+                got
+            }
+        };
+        assert_eq!(got, expected);
+    }
+    began.elapsed()
+}
+
+fn expected(bytes: &[u8], read: Source) -> u64 {
+    read(&mut &bytes[..]).expect("memory does not fail")
+}
+
+fn compare_pipe(
+    title: &str,
+    bytes: Vec<u8>,
+    read: Source,
+    against_native: bool,
+    target: Option<Target>,
+) {
+    let sum = expected(&bytes, read);
+    let bytes: Arc<[u8]> = bytes.into();
+    let bytes = &bytes;
+    let mut bench = Bench::default();
+    bench.case("fiber", {
+        let runtime = current_thread();
+        move |n| runtime.block_on(piped(n, Arc::clone(bytes), sum, read, fiber))
+    });
+    bench.case("bridge", {
+        let runtime = current_thread();
+        move |n| runtime.block_on(piped(n, Arc::clone(bytes), sum, read, bridge))
+    });
+    bench.case("bridge, mt", {
+        let runtime = multi_thread();
+        move |n| runtime.block_on(piped(n, Arc::clone(bytes), sum, read, bridge))
+    });
+    if against_native {
+        bench.case("native", {
+            let runtime = current_thread();
+            move |n| runtime.block_on(piped(n, Arc::clone(bytes), sum, read, native))
+        });
+    }
+    bench.measure(41);
+    println!("{title}: median");
+    bench.print_times();
+    bench.print_ratio("bridge", &["fiber"], target);
+    bench.print_ratio("bridge, mt", &["fiber"], target);
+    if against_native {
+        bench.print_ratio("fiber", &["native"], None);
+    }
+    println!();
+}
+
+fn compare_tcp(
+    title: &str,
+    bytes: Vec<u8>,
+    read: Source,
+    server: Server,
+    at_least: Option<f64>,
+    at_most: Option<f64>,
+) {
+    let sum = expected(&bytes, read);
+    let bytes: Arc<[u8]> = bytes.into();
+    let bytes = &bytes;
+    let mut bench = Bench::default();
+    bench.case("fiber", {
+        let runtime = current_thread();
+        move |n| runtime.block_on(over_tcp(n, Arc::clone(bytes), sum, read, server, fiber))
+    });
+    bench.case("bridge", {
+        let runtime = current_thread();
+        move |n| runtime.block_on(over_tcp(n, Arc::clone(bytes), sum, read, server, bridge))
+    });
+    bench.case("bridge, mt", {
+        let runtime = multi_thread();
+        move |n| runtime.block_on(over_tcp(n, Arc::clone(bytes), sum, read, server, bridge))
+    });
+    bench.measure(41);
+    println!("{title}: median");
+    bench.print_times();
+    for peer in ["bridge", "bridge, mt"] {
+        if at_most.is_some() {
+            bench.print_ratio("fiber", &[peer], at_most.map(Target::AtMost));
+        } else {
+            bench.print_ratio(peer, &["fiber"], at_least.map(Target::AtLeast));
+        }
+    }
+    println!();
+}
+
+/// Rows of some fields, about so many bytes.
+fn csv_file(size: usize) -> Vec<u8> {
+    let mut file = b"id,station,celsius,hectopascal,remark\n".to_vec();
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    for id in 0.. {
+        if file.len() >= size {
+            break;
+        }
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let (station, celsius) = (random % 997, (random >> 10) % 600);
+        let (pressure, remark) = (950 + (random >> 20) % 100, random >> 40);
+        let celsius = celsius as f64 / 10.0;
+        writeln!(file, "{id},station-{station:03},{celsius:.1},{pressure},remark {remark:08}")
+            .expect("memory does not fail");
+    }
+    file
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).expect("memory does not fail");
+    encoder.finish().expect("memory does not fail")
+}
+
+fn main() {
+    let scale = if harness::in_earnest() { 1 } else { 16 };
+    compare_pipe(
+        "raw reads of 8 KiB over a duplex pipe, 16 MiB",
+        vec![1; RAW / scale],
+        read_raw,
+        true,
+        Some(Target::AtLeast(2.0)),
+    );
+    let csv = csv_file((4 << 20) / scale);
+    compare_tcp(
+        "csv over loopback TCP from a task of the runtime, 4 MiB",
+        csv.clone(),
+        read_csv,
+        Server::Task,
+        Some(1.2),
+        None,
+    );
+    compare_tcp(
+        "csv over loopback TCP from a thread, 4 MiB",
+        csv,
+        read_csv,
+        Server::Thread,
+        Some(1.2),
+        None,
+    );
+    compare_tcp(
+        "gzip over loopback TCP from a thread, 16 MiB of text",
+        gzip(&csv_file((16 << 20) / scale)),
+        read_gzip,
+        Server::Thread,
+        None,
+        Some(1.05),
+    );
+    compare_pipe(
+        "reads of one byte over a duplex pipe, 64 KiB",
+        vec![1; 64 << 10],
+        read_bytes,
+        false,
+        None,
+    );
+}
