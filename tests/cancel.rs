@@ -54,6 +54,13 @@ fn no_panic_hook_runs_and_nothing_is_printed() {
     if support::is_child("hook") {
         std::panic::set_hook(Box::new(|info| println!("HOOK {info}")));
         cancel(run(|| await_(pending::<()>())));
+        // Nor when the owner is being cancelled itself, and the code waits again.
+        cancel(run(|| {
+            await_(run(|| {
+                assert!(try_await(pending::<()>()).is_err());
+                await_(pending::<()>());
+            }));
+        }));
         return;
     }
     let output = support::run_child("no_panic_hook_runs_and_nothing_is_printed", "hook");

@@ -107,7 +107,11 @@ fn wait<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, AwaitError> {
 #[cold]
 #[track_caller]
 fn raise(error: AwaitError) -> ! {
-    if error == AwaitError::CANCELLED {
+    // Where the fiber is cancelled because its owner is unwinding, `CANCELLED_UNWINDING` does not
+    // mean that this is a destructor: code that has caught the cancellation may be waiting again.
+    let silent = error == AwaitError::CANCELLED
+        || (error == AwaitError::CANCELLED_UNWINDING && current::header().was_resumed_panicking());
+    if silent {
         SuspendError::CANCELLED.unwind();
     }
     panic!("{error}");

@@ -78,6 +78,12 @@ impl Header {
         std::thread::panicking() && !self.resumed_panicking.get()
     }
 
+    /// True if the thread was already panicking when it resumed the fiber.
+    #[cold]
+    pub(crate) fn was_resumed_panicking(&self) -> bool {
+        self.resumed_panicking.get()
+    }
+
     /// Counts one attempt to wait after cancellation; aborts the process, with a message, when the
     /// fiber has made so many that it will never end by itself.
     #[cold]
