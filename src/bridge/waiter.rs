@@ -67,6 +67,7 @@ impl<'fiber> Waiter<'fiber> {
     }
 
     /// The waker of the poll that resumed the fiber last. Not to be kept across a suspension.
+    #[inline]
     fn latest(&self) -> &Waker {
         // SAFETY: see the module's invariant on `context`.
         unsafe { (*self.context.get()).waker() }
@@ -75,6 +76,7 @@ impl<'fiber> Waiter<'fiber> {
     /// Whether our own waker wakes the task that polled last.
     ///
     /// Must only be called with no poll unfinished, on a fiber that is not cancelled.
+    #[inline]
     fn has_latest_waker(&self) -> bool {
         // SAFETY: no poll is unfinished, so nobody changes the cell.
         let Some(waker) = (unsafe { (*self.waker.get()).as_ref() }) else { return false };
@@ -90,6 +92,7 @@ impl<'fiber> Waiter<'fiber> {
     /// Makes sure that our own waker is the latest, and returns it.
     ///
     /// Must only be called with no poll unfinished.
+    #[inline]
     fn outermost_waker(&self) -> *const Waker {
         if !self.has_latest_waker() {
             // Cloning and dropping a waker may run any code, even code that waits. So it is done
@@ -110,6 +113,7 @@ impl<'fiber> Waiter<'fiber> {
     /// everybody else has forgotten it.
     ///
     /// Must only be called with no poll unfinished.
+    #[inline]
     fn release_waker(&self, header: &Header) {
         header.hot.set(ptr::null());
         header.home.set(ptr::null());
@@ -120,6 +124,7 @@ impl<'fiber> Waiter<'fiber> {
     }
 
     /// Switches back to the poll that resumed the fiber, until the next one does.
+    #[inline(always)]
     fn suspend(&self, header: &Header) -> Result<(), AwaitError> {
         match self.suspender.suspend(()) {
             Ok(context) => {

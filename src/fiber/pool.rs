@@ -38,7 +38,7 @@ const MIN_STACK_SIZE: usize = 16 << 10;
 const MAX_STACK_SIZE: usize = 1 << 36;
 
 const DEFAULT_WARM_PER_THREAD: usize = 256;
-const DEFAULT_HIGH_WATER_MARK: usize = 1024;
+const DEFAULT_HIGH_WATER_MARK: usize = 4096;
 
 /// Stacks carved in one go: the guards of a batch cost one system call.
 const CARVE_BATCH: usize = 64;
@@ -83,7 +83,7 @@ impl StackPoolBuilder {
         self
     }
 
-    /// How many further idle stacks the pool keeps resident (1024 unless set). Above this mark the
+    /// How many further idle stacks the pool keeps resident (4096 unless set). Above this mark the
     /// pages of returned stacks are given back to the system, a batch at a time.
     pub fn high_water_mark(mut self, stacks: usize) -> Self {
         self.high_water_mark = stacks;
