@@ -13,8 +13,8 @@
 //! * **`spawn_local`**: `fiberback::tokio::spawn_local` and `await_`, one thread.
 //! * **`PinnedPool`**: `PinnedPool::spawn` and `await_`, two threads.
 //! * **..., kept warm**: the same with a `StackPool` whose `high_water_mark` is above the number of
-//!   waits. By default a pool gives the memory of all but some 1,300 idle stacks back to the system,
-//!   and 10,000 waits fault most of it in again each time.
+//!   waits. Where the default mark is below it, the pool gives the memory of the idle stacks above
+//!   back to the system, and the next lot of waits faults it in again.
 //! * **`spawn_blocking`** and `Handle::block_on` in it. tokio has at most 512 blocking threads
 //!   unless told otherwise, so of 10,000 waits 512 are under way at a time and the rest are queued:
 //!   the memory for 10,000 threads is what this machine would rather not have.
