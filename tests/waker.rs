@@ -425,3 +425,29 @@ fn a_waker_whose_drop_waits_on_the_fiber_it_is_replaced_on() {
     }
     assert!(WAITED.get() > 3);
 }
+
+#[test]
+fn a_wake_up_during_a_wait_in_the_drop_of_a_waker_is_not_lost() {
+    thread_local! { static OTHER: RefCell<Option<Event>> = const { RefCell::new(None) } }
+    fn clone(data: *const ()) -> RawWaker {
+        RawWaker::new(data, &TABLE)
+    }
+    fn nothing(_: *const ()) {}
+    fn dropped(_: *const ()) {
+        if fiberback::on_fiber() {
+            OTHER.take().into_iter().for_each(|other| await_(other.wait()));
+        }
+    }
+    static TABLE: RawWakerVTable = RawWakerVTable::new(clone, nothing, nothing, dropped);
+    // SAFETY: the functions do nothing with the data.
+    let waker = unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &TABLE)) };
+    let (event, other) = (Event::default(), Event::default());
+    OTHER.set(Some(other.clone()));
+    let inside = event.clone();
+    let mut run = pin!(run(move || await_(inside.wait())));
+    assert!(poll_with(run.as_mut(), &waker).is_pending());
+    event.set();
+    other.set();
+    // Both wake-ups are answered by this one poll.
+    assert!(poll_with(run.as_mut(), &waker).is_ready());
+}

@@ -199,10 +199,18 @@ pub(super) fn wait_outermost<F: Future + ?Sized>(
         }
         // If it is stale, the future is polled with the fresh one first.
         if waiter.has_latest_waker() {
+            let resumptions = waiter.resumptions.get();
             waiter.release_waker(header);
-            waiter.suspend(header)?;
+            // If that ran code that waited, our own wake-up may have been among those it used up.
+            if waiter.resumptions.get() == resumptions {
+                waiter.suspend(header)?;
+            }
         }
         let waker = waiter.outermost_waker();
+        if header.is_cancelled() {
+            // While cloning or dropping a waker.
+            return Err(AwaitError::CANCELLED);
+        }
         header.home.set(waker.cast());
         // SAFETY: just made, and not replaced before this poll is over.
         if let Poll::Ready(output) = poll_marked(header, unsafe { &*waker }, future.as_mut()) {
