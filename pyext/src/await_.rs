@@ -27,20 +27,28 @@ static COROUTINE_SEND: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
 /// `_fiberback.await_`.
 ///
-/// The caller keeps the argument alive for the time of the call.
+/// The caller keeps the argument alive for the time of the call. `METH_FASTCALL` rather than
+/// `METH_O` tells where it does: see `caller_owns_arguments`.
 pub(crate) unsafe extern "C" fn await_(
     _module: *mut PyObject,
-    awaitable: *mut PyObject,
+    arguments: *mut *mut PyObject,
+    count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
+        if count != 1 {
+            error::set_type(&format!("await_() takes exactly one argument ({count} given)"));
+            return ptr::null_mut();
+        }
         let worker = worker::current();
+        // SAFETY: `METH_FASTCALL`: one borrowed object.
+        let awaitable = unsafe { *arguments };
         // SAFETY: called by the interpreter: attached, and it lends us the argument.
         unsafe {
             if worker.is_null() || (*worker).masked {
                 return off_portal(awaitable);
             }
             if greenlet::is_loaded() {
-                return with_greenlet(worker, awaitable);
+                return with_greenlet(worker, awaitable, arguments);
             }
             // By far the most frequent, and the one where a nanosecond counts: a coroutine that
             // nobody has started yet.
@@ -55,31 +63,40 @@ pub(crate) unsafe extern "C" fn await_(
                 }
                 // A reference of our own from here on: what the portal shows to the collector.
                 ffi::Py_INCREF(awaitable);
-                result = go_on(worker, awaitable, PYGEN_NEXT, result, true);
+                result = go_on(worker, awaitable, PYGEN_NEXT, result, arguments);
                 ffi::Py_DECREF(awaitable);
                 return result;
             }
-            drive(worker, awaitable, true)
+            drive(worker, awaitable, arguments)
         }
     })
 }
 
 /// [`await_`] in a process with greenlet in it.
 #[inline(never)]
-unsafe fn with_greenlet(worker: *mut Worker, awaitable: *mut PyObject) -> *mut PyObject {
+unsafe fn with_greenlet(
+    worker: *mut Worker,
+    awaitable: *mut PyObject,
+    arguments: *const *mut PyObject,
+) -> *mut PyObject {
     // SAFETY: attached; the worker is current.
     unsafe {
         if worker::on_foreign_greenlet(worker) {
             on_foreign_greenlet(worker, awaitable)
         } else {
-            drive(worker, awaitable, true)
+            drive(worker, awaitable, arguments)
         }
     }
 }
 
-/// Steps `awaitable` to its end. `may_suspend` is false where only a ready result will do.
+/// Steps `awaitable` to its end. `arguments` is where `await_`'s caller keeps the awaitable; null
+/// where only a ready result will do.
 #[inline(never)]
-unsafe fn drive(worker: *mut Worker, awaitable: *mut PyObject, may_suspend: bool) -> *mut PyObject {
+unsafe fn drive(
+    worker: *mut Worker,
+    awaitable: *mut PyObject,
+    arguments: *const *mut PyObject,
+) -> *mut PyObject {
     // SAFETY: attached (all callers). `iterator` is a reference of our own, so that it lives as
     // long as we step it.
     unsafe {
@@ -89,7 +106,7 @@ unsafe fn drive(worker: *mut Worker, awaitable: *mut PyObject, may_suspend: bool
         }
         let mut result = ptr::null_mut();
         let status = ffi::PyIter_Send(iterator, ffi::Py_None(), &raw mut result);
-        let result = go_on(worker, iterator, status, result, may_suspend);
+        let result = go_on(worker, iterator, status, result, arguments);
         ffi::Py_DECREF(iterator);
         result
     }
@@ -103,15 +120,16 @@ unsafe fn go_on(
     iterator: *mut PyObject,
     mut status: ffi::PySendResult,
     mut result: *mut PyObject,
-    may_suspend: bool,
+    arguments: *const *mut PyObject,
 ) -> *mut PyObject {
     // SAFETY: attached (all callers); the results and inputs are owned as their types say.
     unsafe {
         while status == PYGEN_NEXT {
-            let refusal = if may_suspend {
-                interp::refusal(ffi::PyThreadState_Get())
-            } else {
+            let ts = ffi::PyThreadState_Get();
+            let refusal = if arguments.is_null() {
                 Some(error::FOREIGN_GREENLET)
+            } else {
+                interp::refusal(ts)
             };
             if let Some(message) = refusal {
                 ffi::Py_DECREF(result);
@@ -119,6 +137,11 @@ unsafe fn go_on(
                 return ptr::null_mut();
             }
             (*worker).awaiting = iterator;
+            (*worker).argument = if interp::caller_owns_arguments(ts, arguments) {
+                *arguments
+            } else {
+                ptr::null_mut()
+            };
             let input = Worker::suspend(worker, result);
             (*worker).awaiting = ptr::null_mut();
             match input {
@@ -365,7 +388,7 @@ unsafe fn on_foreign_greenlet(worker: *mut Worker, awaitable: *mut PyObject) -> 
         }
         if !is_provider {
             ffi::Py_DECREF(current);
-            return drive(worker, awaitable, false);
+            return drive(worker, awaitable, ptr::null());
         }
         let parent = ffi::PyObject_GetAttr(current, names::PARENT.get());
         ffi::Py_DECREF(current);

@@ -249,9 +249,10 @@ const fn any(
 const FUNCTION_COUNT: usize = 16;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
-    unary(
+    function(
         c"await_",
-        await_::await_,
+        ffi::PyMethodDefPointer { PyCFunctionFast: await_::await_ },
+        ffi::METH_FASTCALL,
         c"await_(awaitable, /)\n--\n\nWait for 'awaitable' and return its result, in synchronous code.",
     ),
     function(
@@ -314,7 +315,7 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     nullary(
         c"trim",
         trim,
-        c"trim()\n--\n\nGive the memory of this thread's idle fibers back; returns the number of stacks.",
+        c"trim()\n--\n\nGive the memory of idle fibers back to the system; returns the number of bytes.",
     ),
     nullary(c"stats", stats, c"stats()\n--\n\nCounts of fibers and stacks, as a dict."),
     nullary(

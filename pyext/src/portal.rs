@@ -11,13 +11,14 @@
 //!   further up this call chain or another thread's. `Suspended`: the worker is in the middle of a
 //!   step (`mid_step`), waiting in `await_`.
 //! * While a step is not over (`Running` or `Suspended`), frames of the inner coroutine are on the
-//!   worker's stack. The portal's reference keeps the coroutine alive, and is not shown to the
-//!   garbage collector, which would otherwise find a self-cycle to be garbage and finalize a
-//!   coroutine in the middle of its execution. What *is* shown is the object that the suspended
-//!   `await_` awaits, so that a task that nobody can wake any more is found; finalizing the portal
-//!   then ends the step with GeneratorExit.
+//!   worker's stack, and the portal's reference keeps the coroutine alive. While it is suspended,
+//!   the garbage collector is shown what the fiber holds (`interp/references.rs`), so that a task
+//!   that nobody can wake any more is found; the coroutine is then marked as finalized already,
+//!   since it must not be closed in the middle of its execution: finalizing the *portal* ends the
+//!   step with GeneratorExit. A portal that will not end is leaked with its stack.
 //! * Whoever resumes a portal holds a reference to it meanwhile.
 
+use crate::interp::references::{Visitor, set_finalized};
 use crate::interp::{self, CoroutineState};
 use crate::worker::{Input, Mail, Output, Worker};
 use crate::{error, greenlet, names, worker};
@@ -48,6 +49,8 @@ pub(crate) struct PortalObject {
     phase: Phase,
     /// A step has begun.
     stepped: bool,
+    /// The coroutine is marked as finalized, for the time that the portal is suspended.
+    marked: bool,
 }
 
 /// What a step does to the inner coroutine. Both borrowed.
@@ -94,6 +97,7 @@ pub(crate) unsafe fn new(coroutine: *mut PyObject) -> *mut PyObject {
         (*portal).weak_references = ptr::null_mut();
         (*portal).phase = Phase::Idle;
         (*portal).stepped = false;
+        (*portal).marked = false;
         ffi::PyObject_GC_Track(portal.cast());
         portal.cast()
     }
@@ -196,6 +200,7 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
             Output::Suspended(awaited) => {
                 if !(*worker).mid_step {
                     Worker::begin_suspension(worker, ts);
+                    mark(portal);
                 }
                 (*portal).phase = Phase::Suspended;
                 (PYGEN_NEXT, awaited)
@@ -204,6 +209,7 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                 (*portal).phase = Phase::Idle;
                 if (*worker).mid_step {
                     Worker::end_suspension(worker);
+                    unmark(portal);
                 }
                 end_step(portal, worker, status);
                 (status, result)
@@ -211,6 +217,27 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
         };
         ffi::Py_DECREF(portal.cast());
         outcome
+    }
+}
+
+/// Keeps the collector from finalizing the coroutine of a portal whose step has suspended: it would
+/// find it executing. Finalizing the portal ends the step, and with it the coroutine, properly.
+unsafe fn mark(portal: *mut PortalObject) {
+    // SAFETY: attached; an exact coroutine is always known to the collector, and never immortal.
+    unsafe {
+        let coroutine = (*portal).coroutine;
+        (*portal).marked =
+            ffi::Py_TYPE(coroutine) == &raw mut ffi::PyCoro_Type && !set_finalized(coroutine, true);
+    }
+}
+
+/// Undoes [`mark`].
+unsafe fn unmark(portal: *mut PortalObject) {
+    // SAFETY: as in `mark`.
+    unsafe {
+        if std::mem::replace(&mut (*portal).marked, false) {
+            set_finalized((*portal).coroutine, false);
+        }
     }
 }
 
@@ -587,17 +614,22 @@ unsafe extern "C" fn tp_traverse(
     argument: *mut c_void,
 ) -> c_int {
     let portal: *mut PortalObject = this.cast();
-    // SAFETY: the collector runs with the GIL held (these builds have one), and `visit` takes
-    // borrowed objects. Each object visited is one reference that this portal, or the `await_` on
-    // its fiber, owns.
+    let mut visitor = Visitor::new(visit, argument);
+    // SAFETY: the collector runs with the GIL held (these builds have one). Each reference shown
+    // is one that this portal, its fiber's frames or the `await_` on it own.
     unsafe {
-        let shown = match (*portal).phase {
-            Phase::Idle => (*portal).coroutine,
-            Phase::Suspended => (*(*portal).worker).awaiting,
-            Phase::Running => ptr::null_mut(),
-        };
-        if shown.is_null() { 0 } else { visit(shown, argument) }
+        match (*portal).phase {
+            Phase::Idle => visitor.object((*portal).coroutine),
+            Phase::Suspended => {
+                if (*portal).marked {
+                    visitor.object((*portal).coroutine);
+                }
+                Worker::traverse((*portal).worker, &mut visitor);
+            }
+            Phase::Running => {}
+        }
     }
+    visitor.result
 }
 
 unsafe extern "C" fn tp_clear(this: *mut PyObject) -> c_int {

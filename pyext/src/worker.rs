@@ -17,6 +17,7 @@
 //!   writes the other fields while `fiber` is mutably borrowed by the resume that runs it.
 
 use crate::interp::State;
+use crate::interp::references::Visitor;
 use crate::portal::PortalObject;
 use crate::{error, greenlet};
 use fiberback::fiber::{Ambient, Fiber, Stack, StackPool, Step, Suspender};
@@ -63,6 +64,9 @@ pub(crate) struct Worker {
     pub(crate) portal: *mut PortalObject,
     /// What the suspended `await_` is stepping: a reference owned by that `await_`. Null otherwise.
     pub(crate) awaiting: *mut PyObject,
+    /// What the caller of the suspended `await_` passed, if its frame's value stack owns a
+    /// reference to it that nothing else shows to the collector. Null otherwise.
+    pub(crate) argument: *mut PyObject,
     /// The greenlet that was current when the step began; owned, null if greenlet was not loaded.
     pub(crate) step_greenlet: *mut PyObject,
     /// `call_masked` is running on this worker: it must not suspend.
@@ -356,6 +360,7 @@ impl Worker {
                 outer: ptr::null_mut(),
                 portal: ptr::null_mut(),
                 awaiting: ptr::null_mut(),
+                argument: ptr::null_mut(),
                 step_greenlet: ptr::null_mut(),
                 masked: false,
                 mid_step: false,
@@ -544,6 +549,21 @@ impl Worker {
     pub(crate) unsafe fn top_frame(worker: *mut Self, ts: *mut PyThreadState) -> *mut PyObject {
         // SAFETY: suspended.
         unsafe { (*worker).state.top_frame(ts) }
+    }
+
+    /// Shows the collector what a suspended worker's frames and its `await_` own.
+    ///
+    /// # Safety
+    ///
+    /// To be called from a `tp_traverse`; the worker must be suspended, `mid_step`.
+    pub(crate) unsafe fn traverse(worker: *mut Self, visitor: &mut Visitor) {
+        // SAFETY: suspended; `awaiting` is owned by the `await_` that waits, `argument` (which may
+        // be the same object) by its caller.
+        unsafe {
+            visitor.object((*worker).awaiting);
+            visitor.object((*worker).argument);
+            (*(&raw mut (*worker).state)).traverse(visitor);
+        }
     }
 
     /// The next worker in the thread's list of suspended ones.

@@ -113,6 +113,11 @@ impl Version {
         unsafe { (*self.top).current_frame }
     }
 
+    /// The frame below all of the fiber's.
+    pub(super) fn base_frame(&mut self) -> *mut Frame {
+        self.base.as_ptr()
+    }
+
     pub(super) fn is_clean(&mut self) -> bool {
         ptr::eq(self.top, &raw const self.base_cframe)
             && ptr::eq(self.base_cframe.current_frame, self.base.as_ptr())

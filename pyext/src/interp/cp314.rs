@@ -106,6 +106,11 @@ impl Version {
         self.top
     }
 
+    /// The frame below all of the fiber's.
+    pub(super) fn base_frame(&mut self) -> *mut Frame {
+        self.base.as_ptr()
+    }
+
     pub(super) fn is_clean(&mut self) -> bool {
         ptr::eq(self.top, self.base.as_ptr()) && self.py_depth == 0
     }

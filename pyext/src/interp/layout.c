@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include "internal/pycore_frame.h"
 #include "internal/pycore_context.h"
+#include "internal/pycore_gc.h"
 #if PY_VERSION_HEX >= 0x030D0000
 #  include "internal/pycore_runtime.h"
 #endif
@@ -125,9 +126,25 @@ const struct table fiberback_layout = {
         FIELD(FRAME_CODE, _PyInterpreterFrame, f_executable),
         FIELD(FRAME_INSTR, _PyInterpreterFrame, instr_ptr),
 #endif
+        FACT(FRAME_OWNED_BY_THREAD, FRAME_OWNED_BY_THREAD),
+        FACT(FRAME_OWNED_BY_GENERATOR, FRAME_OWNED_BY_GENERATOR),
+        FIELD(FRAME_LOCALS, _PyInterpreterFrame, f_locals),
+        FIELD(FRAME_SLOTS, _PyInterpreterFrame, localsplus),
+#if PY_VERSION_HEX < 0x030C0000
+        FIELD(FRAME_FUNCTION, _PyInterpreterFrame, f_func),
+#else
+        FIELD(FRAME_FUNCTION, _PyInterpreterFrame, f_funcobj),
+#endif
+#if PY_VERSION_HEX < 0x030E0000
+        FIELD(FRAME_STACK_TOP, _PyInterpreterFrame, stacktop),
+#else
+        FIELD(FRAME_STACK_POINTER, _PyInterpreterFrame, stackpointer),
+#endif
         FIELD(FRAME_OBJ_FRAME, PyFrameObject, f_frame),
 
         /* PyCodeObject: cpython/code.h. */
+        FIELD(CODE_SLOTS, PyCodeObject, co_nlocalsplus),
+        FIELD(CODE_STACK_SIZE, PyCodeObject, co_stacksize),
         FIELD(CODE_FLAGS, PyCodeObject, co_flags),
         FIELD(CODE_ADAPTIVE, PyCodeObject, co_code_adaptive),
         FIELD(CODE_FIRST_TRACEABLE, PyCodeObject, _co_firsttraceable),
@@ -138,6 +155,11 @@ const struct table fiberback_layout = {
         FACT(GEN_CREATED, FRAME_CREATED),
         FACT(GEN_EXECUTING, FRAME_EXECUTING),
         FACT(GEN_CLEARED, FRAME_CLEARED),
+
+        /* PyGC_Head, in front of each object that the collector knows: internal/pycore_gc.h. */
+        FACT(GC_HEAD_SIZE, sizeof(PyGC_Head)),
+        FIELD(GC_PREV, PyGC_Head, _gc_prev),
+        FACT(GC_FINALIZED, _PyGC_PREV_MASK_FINALIZED),
 
         /* PyContext: internal/pycore_context.h. */
         FIELD(CONTEXT_PREVIOUS, PyContext, ctx_prev),

@@ -16,6 +16,7 @@
 //! in `shared.rs`. `README.md` beside this file says how to add a version.
 
 pub(crate) mod facts;
+pub(crate) mod references;
 pub(crate) mod selfcheck;
 mod shared;
 #[cfg(any(cpython = "3.14", cpython = "3.15"))]
@@ -120,6 +121,18 @@ impl State {
         unsafe { self.data_stack.free() }
     }
 
+    /// Shows the collector the references that the fiber's frames own.
+    ///
+    /// # Safety
+    ///
+    /// To be called from a `tp_traverse`; the fiber must be suspended.
+    pub(crate) unsafe fn traverse(&mut self, visitor: &mut references::Visitor) {
+        // SAFETY: suspended.
+        unsafe {
+            references::traverse(self.version.top_frame(), self.version.base_frame(), visitor);
+        }
+    }
+
     /// The innermost Python frame of a suspended fiber, as a new reference; null without an error
     /// if there is none, null with an error if it cannot be made.
     ///
@@ -189,6 +202,21 @@ pub(crate) unsafe fn coroutine_state(coroutine: *mut PyObject) -> CoroutineState
     } else {
         CoroutineState::Finished
     }
+}
+
+/// Whether the code that runs now owns, on its frame's value stack, the references to the
+/// arguments of the call that it is making, without [`State::traverse`] showing them.
+///
+/// # Safety
+///
+/// `ts` must be the attached thread state.
+#[inline]
+pub(crate) unsafe fn caller_owns_arguments(
+    ts: *mut PyThreadState,
+    arguments: *const *mut PyObject,
+) -> bool {
+    // SAFETY: passed on.
+    unsafe { references::owns_arguments(Version::current_frame(ts), arguments) }
 }
 
 /// Why the running fiber cannot suspend just now, if so.

@@ -342,10 +342,17 @@ fn check_coroutines() -> Result<(), String> {
         ffi::Py_XDECREF(yielded);
         let end = ffi::PyIter_Next(generator);
         let finished = super::coroutine_state(generator);
+        let marked = {
+            let before = super::references::set_finalized(generator, true);
+            let marked = ffi::PyObject_GC_IsFinalized(generator) != 0;
+            super::references::set_finalized(generator, before);
+            (before, marked, ffi::PyObject_GC_IsFinalized(generator) != 0)
+        };
         ffi::Py_XDECREF(end);
         ffi::PyErr_Clear();
         ffi::Py_DECREF(generator);
         use super::CoroutineState::{Created, Finished, Suspended};
+        expect("the collector's mark on a generator", (false, true, false), marked)?;
         expect(
             "a generator's states",
             [Created, Suspended, Finished],
