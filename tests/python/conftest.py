@@ -6,6 +6,7 @@ import asyncio
 import gc
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,8 @@ import pytest
 sys.path.insert(0, os.path.dirname(__file__))
 
 import support  # noqa: E402
+
+TIME_LIMIT = int(os.environ.get("FIBERBACK_TIME_LIMIT", "120"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,6 +50,24 @@ def backend(request: pytest.FixtureRequest) -> Any:
 def aio(request: pytest.FixtureRequest) -> Any:
     """Only the loops that speak asyncio."""
     return support.make_backend(request.param)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A test that hangs fails, with the stack where it hung, instead of stopping the whole run."""
+    if not hasattr(signal, "SIGALRM"):
+        return (yield)
+
+    def expired(signum: int, frame: Any) -> None:
+        raise TimeoutError(f"this test did not end in {TIME_LIMIT} seconds")
+
+    previous = signal.signal(signal.SIGALRM, expired)
+    signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT, 5)  # and again, if cleaning up hangs too
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
 
 
 @pytest.fixture(autouse=True)

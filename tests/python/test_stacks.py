@@ -131,16 +131,20 @@ def waiting_task(fb, look, aio):
     def shallow_sync():
         deep_sync()
 
-    async def entry():
-        shallow_sync()
-
-    async def entry_ensured():
+    async def ensured():
         await fb.ensure_portal()
         shallow_sync()
 
+    async def from_the_factory():
+        shallow_sync()
+
     async def main():
+        # (Below with_portal_run the task's own coroutine is a plain one, of which asyncio prints
+        # the outermost frame only, as for every `await` chain.)
+        loop = asyncio.get_running_loop()
         results = []
-        for start in (lambda: fb.with_portal_run(entry), entry_ensured):
+        for factory, start in ((None, ensured), (fb.task_factory, from_the_factory)):
+            loop.set_task_factory(factory)
             task = asyncio.create_task(start())
             await asyncio.sleep(0.01)
             results.append(look(task))

@@ -36,6 +36,9 @@ def usable_portal(task: Any) -> bool:
 
 def has_portal_anywhere(task: Any) -> bool:
     """Whether `task` has a portal, be it one that takes effect with its next step."""
+    done = getattr(task, "done", None)
+    if done is not None and done():
+        return False
     return portal_of(task) is not None or id(task) in _scoped
 
 

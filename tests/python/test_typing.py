@@ -1,0 +1,55 @@
+"""Type checkers agree with the package: mypy --strict on a typed program, stubtest on the stub."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from support import import_or_skip, only_fiberback
+
+pytestmark = only_fiberback
+
+EXAMPLE = pathlib.Path(__file__).parent / "typing" / "example.py"
+
+
+def run(*command):
+    import fiberback
+
+    package = pathlib.Path(fiberback.__file__).resolve().parent
+    root = str(pathlib.Path(fiberback.__file__).parent.parent)
+    env = dict(os.environ, MYPY_CACHE_DIR=os.devnull)
+    if "site-packages" not in root:
+        env["MYPYPATH"] = root
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, timeout=110, env=env, cwd="/"
+    )
+    assert done.returncode == 0, f"{package}\n{done.stdout[-5000:]}{done.stderr[-3000:]}"
+
+
+def test_typed_example_under_mypy_strict():
+    import_or_skip("mypy")
+    run("-m", "mypy", "--strict", str(EXAMPLE))
+
+
+def test_stubtest():
+    import_or_skip("mypy")
+    run("-m", "mypy.stubtest", "fiberback", "--ignore-disjoint-bases")
+
+
+def test_package_under_mypy_strict():
+    import_or_skip("mypy")
+    run("-m", "mypy", "--strict", "-p", "fiberback")
+
+
+def test_typed_example_runs():
+    run(str(EXAMPLE))
+
+
+@pytest.mark.parametrize("name", ["py.typed", "_fiberback.pyi"])
+def test_marker_files_are_installed(name):
+    import fiberback
+
+    assert (pathlib.Path(fiberback.__file__).parent / name).exists()
