@@ -41,7 +41,7 @@ pub(crate) fn pool_exhausted(error: &StackError) {
 }
 
 /// A suspended fiber was given up, since a program with `panic = "abort"` cannot unwind it.
-#[cfg(panic = "abort")]
+#[cfg(not(panic = "unwind"))]
 pub(crate) fn fiber_leaked() {
     event!(warn, "a suspended fiber was leaked: with panic = \"abort\" it cannot be unwound");
 }

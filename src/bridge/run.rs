@@ -150,8 +150,9 @@ impl<T: 'static> Future for Run<T> {
         match fiber.resume_with(&mut this.ambient, context) {
             Step::Yield(()) => Poll::Pending,
             Step::Return(output) => {
-                // The stack goes back now, however long the caller keeps the future.
+                // Stack and ambient state go now, however long the caller keeps the future.
                 this.fiber = None;
+                this.ambient = RunAmbient::default();
                 Poll::Ready(output)
             }
         }
