@@ -562,7 +562,8 @@ impl Worker {
         unsafe {
             visitor.object((*worker).awaiting);
             visitor.object((*worker).argument);
-            (*(&raw mut (*worker).state)).traverse(visitor);
+            let state = &mut (*worker).state;
+            state.traverse(visitor);
         }
     }
 
