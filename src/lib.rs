@@ -30,7 +30,7 @@
 //! | wait for a future in synchronous code | [`await_`], or [`try_await`] in destructors and I/O traits |
 //! | wait in code that may run anywhere, inside a runtime or not | [`block_on`] |
 //! | give a fiber a name or another stack size, or handle the lack of memory | [`Builder`] |
-//! | do all this on a multi-threaded runtime | [`tokio::PinnedPool`] |
+//! | do all this on a multi-threaded runtime | `fiberback::tokio::PinnedPool` |
 //! | build something else on the same switch | [`fiber`] |
 //!
 //! # How it works
@@ -56,7 +56,7 @@
 //!
 //! # Features
 //!
-//! * `tokio` (default): [`tokio`], and a tokio runtime under [`block_on`] where none is running.
+//! * `tokio` (default): `fiberback::tokio`, and a tokio runtime under [`block_on`] where none is running.
 //! * `tracing`: spans entered on a fiber leave the thread when it suspends and come back when it
 //!   resumes; the crate's own events, target `fiberback`.
 //!

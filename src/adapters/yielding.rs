@@ -8,7 +8,7 @@ use crate::error::AwaitError;
 /// Synchronous code on a fiber shares its thread with the executor. Code that computes for long
 /// between two waits holds everything else up; this is where it lets the others have a turn. The
 /// fiber is suspended once, and is due again as soon as the executor has been round: under tokio,
-/// when ready sockets and timers have been seen to ([`tokio::task::yield_now`](::tokio::task::yield_now)
+/// when ready sockets and timers have been seen to (`tokio::task::yield_now`
 /// is what is awaited).
 ///
 /// **Off a fiber this does nothing**, so that a library may call it wherever it runs: on a thread of
@@ -100,7 +100,7 @@ fn turn() -> impl Future<Output = ()> {
 
 /// Counts work, and [yields](yield_now) each time enough of it is done.
 ///
-/// What a unit is is yours to say: a row, a byte, a pixel. [`io::Yielding`](crate::io::Yielding)
+/// What a unit is is yours to say: a row, a byte, a pixel. `fiberback::io::Yielding`
 /// counts bytes that pass through a reader or writer.
 ///
 /// ```

@@ -86,7 +86,7 @@ where
 /// [`Builder::run`](crate::Builder::run).
 ///
 /// It is `!Send`: what the code keeps on its stack may be tied to the thread. On a multi-threaded
-/// runtime use [`fiberback::tokio::PinnedPool`](crate::tokio::PinnedPool).
+/// runtime use `fiberback::tokio::PinnedPool`.
 #[must_use = "the code does not run unless the future is polled"]
 pub struct Run<T: 'static> {
     /// `None` once the result has been handed out.
