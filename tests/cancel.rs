@@ -107,7 +107,13 @@ fn try_await_sees_the_cancellation_and_the_code_goes_on() {
         }
         // Not even what is ready is polled any more, outside of a destructor.
         let polled = Cell::new(false);
-        assert!(try_await(poll_fn(|_| Poll::Ready(polled.set(true)))).is_err());
+        assert!(
+            try_await(poll_fn(|_| {
+                polled.set(true);
+                Poll::Ready(())
+            }))
+            .is_err()
+        );
         assert!(!polled.get());
         assert!(fiberback::on_fiber());
         inside.borrow_mut().push(try_await(ready(())).unwrap_err());

@@ -118,7 +118,11 @@ fn off_a_fiber_await_panics_and_says_what_to_type() {
     let payload = catch_unwind(|| await_(ready(1))).unwrap_err();
     assert!(text(&payload).contains("fiberback::run(|| ...).await"), "{}", text(&payload));
     let polled = Cell::new(false);
-    let error = try_await(poll_fn(|_| Poll::Ready(polled.set(true)))).unwrap_err();
+    let error = try_await(poll_fn(|_| {
+        polled.set(true);
+        Poll::Ready(())
+    }))
+    .unwrap_err();
     assert!(error.is_off_fiber() && !error.is_cancelled() && !error.is_unwinding());
     assert!(!polled.get());
 }
