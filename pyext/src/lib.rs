@@ -276,10 +276,11 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         backends::task::portal_of,
         c"portal_of(task, /)\n--\n\nThe portal that a task steps, or None.",
     ),
-    unary(
+    function(
         c"bestow",
-        backends::task::bestow,
-        c"bestow(task, /)\n--\n\nPut a portal around the coroutine of a task; it serves from the next step on.",
+        ffi::PyMethodDefPointer { PyCFunctionFast: backends::task::bestow },
+        ffi::METH_FASTCALL,
+        c"bestow(task, wrap=None, /)\n--\n\nPut a portal around the coroutine of a task; it serves from the next step on.",
     ),
     unary(
         c"unbestow",

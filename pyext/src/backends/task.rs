@@ -17,24 +17,60 @@ enum Place {
     Slot(*mut *mut PyObject),
 }
 
-/// `_fiberback.bestow(task)`.
-pub(crate) unsafe extern "C" fn bestow(_: *mut PyObject, task: *mut PyObject) -> *mut PyObject {
+/// `_fiberback.bestow(task, wrap=None)`.
+///
+/// `wrap`, if given, is called with the task's coroutine; the portal is put around its result, which
+/// must keep the coroutine alive (the task may be running it).
+pub(crate) unsafe extern "C" fn bestow(
+    _: *mut PyObject,
+    arguments: *mut *mut PyObject,
+    count: ffi::Py_ssize_t,
+) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
-        // SAFETY: attached; `task` is lent.
+        if !(1..=2).contains(&count) {
+            error::set_type("bestow() takes a task, and optionally a callable");
+            return ptr::null_mut();
+        }
+        // SAFETY: attached; `METH_FASTCALL`: the arguments are lent, as many as `count` says.
         unsafe {
+            let task = *arguments;
+            let wrap = if count == 2 { *arguments.add(1) } else { ffi::Py_None() };
             let Some((coroutine, place)) = locate(task) else { return ptr::null_mut() };
             if portal::is_portal(coroutine) {
                 return coroutine;
             }
-            let portal = portal::new(coroutine);
+            let inner = if wrap == ffi::Py_None() {
+                ffi::Py_NewRef(coroutine)
+            } else {
+                ffi::PyObject_CallOneArg(wrap, coroutine)
+            };
+            let portal = if inner.is_null() { inner } else { portal::new(inner) };
+            ffi::Py_XDECREF(inner);
+            let done = !portal.is_null()
+                && (wrap == ffi::Py_None() || still_has(task, coroutine))
+                && put(task, &place, portal);
             ffi::Py_DECREF(coroutine);
-            if portal.is_null() || !put(task, &place, portal) {
+            if !done {
                 ffi::Py_XDECREF(portal);
                 return ptr::null_mut();
             }
             portal
         }
     })
+}
+
+/// Whether the task's coroutine is that one, after code that may have run anything. If not, false
+/// with an error set.
+unsafe fn still_has(task: *mut PyObject, coroutine: *mut PyObject) -> bool {
+    // SAFETY: attached; valid objects.
+    unsafe {
+        let now = coroutine_of(task);
+        ffi::Py_XDECREF(now);
+        if now != coroutine && ffi::PyErr_Occurred().is_null() {
+            error::set_runtime("the task was given another coroutine meanwhile");
+        }
+        now == coroutine
+    }
 }
 
 /// `_fiberback.unbestow(task)`.
