@@ -1,11 +1,10 @@
 # `make help` lists the targets. All set-up goes below target/.
 
 CARGO ?= cargo
-PYTHON ?= python3
-HAVE_PYTHON := $(shell command -v $(PYTHON) 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-rust demo-python test test-rust test-python test-all lint sanitize bench \
+.PHONY: help demo demo-rust demo-python test test-rust test-python test-all lint \
+	lint-rust lint-python sanitize bench \
 	cross-check msrv wheel doc
 
 help: ## List the targets
@@ -16,11 +15,23 @@ demo: demo-rust demo-python ## See synchronous code wait inside a running event 
 demo-rust:
 	$(CARGO) run --quiet --release --example gzip_csv
 
+demo-python:
+	.ci/python/demo
+
 test: test-rust test-python ## Run all tests: Rust, and Python on this machine's python3
 
 test-rust:
 	$(CARGO) test --all-features
 	$(CARGO) test --no-default-features --lib --test fiber --test pool
+
+test-python:
+	.ci/python/test
+
+test-all: test-rust ## Run all tests, Python on every CPython 3.11 to 3.15 that can be had
+	.ci/python/test --all
+
+wheel: ## Build the Python package's wheel and sdist into target/wheels
+	.ci/python/wheel
 
 doc: ## Build the Rust documentation
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --all-features
@@ -37,7 +48,12 @@ msrv: ## Check that the crate builds with the oldest Rust it promises
 bench: ## Run the Rust benchmarks, each against its peers
 	$(CARGO) bench
 
-lint: ## rustfmt, clippy, documentation
+lint: lint-rust lint-python ## All lints: rustfmt, clippy, docs; ruff, mypy, stubtest
+
+lint-python:
+	.ci/python/lint
+
+lint-rust:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --no-default-features --lib -- -D warnings
