@@ -88,6 +88,8 @@ pub(crate) unsafe fn new(coroutine: *mut PyObject) -> *mut PyObject {
             }
             return ptr::null_mut();
         }
+        // A greenlet imported by now must be known in the very first step.
+        greenlet::look();
         let portal: *mut PortalObject = ffi::PyObject_GC_New(TYPE.get());
         if portal.is_null() {
             return ptr::null_mut();
