@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// What the Python layer wants called where `await_` finds no portal.
 static NO_PORTAL: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+/// What the Python layer wants asked whether the current portal is the current task's.
+static IS_USABLE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// What the Python layer wants called inside a greenlet that the portal did not start in.
 static FOREIGN_GREENLET: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 
@@ -135,6 +137,14 @@ unsafe fn go_on(
                 ffi::Py_DECREF(result);
                 refuse(iterator, message);
                 return ptr::null_mut();
+            }
+            if Worker::is_in_nested_context(worker, ts) && !is_usable() {
+                ffi::Py_DECREF(result);
+                if !ffi::PyErr_Occurred().is_null() {
+                    discard(iterator);
+                    return ptr::null_mut();
+                }
+                return off_portal(iterator);
             }
             (*worker).awaiting = iterator;
             (*worker).argument = if interp::caller_owns_arguments(ts, arguments) {
@@ -344,6 +354,30 @@ pub(crate) unsafe fn discard(awaitable: *mut PyObject) {
     }
 }
 
+/// Whether the current portal is one of the task that runs now.
+///
+/// Something on the portal may be driving a task of its own right now: an eager task that begins
+/// in its creator's step, another event loop run to its end. To suspend the portal then would leave
+/// that task current for everybody else. All drivers of tasks enter the task's context, so the
+/// question comes up only inside a `Context.run` that began on the fiber; and only the Python layer
+/// can answer it.
+#[cold]
+unsafe fn is_usable() -> bool {
+    let hook = IS_USABLE.load(Ordering::Relaxed);
+    if hook.is_null() {
+        return true;
+    }
+    // SAFETY: attached; the hook is owned by the static, and kept alive over its call.
+    unsafe {
+        let hook = ffi::Py_NewRef(hook);
+        let answer = ffi::PyObject_CallNoArgs(hook);
+        ffi::Py_DECREF(hook);
+        let usable = !answer.is_null() && ffi::PyObject_IsTrue(answer) == 1;
+        ffi::Py_XDECREF(answer);
+        usable
+    }
+}
+
 #[cold]
 unsafe fn off_portal(awaitable: *mut PyObject) -> *mut PyObject {
     let hook = NO_PORTAL.load(Ordering::Relaxed);
@@ -401,34 +435,36 @@ unsafe fn on_foreign_greenlet(worker: *mut Worker, awaitable: *mut PyObject) -> 
     }
 }
 
-/// `_fiberback.set_hooks(*, no_portal=None, foreign_greenlet=None)`.
+/// `_fiberback.set_hooks(*, no_portal=None, foreign_greenlet=None, is_usable=None)`.
 pub(crate) unsafe extern "C" fn set_hooks(
     _module: *mut PyObject,
     arguments: *mut PyObject,
     keywords: *mut PyObject,
 ) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
-        let mut hooks = [ptr::null_mut::<PyObject>(); 2];
+        let mut hooks = [ptr::null_mut::<PyObject>(); 3];
         let mut names = [
             c"no_portal".as_ptr().cast_mut(),
             c"foreign_greenlet".as_ptr().cast_mut(),
+            c"is_usable".as_ptr().cast_mut(),
             ptr::null_mut(),
         ];
         // SAFETY: the format asks for as many pointers as are passed; they come back borrowed.
         unsafe {
-            let [no_portal, foreign] = &mut hooks;
+            let [no_portal, foreign, usable] = &mut hooks;
             if ffi::PyArg_ParseTupleAndKeywords(
                 arguments,
                 keywords,
-                c"|$OO:set_hooks".as_ptr(),
+                c"|$OOO:set_hooks".as_ptr(),
                 names.as_mut_ptr().cast(),
                 &raw mut *no_portal,
                 &raw mut *foreign,
+                &raw mut *usable,
             ) == 0
             {
                 return ptr::null_mut();
             }
-            for (place, hook) in [&NO_PORTAL, &FOREIGN_GREENLET].into_iter().zip(hooks) {
+            for (place, hook) in [&NO_PORTAL, &FOREIGN_GREENLET, &IS_USABLE].into_iter().zip(hooks) {
                 let hook = if hook == ffi::Py_None() { ptr::null_mut() } else { hook };
                 ffi::Py_XINCREF(hook);
                 let previous = place.swap(hook, Ordering::Relaxed);

@@ -3,6 +3,7 @@
 use pyo3::ffi::{self, PyObject};
 use std::any::Any;
 use std::ffi::CString;
+use std::fmt::Write as _;
 use std::panic::{self, AssertUnwindSafe};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -50,8 +51,46 @@ pub(crate) fn set_type(message: &str) {
 /// Sets `StackMemoryError`.
 #[cold]
 pub(crate) fn set_no_stack(error: &fiberback::StackError) {
-    let message = format!("fiberback: no stack for a portal: {error}");
-    set(STACK_MEMORY_ERROR.load(Ordering::Relaxed), &message);
+    // Memory is what there is none of: no `String` here.
+    let mut text = Text { bytes: [0; 512], length: 0 };
+    let _ = write!(text, "fiberback: no stack for a portal: {error}");
+    // SAFETY: attached; the text ends in a zero byte, as its last is never written.
+    unsafe {
+        ffi::PyErr_SetString(
+            STACK_MEMORY_ERROR.load(Ordering::Relaxed),
+            text.bytes.as_ptr().cast(),
+        );
+    }
+}
+
+/// Sets `StackMemoryError`, where the stack was not what failed.
+#[cold]
+pub(crate) fn set_no_memory() {
+    // SAFETY: attached.
+    unsafe {
+        ffi::PyErr_SetString(
+            STACK_MEMORY_ERROR.load(Ordering::Relaxed),
+            c"fiberback: no memory for a portal".as_ptr(),
+        );
+    }
+}
+
+/// A C string of limited length, cut at the limit.
+struct Text {
+    bytes: [u8; 512],
+    length: usize,
+}
+
+impl std::fmt::Write for Text {
+    fn write_str(&mut self, part: &str) -> std::fmt::Result {
+        let room = self.bytes.len() - 1 - self.length;
+        // Cut between characters, and keep zero bytes out (there are none in our messages).
+        let cut = (0..=part.len().min(room)).rev().find(|&at| part.is_char_boundary(at));
+        let part = &part.as_bytes()[..cut.unwrap_or(0)];
+        self.bytes[self.length..self.length + part.len()].copy_from_slice(part);
+        self.length += part.len();
+        Ok(())
+    }
 }
 
 /// Runs `body`, which must not unwind into C: a panic becomes a Python exception.

@@ -10,7 +10,7 @@
 //! | give one to every new task of a loop | `loop.set_task_factory(task_factory)`, `eager_task_factory`, `create_task_factory(inner)` |
 //! | know where you are | `current_portal()`, `on_portal()`, `portal_of(task)` |
 //! | run code that must not suspend the current portal | `call_masked(fn, *args, **kwargs)` |
-//! | decide what `await_` does off a portal | `set_hooks(no_portal=…, foreign_greenlet=…)` |
+//! | decide what `await_` does off a portal | `set_hooks(no_portal=…, foreign_greenlet=…, is_usable=…)` |
 //! | trade memory | `set_stack_size(bytes)`, `get_stack_size()`, `trim()`, `stats()` |
 //! | end what is suspended | `close_all()`; runs at interpreter exit |
 //!
@@ -259,7 +259,7 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"set_hooks",
         ffi::PyMethodDefPointer { PyCFunctionWithKeywords: await_::set_hooks },
         ffi::METH_VARARGS | ffi::METH_KEYWORDS,
-        c"set_hooks($module, /, *, no_portal=None, foreign_greenlet=None)\n--\n\nSet what await_() calls where it cannot suspend a portal.",
+        c"set_hooks($module, /, *, no_portal=None, foreign_greenlet=None, is_usable=None)\n--\n\nSet what await_() calls where it cannot suspend a portal.",
     ),
     nullary(
         c"current_portal",

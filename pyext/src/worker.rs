@@ -22,6 +22,7 @@ use crate::portal::PortalObject;
 use crate::{error, greenlet};
 use fiberback::fiber::{Ambient, Fiber, Stack, StackPool, Step, Suspender};
 use pyo3::ffi::{self, PyObject, PyThreadState};
+use std::alloc::Layout;
 use std::cell::{Cell, UnsafeCell};
 use std::mem::ManuallyDrop;
 use std::ptr;
@@ -147,7 +148,8 @@ pub(crate) fn thread() -> *mut Thread {
 #[cold]
 fn new_thread() -> *mut Thread {
     let thread = Box::into_raw(Box::new(Thread {
-        idle: Vec::new(),
+        // Never grows, so that giving a worker back allocates nothing.
+        idle: Vec::with_capacity(MAX_IDLE),
         suspended: ptr::null_mut(),
         suspended_count: 0,
         mailbox: Arc::new(Mailbox {
@@ -230,7 +232,10 @@ impl Thread {
             for mail in mail {
                 match mail {
                     Mail::Close(portal) => crate::portal::close_posted(portal),
-                    Mail::Idle(worker) => (*this).idle.push(worker),
+                    Mail::Idle(worker) => {
+                        (*worker).portal = ptr::null_mut();
+                        Worker::give_back(worker);
+                    }
                 }
             }
         }
@@ -340,7 +345,14 @@ impl Worker {
     fn on(stack: Stack, thread: *mut Thread) -> *mut Self {
         /// The box's address, for the closure.
         struct Address(*mut Worker);
-        let worker: *mut Self = Box::into_raw(Box::<Self>::new_uninit()).cast();
+        // Not `Box::new`, which aborts the process where there is no memory.
+        let layout = Layout::new::<Self>();
+        // SAFETY: not of size zero.
+        let worker: *mut Self = unsafe { std::alloc::alloc(layout) }.cast();
+        if worker.is_null() {
+            error::set_no_memory();
+            return worker;
+        }
         let address = Address(worker);
         let state = State::new(stack.range());
         let fiber = Fiber::new(stack, move |suspender, input| {
@@ -420,6 +432,20 @@ impl Worker {
             Err(error) => {
                 unreachable!("a portal's fiber was ended in the middle of a step: {error}")
             }
+        }
+    }
+
+    /// Whether the worker is inside a `Context.run` of its own; see `await_::is_usable`.
+    ///
+    /// # Safety
+    ///
+    /// `worker` must be [`current`], and `ts` the attached thread state.
+    #[inline(always)]
+    pub(crate) unsafe fn is_in_nested_context(worker: *mut Self, ts: *mut PyThreadState) -> bool {
+        // SAFETY: current, so its state is entered.
+        unsafe {
+            let state = &(*worker).state;
+            state.is_in_nested_context(ts)
         }
     }
 

@@ -17,6 +17,7 @@ def set_hooks(
     *,
     no_portal: Callable[[Any], Any] | None = None,
     foreign_greenlet: Callable[[Any, Any], Any] | None = None,
+    is_usable: Callable[[], bool] | None = None,
 ) -> None: ...
 @final
 class Portal(Coroutine[Any, Any, Any]):

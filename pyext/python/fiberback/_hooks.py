@@ -1,7 +1,8 @@
 """What `await_` does where it cannot suspend: refuse, closing the coroutine, with the way out.
 
 The native `await_` calls `no_portal` where no portal of the current task is running, and
-`_greenlets.await_in_foreign_greenlet` where one is but a greenlet started inside it is on top.
+`_greenlets.await_in_foreign_greenlet` where one is but a greenlet started inside it is on top;
+it asks `is_usable` where the portal that is running may be another task's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from . import _messages
 from ._fiberback import portal_of, set_hooks
 from ._greenlets import await_in_foreign_greenlet
 from ._libraries import current_library, current_task
+from ._portals import usable_portal
 
 
 def no_portal(awaitable: Any) -> NoReturn:
@@ -32,5 +34,12 @@ def no_portal(awaitable: Any) -> NoReturn:
     raise RuntimeError(_messages.NO_PORTAL)
 
 
+def is_usable() -> bool:
+    """Asked where something on a portal may be driving a task of its own."""
+    return usable_portal(current_task())
+
+
 def install() -> None:
-    set_hooks(no_portal=no_portal, foreign_greenlet=await_in_foreign_greenlet)
+    set_hooks(
+        no_portal=no_portal, foreign_greenlet=await_in_foreign_greenlet, is_usable=is_usable
+    )

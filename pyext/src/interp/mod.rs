@@ -106,6 +106,17 @@ impl State {
         }
     }
 
+    /// Whether the code that runs on the fiber now is inside a `Context.run` of the fiber's own.
+    ///
+    /// # Safety
+    ///
+    /// The state must be entered, with the same `ts`.
+    #[inline(always)]
+    pub(crate) unsafe fn is_in_nested_context(&self, ts: *mut PyThreadState) -> bool {
+        // SAFETY: passed on.
+        unsafe { self.context.is_nested(ts) }
+    }
+
     /// True if nothing of the fiber's Python code is left: it can serve the next step.
     pub(crate) fn is_clean(&mut self) -> bool {
         self.version.is_clean() && self.exceptions.is_clean() && self.context.is_clean()

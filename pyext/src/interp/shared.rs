@@ -279,6 +279,13 @@ impl Context {
         }
     }
 
+    /// Whether the running fiber is inside a `Context.run` that was not open when it was resumed.
+    #[inline(always)]
+    pub(super) unsafe fn is_nested(&self, ts: *mut PyThreadState) -> bool {
+        // SAFETY: as in `enter`.
+        unsafe { *field::<_, *mut PyObject>(ts, facts::TS_CONTEXT) != self.host }
+    }
+
     #[inline]
     pub(super) fn is_clean(&self) -> bool {
         self.nested.is_null()
