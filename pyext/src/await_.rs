@@ -160,7 +160,7 @@ unsafe fn go_on(
                     ffi::Py_DECREF(value);
                 }
                 Input::Raise(exception) => (status, result) = delegate_throw(iterator, exception),
-                Input::Send { .. } | Input::Throw { .. } => {
+                Input::Send { .. } | Input::Throw { .. } | Input::Drop { .. } => {
                     unreachable!("a new step begun on a worker in the middle of one")
                 }
             }

@@ -22,6 +22,11 @@ pub(crate) const WRONG_THREAD: &str = "this portal is suspended in await_() on a
 /// `close()` of a coroutine that awaits on. CPython's own words.
 pub(crate) const IGNORED_EXIT: &str = "coroutine ignored GeneratorExit";
 
+/// A portal that cannot be resumed inside a greenlet of another portal.
+pub(crate) const GREENLET_ORDER: &str = "this portal cannot be resumed from within a greenlet that \
+     was started in another portal: greenlet would mix their stacks up; run its event loop outside \
+     of that greenlet";
+
 /// A pending await in a foreign greenlet.
 pub(crate) const FOREIGN_GREENLET: &str = "await_() cannot suspend inside a greenlet that was \
      started within this task by another library: call it from the task's own stack, or await \

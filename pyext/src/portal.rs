@@ -186,6 +186,9 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                     error::set_runtime(error::WRONG_THREAD);
                     return FAILED;
                 }
+                if greenlet::is_loaded() && !enter_greenlet(worker) {
+                    return FAILED;
+                }
                 input = match action {
                     Action::Send(value) => Input::Value(ffi::Py_NewRef(value)),
                     Action::Throw(exception) => Input::Raise(ffi::Py_NewRef(exception)),
@@ -256,18 +259,37 @@ unsafe fn worker_for_step(portal: *mut PortalObject) -> *mut Worker {
             worker = ptr::null_mut();
         }
         if worker.is_null() {
-            worker = Worker::take();
+            worker = match if greenlet::is_loaded() { worker::bound_for_greenlet() } else { None } {
+                None => Worker::take(),
+                Some(bound) => Worker::take_below(bound),
+            };
             if worker.is_null() {
                 return worker;
             }
             (*worker).portal = portal;
             (*portal).worker = worker;
         }
-        if greenlet::is_loaded() {
-            (*worker).step_greenlet = greenlet::current();
+        if greenlet::is_loaded() && !enter_greenlet(worker) {
+            return ptr::null_mut();
         }
         (*portal).stepped = true;
         worker
+    }
+}
+
+/// Notes the greenlet that a worker is resumed in. False with an error set if it cannot be resumed
+/// there.
+#[cold]
+unsafe fn enter_greenlet(worker: *mut Worker) -> bool {
+    // SAFETY: attached; greenlet is loaded; the worker is this thread's, and not running.
+    unsafe {
+        if worker::bound_for_greenlet().is_some_and(|bound| !Worker::is_below(worker, bound)) {
+            error::set_runtime(error::GREENLET_ORDER);
+            return false;
+        }
+        let previous = std::mem::replace(&mut (*worker).step_greenlet, greenlet::current());
+        ffi::Py_XDECREF(previous);
+        true
     }
 }
 
@@ -634,13 +656,56 @@ unsafe extern "C" fn tp_traverse(
     visitor.result
 }
 
+/// Drops an idle portal's coroutine, and lets go of its dedicated worker, if any.
+///
+/// A worker is dedicated because greenlets may have been started on its stack. Dropping the
+/// coroutine may drop those, and greenlet then kills them, which means to switch to them, which it
+/// can only do from the stack that they were started on: so that is where the coroutine is dropped.
+/// Where that cannot be, both are leaked.
+unsafe fn drop_coroutine(portal: *mut PortalObject) {
+    // SAFETY: attached; the portal is idle, so the worker is idle too. A masked worker does not
+    // suspend, so the input is done with when `resume` returns.
+    unsafe {
+        let coroutine = std::mem::replace(&mut (*portal).coroutine, ptr::null_mut());
+        let worker = std::mem::replace(&mut (*portal).worker, ptr::null_mut());
+        if worker.is_null() {
+            ffi::Py_XDECREF(coroutine);
+            return;
+        }
+        (*worker).portal = ptr::null_mut();
+        if !Worker::is_ours(worker) {
+            // greenlet leaves the killing to its own thread, for some time later.
+            ffi::Py_XDECREF(coroutine);
+            return Worker::leak(worker);
+        }
+        if !coroutine.is_null() {
+            let pending = error::take();
+            let possible = !greenlet::is_loaded() || enter_greenlet(worker);
+            if possible {
+                (*worker).masked = true;
+                Worker::resume(worker, ffi::PyThreadState_Get(), Input::Drop { object: coroutine });
+                (*worker).masked = false;
+                let began = std::mem::replace(&mut (*worker).step_greenlet, ptr::null_mut());
+                ffi::Py_XDECREF(began);
+            }
+            ffi::PyErr_Clear();
+            if !pending.is_null() {
+                error::restore(pending);
+            }
+            if !possible {
+                return Worker::leak(worker);
+            }
+        }
+        Worker::give_back(worker);
+    }
+}
+
 unsafe extern "C" fn tp_clear(this: *mut PyObject) -> c_int {
     let portal: *mut PortalObject = this.cast();
     // SAFETY: as above. A step that is not over needs the coroutine.
     unsafe {
         if (*portal).phase == Phase::Idle {
-            let coroutine = std::mem::replace(&mut (*portal).coroutine, ptr::null_mut());
-            ffi::Py_XDECREF(coroutine);
+            drop_coroutine(portal);
         }
     }
     0
@@ -671,7 +736,8 @@ unsafe extern "C" fn tp_finalize(this: *mut PyObject) {
                 // on whatever stack drops it; through the portal they run as all its code does.
                 Phase::Idle
                     if is_started((*portal).coroutine)
-                        && ffi::Py_TYPE((*portal).coroutine) == &raw mut ffi::PyCoro_Type
+                        && (ffi::Py_TYPE((*portal).coroutine) == &raw mut ffi::PyCoro_Type
+                            || !(*portal).worker.is_null())
                         && ffi::Py_REFCNT((*portal).coroutine) == 1 => {}
                 Phase::Idle | Phase::Running => return,
             }
@@ -695,18 +761,10 @@ unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
         if !(*portal).weak_references.is_null() {
             ffi::PyObject_ClearWeakRefs(this);
         }
-        let worker = std::mem::replace(&mut (*portal).worker, ptr::null_mut());
         if (*portal).phase == Phase::Idle {
-            if !worker.is_null() {
-                (*worker).portal = ptr::null_mut();
-                if Worker::is_ours(worker) {
-                    Worker::give_back(worker);
-                } else {
-                    Worker::send_home(worker);
-                }
-            }
-            ffi::Py_XDECREF((*portal).coroutine);
+            drop_coroutine(portal);
         } else {
+            let worker = std::mem::replace(&mut (*portal).worker, ptr::null_mut());
             // In the middle of a step that can never go on: its thread is dead, or it would not
             // end. The coroutine's frame is in use on the worker's stack, so our reference to it
             // is leaked along with the stack.

@@ -25,6 +25,7 @@ use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::alloc::Layout;
 use std::cell::{Cell, UnsafeCell};
 use std::mem::ManuallyDrop;
+use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,6 +37,8 @@ pub(crate) enum Input {
     Send { coroutine: *mut PyObject, value: *mut PyObject },
     /// Throw `exception` (borrowed, as `coroutine`) into `coroutine`.
     Throw { coroutine: *mut PyObject, exception: *mut PyObject },
+    /// Drop a reference to `object`, owned by the input, on the worker's stack.
+    Drop { object: *mut PyObject },
     /// The suspended `await_` gets this value.
     Value(*mut PyObject),
     /// The suspended `await_` gets this exception.
@@ -56,6 +59,7 @@ pub(crate) struct Worker {
     fiber: ManuallyDrop<Fiber<Input, Output, ()>>,
     state: State,
     suspender: *const Suspender<Input, Output>,
+    stack: Range<usize>,
     thread: *mut Thread,
     /// The thread's mailbox. It outlives the thread, and so says for ever which thread it was.
     mailbox: Arc<Mailbox>,
@@ -68,7 +72,8 @@ pub(crate) struct Worker {
     /// What the caller of the suspended `await_` passed, if its frame's value stack owns a
     /// reference to it that nothing else shows to the collector. Null otherwise.
     pub(crate) argument: *mut PyObject,
-    /// The greenlet that was current when the step began; owned, null if greenlet was not loaded.
+    /// The greenlet that was current when the worker was last resumed; owned, null if greenlet was
+    /// not loaded. No other can be current when it suspends.
     pub(crate) step_greenlet: *mut PyObject,
     /// `call_masked` is running on this worker: it must not suspend.
     pub(crate) masked: bool,
@@ -108,6 +113,9 @@ pub(crate) enum Mail {
 // SAFETY: the pointers are only dereferenced by the thread that owns the mailbox, and (for the
 // portal's reference count) with the GIL held.
 unsafe impl Send for Mail {}
+
+/// Stacks that [`Worker::take_below`] looks at.
+const MOST_REJECTED: usize = 512;
 
 /// Idle workers that a thread keeps; more go back to the stack pool.
 const MAX_IDLE: usize = 256;
@@ -331,6 +339,48 @@ impl Worker {
         }
     }
 
+    /// An idle worker whose stack lies below the address `bound`. Null with an error set if none
+    /// could be found.
+    ///
+    /// # Safety
+    ///
+    /// Attached.
+    #[cold]
+    pub(crate) unsafe fn take_below(bound: usize) -> *mut Self {
+        let thread = thread();
+        // SAFETY: the thread's own record; attached; idle workers are reached by nothing else.
+        unsafe {
+            let idle = &mut (*thread).idle;
+            if let Some(at) = idle.iter().rposition(|&worker| (*worker).stack.end <= bound) {
+                return idle.remove(at);
+            }
+        }
+        // Later stacks tend to lie lower. The ones that do not go back when we are done.
+        let mut rejected = Vec::new();
+        for _ in 0..MOST_REJECTED {
+            match pool().take() {
+                Ok(stack) if stack.range().end <= bound => return Self::on(stack, thread),
+                Ok(stack) => rejected.push(stack),
+                Err(error) => {
+                    error::set_no_stack(&error);
+                    return ptr::null_mut();
+                }
+            }
+        }
+        error::set_runtime(error::GREENLET_ORDER);
+        ptr::null_mut()
+    }
+
+    /// Whether the worker's stack lies below the address `bound`.
+    ///
+    /// # Safety
+    ///
+    /// The worker must be alive.
+    pub(crate) unsafe fn is_below(worker: *mut Self, bound: usize) -> bool {
+        // SAFETY: the contract.
+        unsafe { (*worker).stack.end <= bound }
+    }
+
     #[cold]
     fn new(thread: *mut Thread) -> *mut Self {
         match pool().take() {
@@ -354,7 +404,8 @@ impl Worker {
             return worker;
         }
         let address = Address(worker);
-        let state = State::new(stack.range());
+        let range = stack.range();
+        let state = State::new(range.clone());
         let fiber = Fiber::new(stack, move |suspender, input| {
             let Address(worker) = { address };
             // SAFETY: the box outlives the fiber: `free` drops the fiber first, `leak` frees none.
@@ -367,6 +418,7 @@ impl Worker {
                 fiber: ManuallyDrop::new(fiber),
                 state,
                 suspender: ptr::null(),
+                stack: range,
                 thread,
                 mailbox: Arc::clone(&(*thread).mailbox),
                 outer: ptr::null_mut(),
@@ -633,6 +685,10 @@ unsafe fn step(input: Input) -> Output {
                 let (status, result) = throw_into(coroutine, exception);
                 Output::Done(status, result)
             }
+            Input::Drop { object } => {
+                ffi::Py_DECREF(object);
+                Output::Done(ffi::PySendResult::PYGEN_RETURN, ptr::null_mut())
+            }
             Input::Value(_) | Input::Raise(_) => {
                 unreachable!("no await_ is suspended between two steps")
             }
@@ -722,6 +778,41 @@ pub(crate) fn set_stack_size(bytes: usize) -> Result<(), fiberback::StackError> 
     // SAFETY: the GIL is held, and nothing borrows the option beyond an expression.
     unsafe { *POOL.0.get() = Some(pool) };
     Ok(())
+}
+
+/// The address that the stack of a worker resumed now must lie below, for greenlet's sake.
+///
+/// greenlet takes all stacks of a thread for one that grows down, and the current greenlet for the
+/// lowest on it. If the current greenlet was started on a fiber, a switch to one that is started on
+/// a fiber *above* would have it copy the memory in between. So fibers resumed from within such a
+/// greenlet must lie below the fiber that it was started on. None if there is no such greenlet.
+///
+/// # Safety
+///
+/// Attached; greenlet is loaded.
+pub(crate) unsafe fn bound_for_greenlet() -> Option<usize> {
+    let mut worker = current();
+    if worker.is_null() {
+        return None;
+    }
+    // SAFETY: attached. Workers further out are running, so they are alive, and each holds the
+    // greenlet that its step began in.
+    unsafe {
+        let now = greenlet::current();
+        let mut inside = now;
+        let mut bound = None;
+        while !worker.is_null() {
+            let began = (*worker).step_greenlet;
+            if began.is_null() || began != inside {
+                bound = Some((*worker).stack.start);
+                break;
+            }
+            inside = began;
+            worker = (*worker).outer;
+        }
+        ffi::Py_XDECREF(now);
+        bound
+    }
 }
 
 /// Whether greenlet is current where the step began; see `greenlet.rs`.

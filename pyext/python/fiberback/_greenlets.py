@@ -78,6 +78,9 @@ class BaseGreenlet:
         # inside a Context.run() of its own.
         if self._runner.gr_context is self._context:
             self._runner.gr_context = self._context = base.gr_context
+        # Where the runner goes when it ends: not to the greenlet that made it, which may be another
+        # task's by now.
+        self._runner.parent = base
         try:
             reply = self._target.switch(thrown, value)
         finally:
