@@ -8,11 +8,10 @@
 //!
 //! * **raw**: reads of 8 KiB from a tokio duplex pipe of 64 KiB, filled by an async task of the same
 //!   runtime in pieces of 8 KiB; 16 MiB in all. A native async reader for comparison.
-//! * **csv**: a CSV file of 4 MiB over loopback TCP, read with `csv` at its defaults. The server
-//!   sends pieces of 8 KiB. Three servers: a task of the same runtime that awaits something between
-//!   two pieces, as a proxy or a query does; such a task that has all at hand; a thread that stands
-//!   for another machine and has all at hand. With the last the reader hardly ever waits, so that
-//!   the parser decides, and there is nothing to gain.
+//! * **csv**: a CSV file of 64 MiB over loopback TCP, read with `csv` at its defaults. Two servers,
+//!   both with all at hand: a task of the same runtime that sends pieces of 8 KiB, and a thread that
+//!   stands for another machine. The reader seldom waits, so the parser's share is large; and the
+//!   bridge parses on a thread of its own while the runtime's thread sends.
 //! * **gzip**: 16 MiB of text, compressed, over loopback TCP from such a thread, through `flate2`:
 //!   bound by the processor.
 //! * **small reads**: a duplex pipe as in raw, but one byte at a time, which `BufReader` would avoid
@@ -324,7 +323,7 @@ fn main() {
     let csv = csv_file((64 << 20) / scale);
     for (title, server, target) in [
         ("csv over loopback TCP, sent by a task of the runtime, 64 MiB", Server::Task, 1.2),
-        ("csv over loopback TCP, sent by a thread, 64 MiB", Server::Thread, 1.0 / 1.05),
+        ("csv over loopback TCP, sent by a thread, 64 MiB", Server::Thread, 1.2),
     ] {
         compare_tcp(title, csv.clone(), read_csv, server, Some(target), None, 15);
     }
