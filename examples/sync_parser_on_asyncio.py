@@ -93,7 +93,9 @@ async def main() -> dict[str, int]:
 
     longest = max(after - before for before, after in zip(ticks, ticks[1:], strict=False))
     print(f"parsed {done[0]} rows with the csv module: {totals}")
-    print(f"meanwhile the loop ticked: {len(ticks) > 20}; longest pause below 0.2 s: {longest < 0.2}")
+    print(
+        f"meanwhile the loop ticked: {len(ticks) > 20}; longest pause below 0.2 s: {longest < 0.2}"
+    )
     return totals
 
 

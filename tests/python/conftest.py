@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
-import support  # noqa: E402
+import support
 
 TIME_LIMIT = int(os.environ.get("FIBERBACK_TIME_LIMIT", "120"))
 

@@ -306,7 +306,7 @@ def test_suspension_below_c_frames(backend, fb):
         assert Lazy() in [object()]
         assert repr([Lazy()]) == "[<lazy 1>]"
         assert max([5, 9, 2], key=lambda v: wait(-v)) == 2
-        assert "{:>4}".format(str(wait(5))) == "   5"
+        assert f"{str(wait(5)):>4}" == "   5"
         assert {wait(k): wait(v) for k, v in [(1, 2), (3, 4)]} == {1: 2, 3: 4}
         callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(lambda n: wait(n + 1))
         assert callback(5) == 6

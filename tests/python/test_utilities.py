@@ -196,14 +196,14 @@ def test_async_context_as_natively(backend, fb, which, body_error):
 
     async def native():
         result = "nothing"
-        async with make() as result:
+        async with make() as result:  # noqa: F811
             if body_error is not None:
                 raise body_error
         return result
 
     def sync():
         result = "nothing"
-        with fb.async_context(make()) as result:
+        with fb.async_context(make()) as result:  # noqa: F811
             if body_error is not None:
                 raise body_error
         return result

@@ -13,7 +13,7 @@ import contextvars
 from collections.abc import Iterator
 from typing import Any
 
-from ._fiberback import Portal
+from ._fiberback import Portal, task_class
 from ._fiberback import create_task_factory as create_task_factory
 from ._fiberback import task_factory as task_factory
 
@@ -35,7 +35,7 @@ class _InheritingFactory:
             return self.inner(loop, coro, **kwds)
         if kwds.get("name", self) is None:
             del kwds["name"]  # CPython 3.13.0 passes it, and Task would make 'None' of it
-        return asyncio.Task(coro, loop=loop, **kwds)
+        return task_class()(coro, loop=loop, **kwds)
 
 
 @contextlib.contextmanager
@@ -54,5 +54,6 @@ def portals_for_children() -> Iterator[None]:
         # Not Token.reset(): a scope may be left in another context than it was entered in.
         _inherits.set(outside)
         factory.scopes -= 1
-        if factory.scopes == 0 and loop.get_task_factory() is factory:
+        current: Any = loop.get_task_factory()
+        if factory.scopes == 0 and current is factory:
             loop.set_task_factory(factory.inner)

@@ -34,7 +34,8 @@ def await_in_foreign_greenlet(awaitable: Any, current: Any) -> Any:
         return current.parent.switch(awaitable)
     key = id(current_portal())
     coro = awaitable if isinstance(awaitable, Coroutine) else _as_coroutine(awaitable)
-    thrown, value = False, None
+    thrown = False
+    value: Any = None
     while True:
         try:
             request = coro.throw(value) if thrown else coro.send(value)

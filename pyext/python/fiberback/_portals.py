@@ -108,9 +108,7 @@ async def with_portal_run(
     return await through(Portal(coro), task)
 
 
-async def with_portal_run_sync(
-    sync_fn: Callable[P, T], /, *args: P.args, **kwds: P.kwargs
-) -> T:
+async def with_portal_run_sync(sync_fn: Callable[P, T], /, *args: P.args, **kwds: P.kwargs) -> T:
     """`sync_fn(*args, **kwds)` with a portal for the length of that call.
 
     In a task that has a portal this is the plain call. Adds no checkpoint beyond the function's

@@ -96,6 +96,7 @@ class async_iter(Iterator[T_co]):
     """
 
     __slots__ = ("_source",)
+    _source: Any
     _await = staticmethod(await_)
 
     def __new__(cls, iterable: AsyncIterable[T_co]) -> async_iter[T_co]:

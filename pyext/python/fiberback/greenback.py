@@ -155,9 +155,7 @@ async def with_portal_run(
     return await _portals.through(_portal(coro), task)
 
 
-async def with_portal_run_sync(
-    sync_fn: Callable[P, T], /, *args: P.args, **kwds: P.kwargs
-) -> T:
+async def with_portal_run_sync(sync_fn: Callable[P, T], /, *args: P.args, **kwds: P.kwargs) -> T:
     """`sync_fn(*args, **kwds)` with a portal for the length of that call."""
     task = current_task()
     if _is_known(task):

@@ -12,7 +12,7 @@ faulthandler.dump_traceback_later(0.01, repeat=True, file=sys.stderr)
 
 
 def worker(n):
-    for i in range(500):
+    for _ in range(500):
         fiberback.await_(asyncio.sleep(0))
         sum(range(200))
 

@@ -25,7 +25,9 @@ def waiting_sync(n):
 
 
 async def portal_in_portal(n):
-    return await fiberback._portals.through(fiberback._portals.Portal(portal_in_portal(n + 1)), None)
+    return await fiberback._portals.through(
+        fiberback._portals.Portal(portal_in_portal(n + 1)), None
+    )
 
 
 class Awaitable:
