@@ -17,6 +17,7 @@
 //! Then a thousand queries that each wait on the server, all at once: fibers on one thread, and
 //! threads.
 #![allow(missing_docs)] // of what `diesel::table!` makes
+#![allow(clippy::await_holding_refcell_ref)] // one task, one case at a time
 
 mod harness;
 #[allow(dead_code)]

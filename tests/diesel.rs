@@ -4,6 +4,8 @@
 //! on the real standard error. With `FIBERBACK_REQUIRE_POSTGRES` set that is a failure.
 // For what `diesel::table!` makes.
 #![allow(missing_docs)]
+// `postgres.rs`, by the examples, too.
+#![allow(clippy::duplicate_mod)]
 
 #[allow(dead_code)]
 #[path = "../examples/axum_diesel.rs"]
@@ -11,6 +13,7 @@ mod axum_diesel;
 #[allow(dead_code)]
 #[path = "../examples/diesel_orm.rs"]
 mod diesel_orm;
+#[allow(dead_code)]
 #[path = "support/postgres.rs"]
 mod postgres;
 

@@ -4,7 +4,6 @@
 //! behind whatever becomes of the process, a panic, `exit` or SIGKILL included: a shell waits for the
 //! end of a pipe whose other end only the process holds, then stops the server and removes its
 //! directory.
-#![allow(dead_code)]
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Write};
