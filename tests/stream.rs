@@ -104,10 +104,7 @@ fn no_item_of_a_cancelled_iterator_is_lost() {
 fn streams_what_an_iterator_waits_for() {
     for seed in 0..20 {
         let mut random = Random::new(seed);
-        let slow = (0..100).map(move |n| {
-            await_(pause(random.below(3)));
-            n
-        });
+        let slow = (0..100).inspect(move |_| await_(pause(random.below(3))));
         let all: Vec<u32> = drive(from_iter(slow).collect());
         assert_eq!(all, (0..100).collect::<Vec<_>>());
     }
