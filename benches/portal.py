@@ -1,0 +1,271 @@
+"""What a portal costs, next to native `await`, greenback and SQLAlchemy's `await_only`.
+
+`python benches/portal.py` measures all of them in one process, in turn, round after round, so that
+whatever else the machine does hits all alike; each number is the median over the rounds. Memory
+is measured in a process of its own for each. The targets of issue 3 stand beside the ratios.
+Peers that are not installed are left out. `--rounds N`, `--quick`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import importlib.util
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+import fiberback
+
+HAVE = {name: importlib.util.find_spec(name) is not None for name in ("greenback", "sqlalchemy")}
+if HAVE["greenback"]:
+    import greenback
+if HAVE["sqlalchemy"]:
+    try:
+        from sqlalchemy.util import await_only, greenlet_spawn
+    except ImportError:
+        HAVE["sqlalchemy"] = False
+
+
+async def ready():
+    return None
+
+
+def timed(operation, count, await_):
+    """Nanoseconds for each of `count` operations in sync code, the empty loop taken off."""
+    clock = time.perf_counter
+    begin = clock()
+    for _ in range(count):
+        pass
+    empty = clock() - begin
+    begin = clock()
+    for _ in range(count):
+        await_(operation())
+    return (clock() - begin - empty) / count * 1e9
+
+
+def yielded():
+    return asyncio.sleep(0)
+
+
+async def native(operation, count):
+    clock = time.perf_counter
+    begin = clock()
+    for _ in range(count):
+        pass
+    empty = clock() - begin
+    begin = clock()
+    for _ in range(count):
+        await operation()
+    return (clock() - begin - empty) / count * 1e9
+
+
+def awaiting(operation):
+    """One measurement function for each contender."""
+    contenders = {
+        "native": lambda count: native(operation, count),
+        "fiberback": lambda count: fiberback.with_portal_run_sync(
+            timed, operation, count, fiberback.await_
+        ),
+    }
+    if HAVE["greenback"]:
+        contenders["greenback"] = lambda count: greenback.with_portal_run_sync(
+            timed, operation, count, greenback.await_
+        )
+    if HAVE["sqlalchemy"]:
+        contenders["sqlalchemy"] = lambda count: greenlet_spawn(timed, operation, count, await_only)
+    return contenders
+
+
+def plain_steps():
+    """`await asyncio.sleep(0)` inside a portal that nothing uses."""
+    contenders = {
+        "native": lambda count: native(yielded, count),
+        "fiberback": lambda count: fiberback.with_portal_run(native, yielded, count),
+    }
+    if HAVE["greenback"]:
+        contenders["greenback"] = lambda count: greenback.with_portal_run(native, yielded, count)
+    return contenders
+
+
+def creation():
+    def nothing():
+        pass
+
+    async def coroutine():
+        pass
+
+    async def create(run, function, count):
+        return await native(lambda: run(function), count)
+
+    contenders = {
+        "native": lambda count: create(lambda fn: fn(), coroutine, count),
+        "fiberback": lambda count: create(fiberback.with_portal_run_sync, nothing, count),
+    }
+    if HAVE["greenback"]:
+        contenders["greenback"] = lambda count: create(
+            greenback.with_portal_run_sync, nothing, count
+        )
+    return contenders
+
+
+async def measure(title, contenders, count, rounds):
+    results = {name: [] for name in contenders}
+    slow = {"greenback": 10, "sqlalchemy": 4}
+    names = list(contenders)
+    for number in range(rounds + 1):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            gc.collect()
+            gc.disable()
+            try:
+                value = await contenders[name](max(count // slow.get(name, 1), 100))
+            finally:
+                gc.enable()
+            if number:  # the first round warms up
+                results[name].append(value)
+        progress(f"{title}: round {number} of {rounds}")
+    progress("")
+    return {name: statistics.median(values) for name, values in results.items()}
+
+
+def progress(text):
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+MEMORY = """
+import asyncio, gc, sys
+
+def rss():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+who, count = sys.argv[1], int(sys.argv[2])
+if who == "fiberback":
+    import fiberback
+    start, wait = fiberback.with_portal_run_sync, fiberback.await_
+elif who == "greenback":
+    import greenback
+    start, wait = greenback.with_portal_run_sync, greenback.await_
+elif who == "sqlalchemy":
+    from sqlalchemy.util import await_only as wait, greenlet_spawn as start
+
+def sync(future):
+    wait(future)
+
+async def native(future):
+    await future
+
+async def main():
+    async def batch(count):
+        future = asyncio.get_running_loop().create_future()
+        before = rss()
+        if who == "native":
+            tasks = [asyncio.create_task(native(future)) for _ in range(count)]
+        else:
+            tasks = [asyncio.create_task(start(sync, future)) for _ in range(count)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        used = (rss() - before) / count
+        future.set_result(None)
+        await asyncio.gather(*tasks)
+        return used
+    await batch(10)
+    gc.collect()
+    print(await batch(count))
+
+asyncio.run(main())
+"""
+
+
+def memory(count, rounds):
+    names = ["native", "fiberback"] + [name for name, have in HAVE.items() if have]
+    results = {name: [] for name in names}
+    for number in range(rounds):
+        for name in names:
+            progress(f"memory: round {number + 1} of {rounds}, {name}")
+            done = subprocess.run(
+                [sys.executable, "-c", MEMORY, name, str(count)],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            results[name].append(float(done.stdout))
+    progress("")
+    return {name: statistics.median(values) for name, values in results.items()}
+
+
+def report(title, unit, medians, targets):
+    """`targets`: (label, value, bound, "at most" | "at least")."""
+    row = "  ".join(f"{name} {value:,.0f}" for name, value in medians.items())
+    print(f"{title} [{unit}]: {row}")
+    missed = 0
+    for label, value, bound, sense in targets:
+        met = value <= bound if sense == "at most" else value >= bound
+        missed += not met
+        verdict = "met" if met else "MISSED"
+        print(f"    {label}: {value:.2f}, target {sense} {bound}: {verdict}")
+    return missed
+
+
+def ratio(medians, over, under):
+    return medians[over] / medians[under]
+
+
+async def speed(rounds, scale):
+    missed = 0
+
+    medians = await measure("ready", awaiting(ready), 100_000 // scale, rounds)
+    ours = medians["fiberback"]
+    targets = [("× native", ratio(medians, "fiberback", "native"), 1.15, "at most")]
+    if HAVE["greenback"]:
+        targets.append(("faster than greenback", medians["greenback"] / ours, 15, "at least"))
+    if HAVE["sqlalchemy"]:
+        targets.append(("faster than SQLAlchemy", medians["sqlalchemy"] / ours, 5, "at least"))
+    missed += report("await_ of a ready coroutine", "ns", medians, targets)
+
+    medians = await measure("sleep(0)", awaiting(yielded), 10_000 // scale, rounds)
+    targets = [("× native", ratio(medians, "fiberback", "native"), 1.1, "at most")]
+    missed += report("await_(asyncio.sleep(0))", "ns", medians, targets)
+
+    medians = await measure("plain step", plain_steps(), 10_000 // scale, rounds)
+    targets = [("ns more than native", medians["fiberback"] - medians["native"], 100, "at most")]
+    missed += report("plain step inside a portal", "ns", medians, targets)
+
+    medians = await measure("creation", creation(), 20_000 // scale, rounds)
+    targets = []
+    if HAVE["greenback"]:
+        factor = medians["greenback"] / medians["fiberback"]
+        targets.append(("faster than greenback", factor, 20, "at least"))
+    missed += report("with_portal_run_sync(nothing)", "ns", medians, targets)
+    return missed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--quick", action="store_true", help="small counts, few rounds")
+    options = parser.parse_args()
+    rounds, scale = (3, 10) if options.quick else (options.rounds, 1)
+    print(f"CPython {platform.python_version()}, {platform.machine()}, fiberback", end=" ")
+    print(f"{fiberback.__version__}, medians of {rounds} rounds")
+    missed = asyncio.run(speed(rounds, scale))
+
+    count = 20_000 // scale
+    medians = memory(count, 1 if options.quick else 3)
+    targets = []
+    if HAVE["greenback"]:
+        factor = ratio(medians, "fiberback", "greenback")
+        targets.append(("× greenback", factor, 0.75, "at most"))
+    if HAVE["sqlalchemy"]:
+        factor = ratio(medians, "fiberback", "sqlalchemy")
+        targets.append(("× SQLAlchemy", factor, 1.0, "at most"))
+    missed += report(f"RSS per task, {count:,} suspended", "bytes", medians, targets)
+    print("all targets met" if not missed else f"{missed} targets missed")
+
+
+if __name__ == "__main__":
+    main()
