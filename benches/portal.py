@@ -3,7 +3,7 @@
 `python benches/portal.py` measures all of them in one process, in turn, round after round, so that
 whatever else the machine does hits all alike; each number is the median over the rounds. Memory
 is measured in a process of its own for each. The targets of issue 3 stand beside the ratios.
-Peers that are not installed are left out. `--rounds N`, `--quick`.
+Peers that are not installed are left out. `--rounds N`, `--quick`, `--alone`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ import time
 
 import fiberback
 
-HAVE = {name: importlib.util.find_spec(name) is not None for name in ("greenback", "sqlalchemy")}
+# `--alone` leaves the peers out, and with them the greenlet package, whose mere presence makes a
+# portal keep a stack of its own and look at the current greenlet.
+PEERS = () if "--alone" in sys.argv else ("greenback", "sqlalchemy")
+HAVE = {
+    name: name in PEERS and importlib.util.find_spec(name) is not None
+    for name in ("greenback", "sqlalchemy")
+}
 if HAVE["greenback"]:
     import greenback
 if HAVE["sqlalchemy"]:
@@ -248,6 +254,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--quick", action="store_true", help="small counts, few rounds")
+    parser.add_argument("--alone", action="store_true", help="no peers, no greenlet loaded")
     options = parser.parse_args()
     rounds, scale = (3, 10) if options.quick else (options.rounds, 1)
     print(f"CPython {platform.python_version()}, {platform.machine()}, fiberback", end=" ")
