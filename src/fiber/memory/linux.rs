@@ -29,6 +29,9 @@ const LARGEST_SLAB_SLOTS: usize = 16 * 1024;
 /// Bytes in the largest slab. A huge single reservation is refused by some systems and tools.
 const LARGEST_SLAB_BYTES: usize = 16 << 30;
 
+/// Address space left to the rest of the process when a slab is made.
+const HEADROOM: usize = 32 << 20;
+
 /// One stack's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::fiber) struct Slot {
@@ -145,7 +148,7 @@ impl Arena {
             let bytes = stride.checked_mul(slots).ok_or_else(|| {
                 StackError::out_of_memory(io::Error::from_raw_os_error(libc::ENOMEM))
             })?;
-            match map(bytes) {
+            match map_leaving_headroom(bytes) {
                 Ok(mapping) => {
                     let start = mapping.as_ptr().expose_provenance();
                     self.uncarved = start..start + bytes;
@@ -189,6 +192,20 @@ impl Arena {
     pub(in crate::fiber) fn reserved_bytes(&self) -> usize {
         self.slabs.iter().map(|slab| slab.bytes).sum()
     }
+}
+
+/// [`map`], unless that would leave the rest of the process without address space: a program that
+/// gets an error for a stack must still be able to allocate what it takes to handle it.
+fn map_leaving_headroom(bytes: usize) -> io::Result<NonNull<libc::c_void>> {
+    let mapping = map(bytes)?;
+    let headroom = map(HEADROOM);
+    let (unwanted, size) = match headroom {
+        Ok(headroom) => (headroom, HEADROOM),
+        Err(_) => (mapping, bytes),
+    };
+    // SAFETY: mapped above by us, and nobody else knows of it.
+    unsafe { libc::munmap(unwanted.as_ptr(), size) };
+    headroom.map(|_| mapping)
 }
 
 /// A private mapping that costs nothing until it is touched, and never in huge pages: a fiber that
