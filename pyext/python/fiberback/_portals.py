@@ -10,6 +10,7 @@ made it, which runs its `finally` even when the task is dropped.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
+from types import CoroutineType
 from typing import Any, ParamSpec, TypeVar
 
 from . import _messages
@@ -101,11 +102,25 @@ async def with_portal_run(
     greenback.
     """
     task = current_task()
-    if usable_portal(task):
+    if current_portal() is not None and usable_portal(task):
         return await async_fn(*args, **kwds)
     awaitable = async_fn(*args, **kwds)
-    coro = awaitable if isinstance(awaitable, Coroutine) else as_coroutine(awaitable)
-    return await through(Portal(coro), task)
+    coro: Any = awaitable
+    if type(awaitable) is not CoroutineType and not isinstance(awaitable, Coroutine):
+        coro = as_coroutine(awaitable)
+    # `through`, written out here and below: it would be a good part of a short call's cost.
+    portal = Portal(coro)
+    key = id(task)
+    outer = _scoped.get(key)
+    _scoped[key] = id(portal)
+    try:
+        result: T = await portal
+        return result
+    finally:
+        if outer is None:
+            del _scoped[key]
+        else:
+            _scoped[key] = outer
 
 
 async def with_portal_run_sync(sync_fn: Callable[P, T], /, *args: P.args, **kwds: P.kwargs) -> T:
@@ -115,14 +130,23 @@ async def with_portal_run_sync(sync_fn: Callable[P, T], /, *args: P.args, **kwds
     own `await_` calls. Works under any async library. Meaning as in greenback.
     """
     task = current_task()
-    if usable_portal(task):
+    if current_portal() is not None and usable_portal(task):
         return sync_fn(*args, **kwds)
-    return await through(Portal(call(sync_fn, args, kwds)), task)
+    portal = Portal(call(sync_fn, args, kwds))
+    key = id(task)
+    outer = _scoped.get(key)
+    _scoped[key] = id(portal)
+    try:
+        result: T = await portal
+        return result
+    finally:
+        if outer is None:
+            del _scoped[key]
+        else:
+            _scoped[key] = outer
 
 
 async def through(portal: Any, task: Any) -> Any:
-    if task is None:
-        return await portal
     key = id(task)
     outer = _scoped.get(key)
     _scoped[key] = id(portal)
@@ -130,7 +154,7 @@ async def through(portal: Any, task: Any) -> Any:
         return await portal
     finally:
         if outer is None:
-            _scoped.pop(key, None)
+            del _scoped[key]
         else:
             _scoped[key] = outer
 
