@@ -2,9 +2,10 @@
 
 A task has a portal in one of two ways. Either its own coroutine was replaced by a `Portal`
 (`ensure_portal`, `bestow_portal`, the task factories): asking the task tells. Or part of what it
-runs is driven through a `Portal` (`with_portal_run…`): `_scoped` tells. That table holds nothing
-but ids, so that it keeps neither tasks nor portals alive; an entry is removed by the call that
-made it, which runs its `finally` even when the task is dropped.
+runs is driven through a `Portal` (`with_portal_run…`): `_scoped` tells. That table keeps neither
+tasks nor portals alive. An entry is removed by the call that made it; one that never ends, because
+its coroutine is suspended in a cycle for ever, leaves its entry behind, so an entry counts only for
+the very task it was made for, not for a later one with the same id.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from types import CoroutineType
 from typing import Any, ParamSpec, TypeVar
+from weakref import ref
 
 from . import _messages
 from ._fiberback import Portal, bestow, current_portal, portal_of
@@ -20,8 +22,28 @@ from ._libraries import current_library, current_task
 T = TypeVar("T")
 P = ParamSpec("P")
 
-# id(task) → id(portal) for calls of `with_portal_run…` in progress.
-_scoped: dict[int, int] = {}
+# id(task) → id(portal) and the task, for calls of `with_portal_run…` in progress.
+_scoped: dict[int, tuple[int, ref[Any]]] = {}
+
+
+def scoped_portal(task: Any) -> int | None:
+    """The id of the portal that a call of `with_portal_run…` in `task` runs through, if any."""
+    entry = _scoped.get(id(task))
+    return entry[0] if entry is not None and entry[1]() is task else None
+
+
+def _enter(task: Any, portal: Any) -> tuple[int, ref[Any]] | None:
+    key = id(task)
+    outer = _scoped.get(key)
+    _scoped[key] = (id(portal), ref(task))
+    return outer
+
+
+def _leave(task: Any, outer: tuple[int, ref[Any]] | None) -> None:
+    if outer is None:
+        _scoped.pop(id(task), None)
+    else:
+        _scoped[id(task)] = outer
 
 
 def usable_portal(task: Any) -> bool:
@@ -32,7 +54,7 @@ def usable_portal(task: Any) -> bool:
     if task is None:
         # A library we know nothing about drives the portal; then being on it must do.
         return current_library() not in ("asyncio", "trio")
-    return portal is portal_of(task) or _scoped.get(id(task)) == id(portal)
+    return portal is portal_of(task) or scoped_portal(task) == id(portal)
 
 
 def has_portal_anywhere(task: Any) -> bool:
@@ -40,7 +62,7 @@ def has_portal_anywhere(task: Any) -> bool:
     done = getattr(task, "done", None)
     if done is not None and done():
         return False
-    return portal_of(task) is not None or id(task) in _scoped
+    return portal_of(task) is not None or scoped_portal(task) is not None
 
 
 def has_portal(task: Any = None) -> bool:
@@ -64,7 +86,7 @@ def bestow_portal(task: Any) -> None:
     does that. Raises TypeError for anything that is not such a task, and RuntimeError for a task
     whose coroutine cannot be replaced. Meaning as in greenback.
     """
-    if id(task) not in _scoped:
+    if scoped_portal(task) is None:
         bestow(task)
 
 
@@ -110,17 +132,12 @@ async def with_portal_run(
         coro = as_coroutine(awaitable)
     # `through`, written out here and below: it would be a good part of a short call's cost.
     portal = Portal(coro)
-    key = id(task)
-    outer = _scoped.get(key)
-    _scoped[key] = id(portal)
+    outer = _enter(task, portal)
     try:
         result: T = await portal
         return result
     finally:
-        if outer is None:
-            del _scoped[key]
-        else:
-            _scoped[key] = outer
+        _leave(task, outer)
 
 
 async def with_portal_run_sync(sync_fn: Callable[P, T], /, *args: P.args, **kwds: P.kwargs) -> T:
@@ -133,30 +150,20 @@ async def with_portal_run_sync(sync_fn: Callable[P, T], /, *args: P.args, **kwds
     if current_portal() is not None and usable_portal(task):
         return sync_fn(*args, **kwds)
     portal = Portal(call(sync_fn, args, kwds))
-    key = id(task)
-    outer = _scoped.get(key)
-    _scoped[key] = id(portal)
+    outer = _enter(task, portal)
     try:
         result: T = await portal
         return result
     finally:
-        if outer is None:
-            del _scoped[key]
-        else:
-            _scoped[key] = outer
+        _leave(task, outer)
 
 
 async def through(portal: Any, task: Any) -> Any:
-    key = id(task)
-    outer = _scoped.get(key)
-    _scoped[key] = id(portal)
+    outer = _enter(task, portal)
     try:
         return await portal
     finally:
-        if outer is None:
-            del _scoped[key]
-        else:
-            _scoped[key] = outer
+        _leave(task, outer)
 
 
 async def as_coroutine(awaitable: Awaitable[T]) -> T:
