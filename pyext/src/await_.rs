@@ -464,7 +464,8 @@ pub(crate) unsafe extern "C" fn set_hooks(
             {
                 return ptr::null_mut();
             }
-            for (place, hook) in [&NO_PORTAL, &FOREIGN_GREENLET, &IS_USABLE].into_iter().zip(hooks) {
+            for (place, hook) in [&NO_PORTAL, &FOREIGN_GREENLET, &IS_USABLE].into_iter().zip(hooks)
+            {
                 let hook = if hook == ffi::Py_None() { ptr::null_mut() } else { hook };
                 ffi::Py_XINCREF(hook);
                 let previous = place.swap(hook, Ordering::Relaxed);

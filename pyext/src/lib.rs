@@ -246,7 +246,7 @@ const fn any(
     function(name, meth, ffi::METH_FASTCALL | ffi::METH_KEYWORDS, doc)
 }
 
-const FUNCTION_COUNT: usize = 16;
+const FUNCTION_COUNT: usize = 17;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -301,6 +301,11 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"create_task_factory",
         backends::asyncio::create_task_factory,
         c"create_task_factory(inner, /)\n--\n\nA task factory that gives 'inner' coroutines with portals.",
+    ),
+    nullary(
+        c"task_class",
+        backends::asyncio::get_task_class,
+        c"task_class()\n--\n\nThe class of the tasks that the task factories make: asyncio.Task, or a subclass that makes up for a defect of CPython's.",
     ),
     any(
         c"call_masked",

@@ -358,13 +358,10 @@ impl Worker {
         // Later stacks tend to lie lower. The ones that do not go back when we are done.
         let mut rejected = Vec::new();
         for _ in 0..MOST_REJECTED {
-            match pool().take() {
-                Ok(stack) if stack.range().end <= bound => return Self::on(stack, thread),
-                Ok(stack) => rejected.push(stack),
-                Err(error) => {
-                    error::set_no_stack(&error);
-                    return ptr::null_mut();
-                }
+            match take_stack() {
+                Some(stack) if stack.range().end <= bound => return Self::on(stack, thread),
+                Some(stack) => rejected.push(stack),
+                None => return ptr::null_mut(),
             }
         }
         error::set_runtime(error::GREENLET_ORDER);
@@ -383,12 +380,9 @@ impl Worker {
 
     #[cold]
     fn new(thread: *mut Thread) -> *mut Self {
-        match pool().take() {
-            Ok(stack) => Self::on(stack, thread),
-            Err(error) => {
-                error::set_no_stack(&error);
-                ptr::null_mut()
-            }
+        match take_stack() {
+            Some(stack) => Self::on(stack, thread),
+            None => ptr::null_mut(),
         }
     }
 
@@ -770,6 +764,66 @@ pub(crate) fn pool() -> StackPool {
 
 fn new_pool(stack_size: usize) -> Result<StackPool, fiberback::StackError> {
     StackPool::builder().stack_size(stack_size).build()
+}
+
+/// A stack from the pool. None with `StackMemoryError` set if there is none.
+fn take_stack() -> Option<Stack> {
+    let pool = pool();
+    if !reserve::hold() {
+        // Memory ran out earlier, and is still short. Only a stack that is there already will do.
+        let stats = pool.stats();
+        if stats.warm + stats.cold == 0 {
+            error::set_no_memory();
+            return None;
+        }
+    }
+    match pool.take() {
+        Ok(stack) => Some(stack),
+        Err(error) => {
+            reserve::release();
+            error::set_no_stack(&error);
+            None
+        }
+    }
+}
+
+/// Address space kept for the rest of the process.
+///
+/// The pool takes address space until there is no more, and with nothing left for its own
+/// allocations CPython can hardly tell anybody. So a little is kept aside as long as the pool finds
+/// some, and given up when it does not.
+mod reserve {
+    use std::ffi::c_void;
+    use std::ptr;
+    use std::sync::atomic::{AtomicPtr, Ordering};
+
+    const SIZE: usize = 32 * 1024 * 1024;
+
+    static HELD: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+
+    /// Makes sure that the reserve is there. False if it cannot be had. Needs the GIL.
+    pub(super) fn hold() -> bool {
+        if !HELD.load(Ordering::Relaxed).is_null() {
+            return true;
+        }
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a fresh mapping at no particular address, which nobody reads or writes.
+        let held = unsafe { libc::mmap(ptr::null_mut(), SIZE, libc::PROT_NONE, flags, -1, 0) };
+        if held == libc::MAP_FAILED {
+            return false;
+        }
+        HELD.store(held, Ordering::Relaxed);
+        true
+    }
+
+    /// Gives the reserve up. Needs the GIL.
+    pub(super) fn release() {
+        let held = HELD.swap(ptr::null_mut(), Ordering::Relaxed);
+        if !held.is_null() {
+            // SAFETY: our own mapping, given up by nobody else.
+            unsafe { libc::munmap(held, SIZE) };
+        }
+    }
 }
 
 /// Makes new workers' stacks `bytes` long. Existing ones stay as they are.

@@ -2,30 +2,82 @@
 
 use crate::{error, names, portal};
 use pyo3::ffi::{self, PyObject};
+use std::ffi::CStr;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// `asyncio.Task`, once it was needed. Owned.
+/// The class of the tasks that we make, once it was needed. Owned.
 static TASK: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 
-/// `asyncio.Task`, borrowed; null with an error set.
+/// Gives `asyncio.Task`, or where CPython needs it a subclass of it.
+///
+/// 3.13.0's `create_task` calls `set_name(name)` on what a task factory returns, even if `name` is
+/// None, which names the task "None" (fixed in later releases). Tasks with a
+/// factory then differ from those without.
+const TASK_CLASS: &CStr = c"
+import asyncio
+Task = asyncio.Task
+if 'set_name' in asyncio.BaseEventLoop.create_task.__code__.co_names:
+    class Task(asyncio.Task):
+        __module__ = 'fiberback'
+        def set_name(self, value):
+            if value is not None:
+                super().set_name(value)
+";
+
+/// The class of the tasks that we make, borrowed; null with an error set.
 #[inline(always)]
 unsafe fn task_class() -> *mut PyObject {
     let class = TASK.load(Ordering::Relaxed);
     if !class.is_null() {
         return class;
     }
-    // SAFETY: attached; the reference is kept for ever.
+    // SAFETY: passed on.
+    unsafe { make_task_class() }
+}
+
+#[cold]
+unsafe fn make_task_class() -> *mut PyObject {
+    // SAFETY: attached; plain API calls; the static keeps its reference for ever.
     unsafe {
-        let asyncio = ffi::PyImport_ImportModule(c"asyncio".as_ptr());
-        if asyncio.is_null() {
+        let scope = ffi::PyDict_New();
+        if scope.is_null() {
+            return scope;
+        }
+        let compiled =
+            ffi::Py_CompileString(TASK_CLASS.as_ptr(), c"<fiberback>".as_ptr(), ffi::Py_file_input);
+        if compiled.is_null() {
+            ffi::Py_DECREF(scope);
             return ptr::null_mut();
         }
-        let class = ffi::PyObject_GetAttr(asyncio, names::TASK.get());
-        ffi::Py_DECREF(asyncio);
+        let done = ffi::PyEval_EvalCode(compiled, scope, scope);
+        ffi::Py_DECREF(compiled);
+        if done.is_null() {
+            ffi::Py_DECREF(scope);
+            return ptr::null_mut();
+        }
+        ffi::Py_DECREF(done);
+        let class = ffi::PyDict_GetItemWithError(scope, names::TASK.get());
+        ffi::Py_XINCREF(class);
+        ffi::Py_DECREF(scope);
         TASK.store(class, Ordering::Relaxed);
         class
     }
+}
+
+/// `_fiberback.task_class()`.
+pub(crate) unsafe extern "C" fn get_task_class(
+    _: *mut PyObject,
+    _: *mut PyObject,
+) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        // SAFETY: attached.
+        unsafe {
+            let class = task_class();
+            ffi::Py_XINCREF(class);
+            class
+        }
+    })
 }
 
 /// Arguments of a call, on the stack up to a number that no loop exceeds.
