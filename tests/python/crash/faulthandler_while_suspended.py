@@ -12,9 +12,9 @@ faulthandler.dump_traceback_later(0.01, repeat=True, file=sys.stderr)
 
 
 def worker(n):
-    for _ in range(500):
+    for _ in range(5000):
         fiberback.await_(asyncio.sleep(0))
-        sum(range(200))
+        sum(range(500))
 
 
 async def main():
