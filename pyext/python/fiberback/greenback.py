@@ -152,7 +152,8 @@ async def with_portal_run(
         return await async_fn(*args, **kwds)
     awaitable = async_fn(*args, **kwds)
     coro = awaitable if isinstance(awaitable, Coroutine) else _portals.as_coroutine(awaitable)
-    return await _portals.through(_portal(coro), task)
+    result: T = await _portals.through(_portal(coro), task)
+    return result
 
 
 async def with_portal_run_sync(sync_fn: Callable[P, T], /, *args: P.args, **kwds: P.kwargs) -> T:
@@ -160,7 +161,8 @@ async def with_portal_run_sync(sync_fn: Callable[P, T], /, *args: P.args, **kwds
     task = current_task()
     if _is_known(task):
         return sync_fn(*args, **kwds)
-    return await _portals.through(_portal(_portals.call(sync_fn, args, kwds)), task)
+    result: T = await _portals.through(_portal(_portals.call(sync_fn, args, kwds)), task)
+    return result
 
 
 def autoawait(fn: Callable[P, Awaitable[T]]) -> Callable[P, T]:
