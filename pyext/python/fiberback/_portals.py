@@ -33,6 +33,8 @@ def scoped_portal(task: Any) -> int | None:
 
 
 def _enter(task: Any, portal: Any) -> tuple[int, ref[Any]] | None:
+    if task is None:  # under a library we know nothing about there is nothing to note
+        return None
     key = id(task)
     outer = _scoped.get(key)
     _scoped[key] = (id(portal), ref(task))
