@@ -200,9 +200,10 @@ def test_cancel_reaches_the_awaited_task(aio, fb):
 def test_shield(aio, fb):
     async def main():
         finished = []
+        go_on = asyncio.Event()
 
         async def protected():
-            await asyncio.sleep(0.03)
+            await go_on.wait()
             finished.append(True)
 
         def sync(task):
@@ -215,6 +216,7 @@ def test_shield(aio, fb):
         with pytest.raises(asyncio.CancelledError):
             await task
         assert not finished
+        go_on.set()
         await child
         assert finished
 
