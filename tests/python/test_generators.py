@@ -185,8 +185,11 @@ def test_generator_already_executing(backend, fb):
 
     async def main():
         shared = None
+        begun = False
 
         def body():
+            nonlocal begun
+            begun = True
             fb.await_(backend.sleep(0.02))
             yield 1
 
@@ -202,7 +205,8 @@ def test_generator_already_executing(backend, fb):
         shared = body()
         async with backend.group() as group:
             group.spawn(fb.with_portal_run_sync, first)
-            await backend.sleep(0.005)
+            while not begun:
+                await backend.sleep(0)
             message = await fb.with_portal_run_sync(second)
         assert message == "generator already executing"
 
