@@ -7,7 +7,6 @@ import resource
 
 import fiberback
 
-
 FAILURES = 0
 
 
