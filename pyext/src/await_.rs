@@ -49,7 +49,7 @@ pub(crate) unsafe extern "C" fn await_(
             if worker.is_null() || (*worker).masked {
                 return off_portal(awaitable);
             }
-            if greenlet::is_loaded() {
+            if greenlet::is_loaded() | greenlet::may_be_loaded() {
                 return with_greenlet(worker, awaitable, arguments);
             }
             // By far the most frequent, and the one where a nanosecond counts: a coroutine that
@@ -74,7 +74,7 @@ pub(crate) unsafe extern "C" fn await_(
     })
 }
 
-/// [`await_`] in a process with greenlet in it.
+/// [`await_`] in a process with greenlet in it, or where that is to be found out.
 #[inline(never)]
 unsafe fn with_greenlet(
     worker: *mut Worker,
@@ -83,7 +83,7 @@ unsafe fn with_greenlet(
 ) -> *mut PyObject {
     // SAFETY: attached; the worker is current.
     unsafe {
-        if worker::on_foreign_greenlet(worker) {
+        if greenlet::look() && worker::on_foreign_greenlet(worker) {
             on_foreign_greenlet(worker, awaitable)
         } else {
             drive(worker, awaitable, arguments)
@@ -128,7 +128,12 @@ unsafe fn go_on(
     unsafe {
         while status == PYGEN_NEXT {
             let ts = ffi::PyThreadState_Get();
-            let refusal = if arguments.is_null() {
+            // The awaitable may have imported greenlet, in a greenlet.
+            let refusal = if arguments.is_null()
+                || greenlet::may_be_loaded()
+                    && greenlet::look()
+                    && worker::on_foreign_greenlet(worker)
+            {
                 Some(error::FOREIGN_GREENLET)
             } else {
                 interp::refusal(ts)

@@ -11,12 +11,15 @@
 use pyo3::ffi::{self, PyObject};
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
 
 type GetCurrent = unsafe extern "C" fn() -> *mut PyObject;
 
 /// `PyGreenlet_GetCurrent`, or null while greenlet is not loaded.
 static GET_CURRENT: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+/// `sys.modules`, owned, and the length that it had without greenlet in it.
+static MODULES: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+static SEEN_LENGTH: AtomicIsize = AtomicIsize::new(-1);
 /// The interned string "greenlet".
 static NAME: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 
@@ -29,25 +32,47 @@ pub(crate) fn is_loaded() -> bool {
     !GET_CURRENT.load(Ordering::Relaxed).is_null()
 }
 
-/// Looks whether greenlet has been imported since, and remembers it. About 10 ns when it has not.
+/// True if greenlet may have been imported since [`look`] last looked: `sys.modules` has another
+/// length. Cheap enough for every `await_`, and for a fiber it must be known before the first
+/// suspension after the import.
 ///
 /// # Safety
 ///
-/// Attached, with no exception set.
+/// Attached, after [`init`].
+#[inline(always)]
+pub(crate) unsafe fn may_be_loaded() -> bool {
+    let modules = MODULES.load(Ordering::Relaxed).cast::<ffi::PyDictObject>();
+    // SAFETY: a dict that is kept alive for ever, and only changed with the GIL held.
+    let length = unsafe { (*modules).ma_used };
+    length != SEEN_LENGTH.load(Ordering::Relaxed)
+}
+
+/// Looks whether greenlet has been imported since, and remembers it.
+///
+/// # Safety
+///
+/// Attached, with no exception set, after [`init`].
 #[inline]
 pub(crate) unsafe fn look() -> bool {
-    if is_loaded() {
-        return true;
-    }
-    // SAFETY: attached; `sys.modules` is a borrowed reference, null only while the interpreter
-    // goes down, and the look-up neither fails nor runs code for a `str` key in a plain dict.
+    // SAFETY: passed on.
+    is_loaded() || unsafe { may_be_loaded() && look_up() }
+}
+
+#[cold]
+unsafe fn look_up() -> bool {
+    let modules = MODULES.load(Ordering::Relaxed);
+    // SAFETY: attached; the look-up neither fails nor runs code for a `str` key in a plain dict.
     unsafe {
-        let modules = ffi::PyImport_GetModuleDict();
-        if modules.is_null() {
+        let found = ffi::PyDict_GetItemWithError(modules, NAME.load(Ordering::Relaxed));
+        if found.is_null() {
+            let length = (*modules.cast::<ffi::PyDictObject>()).ma_used;
+            SEEN_LENGTH.store(length, Ordering::Relaxed);
             return false;
         }
-        let found = ffi::PyDict_GetItemWithError(modules, NAME.load(Ordering::Relaxed));
-        !found.is_null() && bind()
+        // Where this fails (half imported), the length is not noted: the next look looks again.
+        // Where it succeeds neither, so that `may_be_loaded` stays true unless by accident; hence
+        // whoever asks that asks `is_loaded` too.
+        bind()
     }
 }
 
@@ -119,6 +144,40 @@ pub(crate) unsafe fn root_of(greenlet: *mut PyObject) -> *mut PyObject {
     }
 }
 
+/// Whether a greenlet whose parent is `greenlet` (borrowed) would end in `now`: they are the same,
+/// or all from `greenlet` up to `now` are dead, and greenlet goes on to the parent of a dead one.
+///
+/// # Safety
+///
+/// Attached, no error set; both valid.
+pub(crate) unsafe fn ends_in(greenlet: *mut PyObject, now: *mut PyObject) -> bool {
+    // SAFETY: attached; each step owns the reference that it looks at.
+    unsafe {
+        let mut parent = ffi::Py_NewRef(greenlet);
+        loop {
+            if parent == now {
+                ffi::Py_DECREF(parent);
+                return true;
+            }
+            let dead = ffi::PyObject_GetAttr(parent, crate::names::DEAD.get());
+            let is_dead = !dead.is_null() && ffi::PyObject_IsTrue(dead) == 1;
+            ffi::Py_XDECREF(dead);
+            let next = if is_dead {
+                ffi::PyObject_GetAttr(parent, crate::names::PARENT.get())
+            } else {
+                ptr::null_mut()
+            };
+            ffi::Py_DECREF(parent);
+            if next.is_null() || next == ffi::Py_None() {
+                ffi::Py_XDECREF(next);
+                ffi::PyErr_Clear();
+                return false;
+            }
+            parent = next;
+        }
+    }
+}
+
 /// False with an error set on failure.
 ///
 /// # Safety
@@ -128,5 +187,11 @@ pub(crate) unsafe fn init() -> bool {
     // SAFETY: attached; the reference is kept for ever.
     let name = unsafe { ffi::PyUnicode_InternFromString(c"greenlet".as_ptr()) };
     NAME.store(name, Ordering::Relaxed);
-    !name.is_null()
+    // SAFETY: attached; the reference is kept for ever.
+    let modules = unsafe { ffi::Py_XNewRef(ffi::PyImport_GetModuleDict()) };
+    MODULES.store(modules, Ordering::Relaxed);
+    if modules.is_null() {
+        crate::error::set_runtime("the interpreter has no sys.modules");
+    }
+    !name.is_null() && !modules.is_null()
 }

@@ -35,6 +35,7 @@ names! {
     CORO = c"coro",
     CORO_PRIVATE = c"_coro",
     CR_AWAIT = c"cr_await",
+    DEAD = c"dead",
     EAGER_START = c"eager_start",
     GET_CORO = c"get_coro",
     GI_CODE = c"gi_code",

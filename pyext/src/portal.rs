@@ -161,6 +161,8 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
     // using the worker; a suspended one is resumed only on its own thread, with its own thread
     // state, and gets owned references.
     unsafe {
+        // First of all: this can run any code, even steps of this portal.
+        worker::Thread::read_mail(worker::thread());
         let ts = ffi::PyThreadState_Get();
         let worker;
         let input;
@@ -283,13 +285,39 @@ unsafe fn worker_for_step(portal: *mut PortalObject) -> *mut Worker {
 unsafe fn enter_greenlet(worker: *mut Worker) -> bool {
     // SAFETY: attached; greenlet is loaded; the worker is this thread's, and not running.
     unsafe {
-        if worker::bound_for_greenlet().is_some_and(|bound| !Worker::is_below(worker, bound)) {
+        if !fits_greenlet(worker) {
             error::set_runtime(error::GREENLET_ORDER);
             return false;
         }
         let previous = std::mem::replace(&mut (*worker).step_greenlet, greenlet::current());
         ffi::Py_XDECREF(previous);
         true
+    }
+}
+
+/// Whether a worker that may have greenlets on its stack can be resumed in the current greenlet:
+///
+/// * Only in the one that it was resumed in before, or where that has died in its parent. When greenlets on its stack end, they switch to
+///   their parent, which is that one, and if another is current they would leave the fiber for good.
+/// * Only if its stack lies where greenlet thinks that it must (`bound_for_greenlet`).
+unsafe fn fits_greenlet(worker: *mut Worker) -> bool {
+    // SAFETY: attached; greenlet is loaded; the worker is this thread's, and not running.
+    unsafe {
+        let before = (*worker).step_greenlet;
+        if !before.is_null() {
+            // An error may be set where a portal is dropped.
+            let pending = error::take();
+            let now = greenlet::current();
+            let ends_here = now.is_null() || greenlet::ends_in(before, now);
+            ffi::Py_XDECREF(now);
+            if !pending.is_null() {
+                error::restore(pending);
+            }
+            if !ends_here {
+                return false;
+            }
+        }
+        worker::bound_for_greenlet().is_none_or(|bound| Worker::is_below(worker, bound))
     }
 }
 
@@ -302,8 +330,9 @@ unsafe fn end_step(portal: *mut PortalObject, worker: *mut Worker, status: PySen
         // Greenlets that were started in this step may have their slices on this stack: from then
         // on all steps must run on it, until the coroutine is done.
         if status == PYGEN_NEXT && greenlet::look() {
-            let began = std::mem::replace(&mut (*worker).step_greenlet, ptr::null_mut());
-            ffi::Py_XDECREF(began);
+            if (*worker).step_greenlet.is_null() {
+                (*worker).step_greenlet = greenlet::current();
+            }
             return;
         }
         (*portal).worker = ptr::null_mut();
@@ -398,24 +427,82 @@ unsafe fn finish(portal: *mut PortalObject) {
     }
 }
 
-/// Ends a portal that another thread dropped the last reference of, and drops it for good. Objects
-/// are finalized once, and it has been, there.
+/// Ends a portal whose last reference was dropped where it could not be ended: on another thread,
+/// or in a greenlet that its stack does not go with. Then drops it for good: objects are finalized
+/// once, and it has been, there.
 ///
 /// # Safety
 ///
-/// Attached, on the thread that suspended it; hands over one reference.
+/// Attached, on the thread that the portal's worker belongs to; hands over one reference.
 pub(crate) unsafe fn close_posted(portal: *mut PortalObject) {
     // SAFETY: the contract. The thread state may be another one than then; then it is leaked.
     unsafe {
         let pending = error::take();
-        if (*portal).phase == Phase::Suspended
-            && (*(*portal).worker).tstate_id == interp::thread_state_id(ffi::PyThreadState_Get())
-        {
-            finish(portal);
+        match can_be_finished(portal) {
+            Finishing::Now => {
+                finish(portal);
+                ffi::Py_DECREF(portal.cast());
+            }
+            Finishing::Never => ffi::Py_DECREF(portal.cast()),
+            Finishing::Later => post_to_be_closed(portal),
         }
-        ffi::Py_DECREF(portal.cast());
         if !pending.is_null() {
             error::restore(pending);
+        }
+    }
+}
+
+/// Whether there is something to end in a portal that nobody refers to any more, and when.
+enum Finishing {
+    Now,
+    Later,
+    Never,
+}
+
+unsafe fn can_be_finished(portal: *mut PortalObject) -> Finishing {
+    // SAFETY: attached.
+    unsafe {
+        let (worker, coroutine) = ((*portal).worker, (*portal).coroutine);
+        match (*portal).phase {
+            Phase::Running => return Finishing::Never,
+            Phase::Suspended => {
+                if !Worker::is_ours(worker) {
+                    return Finishing::Later;
+                }
+                let ts = ffi::PyThreadState_Get();
+                if (*worker).tstate_id != interp::thread_state_id(ts) {
+                    return Finishing::Never;
+                }
+            }
+            // A coroutine that is closed by its own finalizer would run its `finally` blocks on
+            // whatever stack drops it; through the portal they run as all its code does.
+            Phase::Idle => {
+                let is_exact =
+                    !coroutine.is_null() && ffi::Py_TYPE(coroutine) == &raw mut ffi::PyCoro_Type;
+                if !is_started(coroutine)
+                    || ffi::Py_REFCNT(coroutine) != 1
+                    || !is_exact && worker.is_null()
+                {
+                    return Finishing::Never;
+                }
+            }
+        }
+        // An idle portal's worker of another thread is no hindrance: see `worker_for_step`.
+        let fits = worker.is_null()
+            || !greenlet::is_loaded()
+            || !Worker::is_ours(worker)
+            || fits_greenlet(worker);
+        if fits { Finishing::Now } else { Finishing::Later }
+    }
+}
+
+/// Leaves a portal (with one reference to it) to its worker's thread, for its next step of any
+/// portal. Drops the reference if the thread is dead; `tp_dealloc` then leaks what it must.
+unsafe fn post_to_be_closed(portal: *mut PortalObject) {
+    // SAFETY: attached; the worker is alive, or was in the middle of a step when its thread died.
+    unsafe {
+        if Worker::mailbox((*portal).worker).post(Mail::Close(portal)).is_err() {
+            ffi::Py_DECREF(portal.cast());
         }
     }
 }
@@ -428,6 +515,8 @@ pub(crate) unsafe fn close_posted(portal: *mut PortalObject) {
 pub(crate) unsafe fn close_all() -> usize {
     let thread = worker::thread();
     let mut closed = 0;
+    // SAFETY: the thread's own record.
+    unsafe { worker::Thread::read_mail(thread) };
     // SAFETY: the thread's own record. Closing one portal can end or begin other suspensions, so
     // the list is read anew each time; a portal that will not end is left in it, and with it an
     // upper bound on the rounds.
@@ -717,29 +806,13 @@ unsafe extern "C" fn tp_finalize(this: *mut PyObject) {
         // SAFETY: attached; the object is alive. An error that is set belongs to whoever dropped
         // the last reference.
         unsafe {
-            match (*portal).phase {
-                Phase::Suspended => {
-                    let worker = (*portal).worker;
-                    if !Worker::is_ours(worker) {
-                        // Only its own thread can run it. If that is dead, `tp_dealloc` leaks it.
-                        ffi::Py_INCREF(this);
-                        if Worker::mailbox(worker).post(Mail::Close(portal)).is_err() {
-                            ffi::Py_DECREF(this);
-                        }
-                        return;
-                    }
-                    if (*worker).tstate_id != interp::thread_state_id(ffi::PyThreadState_Get()) {
-                        return;
-                    }
+            match can_be_finished(portal) {
+                Finishing::Now => {}
+                Finishing::Never => return,
+                Finishing::Later => {
+                    ffi::Py_INCREF(this);
+                    return post_to_be_closed(portal);
                 }
-                // A coroutine that is closed by its own finalizer would run its `finally` blocks
-                // on whatever stack drops it; through the portal they run as all its code does.
-                Phase::Idle
-                    if is_started((*portal).coroutine)
-                        && (ffi::Py_TYPE((*portal).coroutine) == &raw mut ffi::PyCoro_Type
-                            || !(*portal).worker.is_null())
-                        && ffi::Py_REFCNT((*portal).coroutine) == 1 => {}
-                Phase::Idle | Phase::Running => return,
             }
             let pending = error::take();
             finish(portal);

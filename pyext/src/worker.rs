@@ -220,7 +220,7 @@ impl Thread {
     ///
     /// `this` must be the calling thread's record; attached.
     #[inline(always)]
-    unsafe fn read_mail(this: *mut Self) {
+    pub(crate) unsafe fn read_mail(this: *mut Self) {
         // SAFETY: the record is ours.
         let mailbox = unsafe { &(*this).mailbox };
         if mailbox.has_mail.load(Ordering::Relaxed) {
@@ -330,7 +330,6 @@ impl Worker {
         let thread = thread();
         // SAFETY: the thread's own record; attached.
         unsafe {
-            Thread::read_mail(thread);
             let idle = &mut (*thread).idle;
             match idle.pop() {
                 Some(worker) => worker,
