@@ -193,7 +193,7 @@ impl State {
     /// Makes sure that this subscriber has a lane.
     fn look_at(&mut self, default: &ThreadDefault) {
         let global = !default.scoped;
-        if global && let Some(lane) = self.lanes.iter_mut().find(|lane| lane.global) {
+        if let Some(lane) = self.lanes.iter_mut().find(|lane| global && lane.global) {
             // It is set once, perhaps since we last looked; nothing was entered before.
             if lane.fiber.is_empty() && lane.resumer.is_empty() {
                 lane.dispatch = default.dispatch.clone();
