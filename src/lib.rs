@@ -43,7 +43,7 @@
 //! # Layers
 //!
 //! ```text
-//! adapters   other crates' terms: tokio                          (feature-gated)
+//! adapters   other crates' terms: tokio, io, stream, diesel      (feature-gated)
 //!    |
 //! bridge     futures: run, await_, try_await, Builder
 //!    |
@@ -59,6 +59,10 @@
 //! * `tokio` (default): `fiberback::tokio`, and a tokio runtime under [`block_on`] where none is running.
 //! * `tracing`: spans entered on a fiber leave the thread when it suspends and come back when it
 //!   resumes; the crate's own events, target `fiberback`.
+//! * `io`, `futures-io`: `fiberback::io`, synchronous readers and writers over async ones, and back.
+//! * `stream`: `fiberback::stream`, iterators over streams, and back.
+//! * `diesel-postgres` and the other `diesel-...`: `fiberback::diesel`, the synchronous Diesel API
+//!   over async connections.
 //!
 //! In a build with `-Zsanitizer=address` the sanitizer is told about every stack switch.
 //!
