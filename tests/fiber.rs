@@ -544,6 +544,83 @@ fn an_ambient_that_panics_in_enter_leaves_the_fiber_where_it_was() {
     assert_eq!(fiber.resume_with(&mut ambient, 3), Step::Return(5));
 }
 
+/// Panics in `enter`, or in `leave`, when told to.
+#[derive(Default)]
+struct Unruly {
+    panics: Cell<&'static str>,
+}
+
+impl Ambient for Unruly {
+    fn enter(&mut self) {
+        if self.panics.get() == "enter" {
+            std::panic::resume_unwind(Box::new("enter"));
+        }
+    }
+    fn leave(&mut self) {
+        if self.panics.get() == "leave" {
+            std::panic::resume_unwind(Box::new("leave"));
+        }
+    }
+}
+
+#[test]
+fn a_fiber_is_cancelled_although_its_ambient_panics() {
+    for panics in ["enter", "leave"] {
+        let drops = Drops::new();
+        let (inside, refused) = (drops.clone(), Rc::new(Cell::new(false)));
+        let seen = refused.clone();
+        let mut fiber = Fiber::new(stack(), move |suspender: &Suspender<(), ()>, ()| {
+            let _guard = inside.guard();
+            let error = suspender.suspend(()).unwrap_err();
+            // On the fiber, and not by an unwinding that nobody asked for.
+            seen.set(error.is_cancelled() && !std::thread::panicking());
+            assert!(suspender.suspend(()).unwrap_err().is_cancelled());
+        });
+        let mut ambient = Unruly::default();
+        assert_eq!(fiber.resume_with(&mut ambient, ()), Step::Yield(()));
+        ambient.panics.set(panics);
+        let result = catch_unwind(AssertUnwindSafe(|| fiber.cancel_with(&mut ambient)));
+        assert_eq!(message(&*result.unwrap_err()), panics);
+        assert!(refused.get(), "{panics}");
+        assert_eq!(drops.count(), 1, "{panics}");
+        assert!(fiber.is_done());
+        drop(fiber);
+    }
+}
+
+#[test]
+fn a_panic_on_the_fiber_comes_before_one_of_its_ambient() {
+    let mut ambient = Unruly::default();
+    ambient.panics.set("leave");
+    let mut fiber = Fiber::new(stack(), |_: &Suspender<(), ()>, ()| {
+        std::panic::resume_unwind(Box::new("the fiber"));
+    });
+    let result: Result<Step<(), ()>, _> =
+        catch_unwind(AssertUnwindSafe(|| fiber.resume_with(&mut ambient, ())));
+    assert_eq!(message(&*result.unwrap_err()), "the fiber");
+}
+
+#[test]
+fn what_an_ambient_keeps_from_arriving_is_dropped() {
+    struct Counted(#[allow(dead_code)] support::DropGuard);
+    let drops = Drops::new();
+    let inside = drops.clone();
+    let mut fiber = Fiber::new(stack(), move |suspender: &Suspender<Counted, Counted>, _| {
+        drop(suspender.suspend(Counted(inside.guard())));
+        Counted(inside.guard())
+    });
+    let mut ambient = Unruly::default();
+    for (panics, dropped) in [("enter", 1), ("leave", 2), ("leave", 5)] {
+        ambient.panics.set(panics);
+        let input = Counted(drops.guard());
+        let result = catch_unwind(AssertUnwindSafe(|| fiber.resume_with(&mut ambient, input)));
+        assert!(result.is_err());
+        drop(result);
+        assert_eq!(drops.count(), dropped, "{panics}");
+    }
+    assert!(fiber.is_done());
+}
+
 #[test]
 fn suspending_while_a_panic_unwinds_the_fiber_is_refused() {
     let seen = Rc::new(Cell::new(None));

@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use std::future::{pending, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use tracing::field::{Field, Visit};
@@ -1067,4 +1068,40 @@ mod own_events {
         let reports = reports_of(|| assert!(pool.take().unwrap_err().is_exhausted()));
         assert_eq!(count(&reports, Level::WARN, "no more stacks"), 1, "{reports:?}");
     }
+}
+
+/// A subscriber that panics when a span is entered, once told to.
+struct Unruly(Arc<AtomicBool>);
+
+impl<S: Subscriber> Layer<S> for Unruly {
+    fn on_enter(&self, _: &Id, _: LayerContext<'_, S>) {
+        if self.0.load(Ordering::Relaxed) {
+            std::panic::resume_unwind(Box::new("on_enter"));
+        }
+    }
+}
+
+#[test]
+fn a_fiber_is_unwound_although_the_subscriber_panics() {
+    let unruly = Arc::new(AtomicBool::new(false));
+    let cleaned_up = Rc::new(RefCell::new(Vec::new()));
+    let log = cleaned_up.clone();
+    with_default(Registry::default().with(Unruly(unruly.clone())), || {
+        let mut run = fiberback::run(move || {
+            // Destructors run on the fiber, where waiting is refused, and not anywhere else.
+            let _guard = scopeguard::guard(log, |log| {
+                log.borrow_mut().push(fiberback::on_fiber());
+                log.borrow_mut().push(fiberback::try_await(pending::<()>()).is_err());
+            });
+            let _span = info_span!("of the fiber").entered();
+            suspend();
+            suspend();
+        });
+        assert_eq!(poll(&mut run), None);
+        unruly.store(true, Ordering::Relaxed);
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(run)));
+        assert_eq!(*cleaned_up.borrow(), [true, true]);
+        unruly.store(false, Ordering::Relaxed);
+        assert!(result.is_err(), "the subscriber's panic comes out");
+    });
 }

@@ -5,8 +5,11 @@
 ///
 /// Both methods run on the *resumer's* stack, so they may be switched around like any other code.
 /// They are called in pairs: `enter` right before the switch to the fiber, `leave` right after the
-/// switch back, whether the fiber suspended, returned or panicked. Neither may panic, and neither
-/// may resume the same fiber.
+/// switch back, whether the fiber suspended, returned or panicked.
+///
+/// Neither should panic. A panic in `enter` comes out of the `resume`, which then has not happened;
+/// a `cancel` happens without it. A panic in `leave` takes with it what the fiber has sent; after a
+/// panic of the fiber's own it is ignored.
 ///
 /// Pass one to [`Fiber::resume_with`](super::Fiber::resume_with). `()` is the ambient state of a
 /// fiber that has none.

@@ -21,6 +21,7 @@ use super::header::{Header, RESERVED};
 use super::memory::Slot;
 use super::stack::Stack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
+use scopeguard::ScopeGuard;
 use std::any::Any;
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -302,10 +303,13 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     #[inline]
     pub fn resume_with<A: Ambient>(&mut self, ambient: &mut A, input: I) -> Step<Y, R> {
         assert!(!self.is_done(), "fiberback: resumed a fiber that is done");
+        ambient.enter();
         let mut transfer = Transfer::<I, Y, R> { input: ManuallyDrop::new(input) };
-        // SAFETY: not done. What comes back tells which field the fiber wrote last.
-        unsafe {
-            match self.switch(ambient, &raw mut transfer) {
+        // SAFETY: not done.
+        let (switched, ambient) = unsafe { self.switch(ambient, &raw mut transfer) };
+        // SAFETY: what came back tells which field the fiber wrote last.
+        let step = unsafe {
+            match switched {
                 CoroutineResult::Yield(()) => {
                     Step::Yield(ManuallyDrop::into_inner(transfer.yielded))
                 }
@@ -313,34 +317,36 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
                     Step::Return(ManuallyDrop::into_inner(transfer.returned))
                 }
             }
-        }
+        };
+        ambient.leave();
+        step
     }
 
-    /// Switches in, with the thread's view of "current fiber" and `ambient` swapped meanwhile.
+    /// Switches in, with the thread's view of "current fiber" swapped meanwhile. `ambient` has been
+    /// entered; it is given back to be left, or left here if a panic comes out of the fiber.
     ///
     /// # Safety
     ///
     /// The fiber must not be done, and `transfer` must hold what the fiber will read next.
     #[inline(always)]
-    unsafe fn switch<A: Ambient>(
+    unsafe fn switch<'a, A: Ambient>(
         &mut self,
-        ambient: &mut A,
+        ambient: &'a mut A,
         transfer: *mut Transfer<I, Y, R>,
-    ) -> CoroutineResult<(), ()> {
+    ) -> (CoroutineResult<(), ()>, &'a mut A) {
         let header = self.header();
         header.transfer.set(transfer.cast());
         header.resumed_panicking.set(thread::panicking());
-        ambient.enter();
-        // Both guards run on unwinding too; locals drop in reverse order, so the thread is off the
-        // fiber again when `leave` runs.
-        let mut ambient = scopeguard::guard(ambient, |ambient| ambient.leave());
-        let _ = &mut ambient;
+        let ambient = scopeguard::guard(ambient, leave_unwinding);
+        // Dropped before `ambient`, so that the thread is off the fiber again when that is left.
         // SAFETY: the header lives until `end`, which needs the fiber that we hold `&mut`; guards
         // nest as calls do.
-        let _entered = unsafe { current::enter(header) };
+        let entered = unsafe { current::enter(header) };
         // SAFETY: the coroutine is initialised and ours. A `&mut` to it exists only here, while
         // the fiber's own code reaches the header alone.
-        unsafe { (*self.coroutine()).resume(()) }
+        let switched = unsafe { (*self.coroutine()).resume(()) };
+        drop(entered);
+        (switched, ScopeGuard::into_inner(ambient))
     }
 
     /// Ends a suspended fiber: resumes it one last time, with every [`Suspender::suspend`] from
@@ -380,21 +386,30 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
             return;
         }
         self.header().cancelled.set(true);
+        let mut ended = panic::catch_unwind(AssertUnwindSafe(|| self.run_to_the_end(ambient)));
+        if !self.is_done() {
+            // `enter` has panicked. The fiber must end here and now all the same, and on its own
+            // terms: it is about to lose its stack.
+            let again = panic::catch_unwind(AssertUnwindSafe(|| self.run_to_the_end(&mut ())));
+            ended = ended.and(again);
+        }
+        if let Err(payload) = ended {
+            rethrow_unless_cancellation(payload);
+        }
+    }
+
+    /// Resumes a cancelled fiber, and drops its result.
+    fn run_to_the_end<A: Ambient>(&mut self, ambient: &mut A) {
+        ambient.enter();
         let mut transfer = Transfer::<I, Y, R> { empty: () };
         // SAFETY: not done; a cancelled fiber reads no input.
-        let ended = panic::catch_unwind(AssertUnwindSafe(|| unsafe {
-            self.switch(ambient, &raw mut transfer)
-        }));
-        match ended {
-            // SAFETY: a return means that the fiber wrote its result last.
-            Ok(CoroutineResult::Return(())) => unsafe {
-                ManuallyDrop::drop(&mut transfer.returned)
-            },
-            Ok(CoroutineResult::Yield(())) => {
-                unreachable!("a cancelled fiber is refused every further suspension")
-            }
-            Err(payload) => rethrow_unless_cancellation(payload),
-        }
+        let (switched, ambient) = unsafe { self.switch(ambient, &raw mut transfer) };
+        let CoroutineResult::Return(()) = switched else {
+            unreachable!("a cancelled fiber is refused every further suspension")
+        };
+        // SAFETY: a return means that the fiber wrote its result last.
+        let _returned = unsafe { ManuallyDrop::into_inner(transfer.returned) };
+        ambient.leave();
     }
 
     /// Takes back the stack of a fiber that is done, to start another on it.
@@ -441,6 +456,15 @@ impl<I: 'static, Y: 'static, R: 'static> Drop for Fiber<I, Y, R> {
         if !fiber.is_done() {
             fiber.cancel();
         }
+    }
+}
+
+/// Leaves the ambient state while a panic unwinds from the fiber. Another panic now would abort the
+/// process, so it is swallowed; its payload is not even dropped, since that might panic, too.
+#[cold]
+fn leave_unwinding<A: Ambient>(ambient: &mut A) {
+    if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| ambient.leave())) {
+        mem::forget(payload);
     }
 }
 
