@@ -39,3 +39,8 @@ RUNNING_LOOP = (
     "'fiberback.await_(coroutine)' in a task that has a portal"
 )
 NOT_A_COROUTINE = "a coroutine was expected, got {value!r}: type 'fiberback.run(main())'"
+NO_SQLALCHEMY = "fiberback.sqlalchemy needs SQLAlchemy: 'pip install fiberback[sqlalchemy]'"
+UNKNOWN_SQLALCHEMY = (
+    "fiberback.sqlalchemy supports SQLAlchemy 2.0 and 2.1, but this is {version}: "
+    "'pip install \"sqlalchemy>=2.0,<2.2\"'"
+)
