@@ -16,6 +16,8 @@ import pytest
 sys.path.insert(0, os.path.dirname(__file__))
 
 import support
+from postgres import database as database
+from postgres import postgres as postgres
 
 TIME_LIMIT = int(os.environ.get("FIBERBACK_TIME_LIMIT", "120"))
 
