@@ -44,3 +44,20 @@ UNKNOWN_SQLALCHEMY = (
     "fiberback.sqlalchemy supports SQLAlchemy 2.0 and 2.1, but this is {version}: "
     "'pip install \"sqlalchemy>=2.0,<2.2\"'"
 )
+DRIVER_NEEDS_ASYNCIO = (
+    "this database driver needs asyncio, and Trio is running: type 'trio.to_thread.run_sync(fn)' to "
+    "run the database code in a thread, where it blocks that thread alone"
+)
+POOL_NEEDS_A_LOOP = (
+    "fiberback.dbapi.psycopg_pool.ConnectionPool opens on a running asyncio event loop, and none runs "
+    "in this thread: use 'psycopg_pool.ConnectionPool(..., connection_class=psycopg.Connection)' here"
+)
+DJANGO_NO_PORTAL = (
+    "You cannot call this from an async context that cannot wait: this task has no portal. Type "
+    "'from fiberback.django import get_asgi_application' in asgi.py, or put "
+    "'fiberback.django.PortalMiddleware' first in MIDDLEWARE, or call this code with 'await "
+    "fiberback.with_portal_run_sync(fn)'; a thread or sync_to_async works, too"
+)
+DJANGO_NEEDS_PSYCOPG = (
+    "fiberback.django.postgresql needs psycopg 3: type 'pip install fiberback[django]'"
+)

@@ -1,0 +1,34 @@
+"""Whether code that is running now waits on an event loop, may block its thread, or can do neither."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+from .. import _messages, has_portal
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The asyncio loop that runs in this thread; None where blocking the thread is what is wanted.
+
+    Raises RuntimeError under Trio, which the async drivers do not know, and which blocking would stop.
+    """
+    loop = asyncio._get_running_loop()
+    if loop is None:
+        sniffio: Any = sys.modules.get("sniffio")
+        if sniffio is not None and sniffio.thread_local.name == "trio":
+            raise RuntimeError(_messages.DRIVER_NEEDS_ASYNCIO)
+    return loop
+
+
+def can_wait() -> bool:
+    """Whether a database call made now would neither be refused nor stop an event loop."""
+    return asyncio._get_running_loop() is None or has_portal()
+
+
+def current_task() -> asyncio.Task[Any] | None:
+    """The running asyncio task; None in a loop's callback and where no loop runs."""
+    if asyncio._get_running_loop() is None:
+        return None
+    return asyncio.current_task()

@@ -1,0 +1,212 @@
+"""psycopg's connection pool for sync code on an event loop: `from fiberback.dbapi import psycopg_pool`.
+
+Reads like `psycopg_pool.ConnectionPool`, and is a `psycopg_pool.AsyncConnectionPool` underneath: its
+workers are tasks of the loop on which the pool is opened, and no threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import psycopg_pool as _psycopg_pool
+from psycopg import AsyncConnection
+from psycopg_pool import PoolClosed as PoolClosed
+from psycopg_pool import PoolTimeout as PoolTimeout
+from psycopg_pool import TooManyRequests as TooManyRequests
+from typing_extensions import Self
+
+from .. import _messages, await_, with_portal_run_sync
+from ._waiting import can_wait, running_loop
+from .psycopg import Connection
+
+
+def _driver_class(kind: type[Connection[Any]]) -> Any:
+    """What the async pool keeps: with its face, whose settings live as long as the connection."""
+
+    class Driver(AsyncConnection[Any]):
+        face: Connection[Any]
+
+        @classmethod
+        async def connect(  # type: ignore[override]
+            cls, conninfo: str = "", *, row_factory: Any = None, cursor_factory: Any = None, **kwds: Any
+        ) -> Self:
+            self = await super().connect(conninfo, **kwds)
+            self.face = kind.over(self)
+            if row_factory:
+                self.face.row_factory = row_factory
+            if cursor_factory:
+                self.face.cursor_factory = cursor_factory
+            return self
+
+    return Driver
+
+
+class ConnectionPool:
+    """A pool of `fiberback.dbapi.psycopg.Connection`, for the tasks of one event loop.
+
+    Parameters are those of `psycopg_pool.ConnectionPool` (sizes in connections, times in seconds);
+    `configure`, `check`, `reset` and `reconnect_failed` are sync functions, and may query. The pool
+    opens at the first use or with `open()`, and belongs to the loop that runs then. In threads without
+    a loop use `psycopg_pool.ConnectionPool` itself, with `connection_class=psycopg.Connection`.
+
+    Connections given back busy, in a transaction or broken are rolled back or replaced, never handed
+    out as they are. A cancelled `getconn` has taken none.
+    """
+
+    def __init__(
+        self,
+        conninfo: str = "",
+        *,
+        connection_class: type[Connection[Any]] = Connection,
+        kwargs: dict[str, Any] | None = None,
+        open: bool = False,
+        configure: Callable[[Any], None] | None = None,
+        check: Callable[[Any], None] | None = None,
+        reset: Callable[[Any], None] | None = None,
+        reconnect_failed: Callable[[Any], None] | None = None,
+        **options: Any,
+    ) -> None:
+        if reconnect_failed is not None:
+            failed = reconnect_failed
+
+            async def reconnect(pool: Any) -> None:
+                await with_portal_run_sync(failed, self)
+
+            options["reconnect_failed"] = reconnect
+        self._pool: _psycopg_pool.AsyncConnectionPool[Any] = _psycopg_pool.AsyncConnectionPool(
+            conninfo,
+            connection_class=_driver_class(connection_class),
+            kwargs=kwargs,
+            open=False,
+            configure=_on_face(configure),
+            check=_on_face(check),
+            reset=_on_face(reset),
+            **options,
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._returns: set[asyncio.Task[None]] = set()
+        if open:
+            self.open()
+
+    def open(self, wait: bool = False, timeout: float = 30.0) -> None:
+        """Start the pool's workers on the running loop; nothing happens if it is open.
+
+        With `wait`, for `min_size` connections: PoolTimeout after `timeout` seconds.
+        """
+        if self._loop is None:
+            loop = running_loop()
+            if loop is None:
+                raise RuntimeError(_messages.POOL_NEEDS_A_LOOP)
+            self._loop = loop
+        await_(self._pool.open(wait, timeout))
+
+    def wait(self, timeout: float = 30.0) -> None:
+        """Wait until `min_size` connections are there; PoolTimeout after `timeout` seconds."""
+        self.open()
+        await_(self._pool.wait(timeout))
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Close the pool: waiters get PoolClosed, connections in use are closed when given back."""
+        await_(self._pool.close(timeout))
+
+    def getconn(self, timeout: float | None = None) -> Any:
+        """A connection for the caller alone; PoolTimeout after `timeout` seconds."""
+        if self._loop is None:
+            self.open()
+        driver = await_(self._pool.getconn(timeout))
+        face = driver.face
+        face._pool = self
+        return face
+
+    def putconn(self, conn: Any) -> None:
+        """Give a connection back. Nothing is waited for where the caller cannot wait."""
+        driver = conn._driver
+        conn._pool = None
+        loop = running_loop()
+        if loop is self._loop:
+            # In a task of its own: a caller that is cancelled must not interrupt it.
+            task = self._put(driver)
+            if can_wait():
+                await_(asyncio.shield(task))
+        elif self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._put, driver)
+        else:
+            conn.pgconn.finish()  # the loop of the pool's workers is gone
+
+    def _put(self, driver: Any) -> asyncio.Task[None]:
+        assert self._loop is not None
+        task = self._loop.create_task(self._pool.putconn(driver))
+        self._returns.add(task)
+        task.add_done_callback(self._returns.discard)
+        return task
+
+    @contextmanager
+    def connection(self, timeout: float | None = None) -> Iterator[Any]:
+        """A connection for the length of the block: committed at its end, rolled back on an error."""
+        conn = self.getconn(timeout)
+        try:
+            with conn:
+                yield conn
+        finally:
+            self.putconn(conn)
+
+    def check(self) -> None:
+        """Replace the idle connections that are broken."""
+        await_(self._pool.check())
+
+    def drain(self) -> None:
+        """Replace all connections: idle ones now, others when they are given back."""
+        await_(self._pool.drain())
+
+    def resize(self, min_size: int, max_size: int | None = None) -> None:
+        """Change the sizes, in connections."""
+        await_(self._pool.resize(min_size, max_size))
+
+    @staticmethod
+    def check_connection(conn: Any) -> None:
+        """For the parameter `check`: raises if the connection does not answer."""
+        if conn.autocommit:
+            conn.execute("")
+        else:
+            conn.autocommit = True
+            try:
+                conn.execute("")
+            finally:
+                conn.autocommit = False
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        # Sizes, names, `closed`, `get_stats()`: all that does not wait.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._pool, name)
+
+
+def _on_face(callback: Callable[[Any], None] | None) -> Any:
+    if callback is None:
+        return None
+    found = callback
+
+    async def call(driver: Any) -> None:
+        await with_portal_run_sync(found, driver.face)
+
+    return call
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(_psycopg_pool, name)

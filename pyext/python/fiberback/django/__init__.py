@@ -1,0 +1,32 @@
+"""Django's ordinary, sync ORM in async code, without a thread hop.
+
+Two settings do it::
+
+    DATABASES = {"default": {"ENGINE": "fiberback.django.postgresql", ...}}    # settings.py
+
+    from fiberback.django import get_asgi_application                          # asgi.py
+    application = get_asgi_application()
+
+    async def view(request):                     # views.py
+        with transaction.atomic():               # plain sync code, called as such
+            order = Order.objects.select_for_update().get(pk=request.GET["id"])
+            order.lines.create(text=render(order))
+        return JsonResponse({"lines": order.lines.count()})
+
+`fiberback.django.postgresql` is Django's own PostgreSQL backend on `fiberback.dbapi.psycopg`: every
+query waits on the event loop. Connections belong to tasks: each task has its own, closed or given back
+to the pool (`OPTIONS["pool"]`) at the end of the request and, at the latest, of the task. In threads
+without a loop (`manage.py migrate`, a shell, WSGI) the backend blocks as Django's own does.
+
+`SynchronousOnlyOperation` is raised where a query would have to block an event loop: in a task that
+has no portal. `get_asgi_application` and `fiberback.run` give portals; under another ASGI application
+put "fiberback.django.PortalMiddleware" first in MIDDLEWARE.
+"""
+
+from __future__ import annotations
+
+from ._asgi import ASGIHandler as ASGIHandler
+from ._asgi import get_asgi_application as get_asgi_application
+from ._middleware import PortalMiddleware as PortalMiddleware
+
+__all__ = ["ASGIHandler", "PortalMiddleware", "get_asgi_application"]

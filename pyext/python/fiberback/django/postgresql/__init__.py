@@ -1,0 +1,1 @@
+"""`ENGINE = "fiberback.django.postgresql"`: see `fiberback.django`."""
