@@ -199,6 +199,9 @@ fn sizes_have_pools_of_their_own_and_equal_sizes_one() {
 
 #[test]
 fn bad_sizes_are_errors_that_name_the_setting() {
+    let error = StackPool::builder().reserve(usize::MAX).build().unwrap_err();
+    assert!(error.is_bad_size());
+    assert!(error.to_string().contains("reserve"), "{error}");
     for size in [0, 1, (16 << 10) - 1, (1 << 36) + 1, usize::MAX] {
         let error = StackPool::builder().stack_size(size).build().unwrap_err();
         assert!(error.is_bad_size() && !error.is_exhausted());
@@ -332,6 +335,68 @@ fn guard_regions_cost_no_mappings_and_no_huge_pages_are_used() {
 }
 
 #[cfg(target_os = "linux")]
+/// The reserved bytes of a stack, and of nobody else, are its owner's: a fiber runs below them and
+/// they keep what was written to them, until the stack is back.
+#[test]
+fn reserved_bytes_are_the_owners_while_fibers_run_below_them() {
+    for bytes in [0, 1, 64, 4000, 20_000] {
+        let pool = StackPool::builder().stack_size(64 << 10).reserve(bytes).build().unwrap();
+        let mut fibers: Vec<_> = (0..70u8)
+            .map(|number| {
+                let stack = pool.take().unwrap();
+                let reserved = stack.reserved();
+                assert_eq!(reserved.len(), bytes.next_multiple_of(64));
+                assert_eq!(reserved.cast::<u8>().addr().get() % 64, 0);
+                let start = reserved.cast::<u8>().addr().get();
+                assert_eq!(stack.range().end + StackPool::RECORD_SIZE, start);
+                assert!(stack.range().len() >= 63 << 10);
+                // SAFETY: ours, while we have the stack.
+                unsafe { reserved.cast::<u8>().write_bytes(number, reserved.len()) };
+                let fiber = Fiber::new(stack, move |suspender: &Suspender<(), u8>, ()| {
+                    let frame = [number; 4096];
+                    suspender.suspend(std::hint::black_box(&frame)[4095]).unwrap();
+                });
+                assert_eq!(fiber.reserved(), reserved);
+                (fiber, number)
+            })
+            .collect();
+        for (fiber, number) in &mut fibers {
+            assert_eq!(fiber.resume(()), Step::Yield(*number));
+        }
+        for (mut fiber, number) in fibers {
+            let reserved = fiber.reserved();
+            assert_eq!(fiber.resume(()), Step::Return(()));
+            // SAFETY: ours, while we have the fiber.
+            let bytes = unsafe { reserved.as_ref() };
+            assert!(bytes.iter().all(|&byte| byte == number));
+        }
+        assert_eq!(pool.stats().in_use, 0);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_first_frames_share_a_page_with_the_first_reserved_bytes() {
+    // Half a page for frames and record, half for the owner.
+    let pool = StackPool::builder().reserve(3 * 4096 + 2048).warm_per_thread(1).build().unwrap();
+    let stack = pool.take().unwrap();
+    let whole = stack.range().start..stack.range().end + StackPool::RECORD_SIZE + 3 * 4096 + 2048;
+    assert_eq!(whole.end % 4096, 0);
+    let reserved = stack.reserved();
+    // SAFETY: ours, while we have the stack.
+    unsafe { reserved.cast::<u8>().write_bytes(1, 2048) };
+    let mut fiber = Fiber::new(stack, |suspender: &Suspender<(), ()>, ()| {
+        suspender.suspend(()).unwrap();
+    });
+    fiber.resume(());
+    if !cfg!(debug_assertions) {
+        assert_eq!(resident(&whole), 1);
+    } else {
+        assert!(resident(&whole) <= 2, "frames of debug builds are large");
+    }
+    fiber.resume(());
+}
+
 #[test]
 fn an_untouched_stack_costs_no_page_and_a_used_one_few() {
     let pool = StackPool::builder().stack_size(1 << 20).build().unwrap();

@@ -22,11 +22,10 @@ use crate::portal::PortalObject;
 use crate::{error, greenlet};
 use fiberback::fiber::{Ambient, Fiber, Stack, StackPool, Step, Suspender};
 use pyo3::ffi::{self, PyObject, PyThreadState};
-use std::alloc::Layout;
 use std::cell::{Cell, UnsafeCell};
 use std::mem::ManuallyDrop;
 use std::ops::Range;
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -299,7 +298,7 @@ impl Ambient for Swap {
     #[inline(always)]
     fn enter(&mut self) {
         // SAFETY: `Worker::resume` passes the attached thread state and a worker whose state is
-        // pinned (it is boxed) and, by the module's invariant, was entered with this thread state
+        // pinned (on its fiber's memory) and, by the module's invariant, was entered with this thread state
         // if it is in the middle of a step.
         unsafe {
             let outer = replace_current(self.worker);
@@ -386,26 +385,27 @@ impl Worker {
     }
 
     fn on(stack: Stack, thread: *mut Thread) -> *mut Self {
-        /// The box's address, for the closure.
+        /// The worker's address, for the closure.
         struct Address(*mut Worker);
-        // Not `Box::new`, which aborts the process where there is no memory.
-        let layout = Layout::new::<Self>();
-        // SAFETY: not of size zero.
-        let worker: *mut Self = unsafe { std::alloc::alloc(layout) }.cast();
-        if worker.is_null() {
-            error::set_no_memory();
-            return worker;
-        }
+        let memory = stack.reserved();
+        let worker: *mut Self = memory.as_ptr().cast();
+        assert!(memory.len() == RESERVE && worker.is_aligned());
         let address = Address(worker);
         let range = stack.range();
-        let state = State::new(range.clone());
+        // SAFETY: within the reserved bytes, behind the worker. They are ours as long as the fiber
+        // is, which we have until `free`, or for ever.
+        let state = unsafe {
+            let rest = worker.add(1).cast::<u8>();
+            let rest = NonNull::slice_from_raw_parts(NonNull::new_unchecked(rest), DATA_STACK);
+            State::new(range.clone(), rest)
+        };
         let fiber = Fiber::new(stack, move |suspender, input| {
             let Address(worker) = { address };
-            // SAFETY: the box outlives the fiber: `free` drops the fiber first, `leak` frees none.
+            // SAFETY: the worker is there as long as the fiber.
             unsafe { (*worker).suspender = suspender };
             serve(suspender, input);
         });
-        // SAFETY: fresh memory of that type.
+        // SAFETY: memory of that size and alignment, nobody else's.
         unsafe {
             worker.write(Self {
                 fiber: ManuallyDrop::new(fiber),
@@ -594,11 +594,14 @@ impl Worker {
     /// Idle, this thread's, not used afterwards.
     unsafe fn free(worker: *mut Self) {
         // SAFETY: the fiber waits in `serve` with nothing of Python on its stack; dropping it
-        // makes `serve` return. The state is clean, and freed after its frames' stack is gone.
+        // makes `serve` return. The state is clean, and freed after its frames' stack is gone. The
+        // worker lies on the fiber's own memory, so all else is taken out of it before.
         unsafe {
-            ManuallyDrop::drop(&mut (*worker).fiber);
+            (*worker).fiber.cancel();
             (*worker).state.free();
-            drop(Box::from_raw(worker));
+            let Self { fiber, mailbox, .. } = ptr::read(worker);
+            drop(mailbox);
+            drop(ManuallyDrop::into_inner(fiber));
         }
     }
 
@@ -608,7 +611,8 @@ impl Worker {
     ///
     /// Not used afterwards.
     pub(crate) unsafe fn leak(worker: *mut Self) {
-        // Never to be dropped: neither the fiber nor the box, which C code on the stack points to.
+        // Never to be dropped: neither the fiber nor the worker on it, which C code on the stack
+        // points to.
         let _ = worker;
     }
 
@@ -751,6 +755,23 @@ pub(crate) const DEFAULT_STACK_SIZE: usize =
 pub(crate) const LEAST_STACK_SIZE: usize =
     if cfg!(any(cpython = "3.11", cpython = "3.12", cpython = "3.13")) { 768 } else { 256 } * 1024;
 
+/// Above a fiber's frames are the record of the fiber layer, the [`Worker`], and the chunk that the
+/// first interpreter frames go to, which grows up as the C stack grows down. All begins in one page,
+/// so that is the only one that a task touches which waits a few calls deep. How much of it is left
+/// to C frames decides how many that are, and of which kind; these were measured (`benches/portal.py`)
+/// to suffice for synchronous code that calls `await_` from its second function, on 3.11 to 3.13.
+const FIRST_C_FRAMES: usize = 2048;
+const PAGE: usize = 4096;
+/// At least as much as CPython's own chunks, so that not everybody needs a second one.
+const LEAST_DATA_STACK: usize = 16 * 1024;
+const RESERVE: usize = {
+    let least = size_of::<Worker>() + LEAST_DATA_STACK + StackPool::RECORD_SIZE;
+    // Such that the frames begin `FIRST_C_FRAMES` above the bottom of a page.
+    least.next_multiple_of(PAGE) + (PAGE - FIRST_C_FRAMES) - StackPool::RECORD_SIZE
+};
+const DATA_STACK: usize = RESERVE - size_of::<Worker>();
+const _: () = assert!(RESERVE % 64 == 0 && align_of::<Worker>() <= 64);
+
 /// The current pool; a cheap handle.
 pub(crate) fn pool() -> StackPool {
     // SAFETY: the GIL is held, and the borrow ends before anything can release it.
@@ -762,7 +783,7 @@ pub(crate) fn pool() -> StackPool {
 }
 
 fn new_pool(stack_size: usize) -> Result<StackPool, fiberback::StackError> {
-    StackPool::builder().stack_size(stack_size).build()
+    StackPool::builder().stack_size(stack_size).reserve(RESERVE).build()
 }
 
 /// A stack from the pool. None with `StackMemoryError` set if there is none.

@@ -1,4 +1,4 @@
-//! The record at the top of every stack in use.
+//! The record above the frames of every stack in use.
 //!
 //! It lives on the stack's own memory, so that a fiber needs no other allocation, its address never
 //! changes, and the fault handler finds it from a bare fault address.
@@ -7,7 +7,8 @@ use super::stack::Stack;
 use std::cell::Cell;
 use std::ptr;
 
-/// Bytes kept free for a [`Header`] and the coroutine's own record above the stack's base. A
+/// Bytes kept free for a [`Header`] and the coroutine's own record above the stack's base, below
+/// what the pool reserves for the fiber's owner. A
 /// multiple of the stack alignment on every platform.
 pub(super) const RESERVED: usize = 256;
 

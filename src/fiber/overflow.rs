@@ -13,7 +13,7 @@
 
 #![allow(unsafe_code)]
 
-use super::header::{Header, LIVE, RESERVED};
+use super::header::{Header, LIVE};
 use super::memory::registry;
 use std::cell::Cell;
 use std::mem::{self, MaybeUninit};
@@ -141,19 +141,19 @@ extern "C" fn on_fault(
     let (address, sent, stack_pointer) =
         unsafe { ((*info).si_addr().addr(), (*info).si_code <= 0, stack_pointer(context)) };
     let found = registry::find(address).filter(|found| {
-        let plausible = found.guard.start - SKIPPED_AT_MOST..found.end;
+        let plausible = found.guard.start - SKIPPED_AT_MOST..found.record;
         !sent
             && found.guard.contains(&address)
             && stack_pointer.is_none_or(|pointer| plausible.contains(&pointer))
     });
     if let Some(found) = found {
-        let header = ptr::with_exposed_provenance::<Header>(found.end - RESERVED);
+        let header = ptr::with_exposed_provenance::<Header>(found.record);
         // SAFETY: the faulting thread's stack pointer is in this slot (or, on architectures where
         // we cannot read it, the fault is in its guard), so a thread runs on it and its top page
         // is mapped; a header, or zeroes, sit there.
         let header = unsafe { &*header };
         if header.live.get() == LIVE {
-            report(header, found.end - found.guard.end);
+            report(header, found.record - found.guard.end);
         }
     }
     chain(signal, info, context);

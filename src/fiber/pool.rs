@@ -16,7 +16,8 @@
 
 #![allow(unsafe_code)]
 
-use super::memory::{Arena, Geometry, GuardPages, Slot};
+use super::header::RESERVED;
+use super::memory::{Arena, Geometry, GuardPages, RESERVE_ALIGNMENT, Slot};
 use super::stack::Stack;
 use crate::error::StackError;
 use std::cell::UnsafeCell;
@@ -36,6 +37,7 @@ const DEFAULT_GUARD_SIZE: usize = 16 << 10;
 const MIN_STACK_SIZE: usize = 16 << 10;
 /// More is a mistake in units.
 const MAX_STACK_SIZE: usize = 1 << 36;
+const MAX_RESERVE: usize = 1 << 30;
 
 const DEFAULT_WARM_PER_THREAD: usize = 256;
 const DEFAULT_HIGH_WATER_MARK: usize = 4096;
@@ -53,6 +55,7 @@ pub struct StackPoolBuilder {
     warm_per_thread: usize,
     high_water_mark: usize,
     max_stacks: usize,
+    reserve: usize,
 }
 
 impl StackPoolBuilder {
@@ -97,6 +100,20 @@ impl StackPoolBuilder {
         self
     }
 
+    /// Bytes at the top of each stack, above all frames, for whoever runs fibers on the stacks:
+    /// [`Stack::reserved`], [`Fiber::reserved`](super::Fiber::reserved). Rounded up to a multiple
+    /// of 64; none unless set; at most 1 GiB. Not part of
+    /// [`stack_size`](Self::stack_size).
+    ///
+    /// They begin right above the record that the fiber layer keeps of the fiber
+    /// ([`RECORD_SIZE`](StackPool::RECORD_SIZE) bytes), and that lies right above the first
+    /// frame. They end at the end of a page, but need not begin at the beginning of one, and then
+    /// what is at their beginning shares a page with the first frames.
+    pub fn reserve(mut self, bytes: usize) -> Self {
+        self.reserve = bytes;
+        self
+    }
+
     /// Makes the pool. No memory is reserved before the first stack is taken.
     ///
     /// # Errors
@@ -109,11 +126,16 @@ impl StackPoolBuilder {
         if self.guard_size > MAX_STACK_SIZE {
             return Err(StackError::bad_size("guard_size", DEFAULT_GUARD_SIZE, MAX_STACK_SIZE));
         }
+        if self.reserve > MAX_RESERVE {
+            return Err(StackError::bad_size("reserve", 0, MAX_RESERVE));
+        }
         let page = page_size();
         let geometry = Geometry {
             stack_size: self.stack_size.next_multiple_of(page),
             guard_size: self.guard_size.max(DEFAULT_GUARD_SIZE).next_multiple_of(page),
             guard_pages: self.guard_pages,
+            reserve: self.reserve.next_multiple_of(RESERVE_ALIGNMENT),
+            page_size: page,
         };
         let shared = Arc::new(Shared {
             geometry,
@@ -221,6 +243,10 @@ pub struct PoolStats {
 }
 
 impl StackPool {
+    /// Bytes of the record that the fiber layer keeps between a stack's frames and its
+    /// [reserved bytes](StackPoolBuilder::reserve).
+    pub const RECORD_SIZE: usize = RESERVED;
+
     /// Settings for a pool of one's own.
     pub fn builder() -> StackPoolBuilder {
         StackPoolBuilder {
@@ -230,6 +256,7 @@ impl StackPool {
             warm_per_thread: DEFAULT_WARM_PER_THREAD,
             high_water_mark: DEFAULT_HIGH_WATER_MARK,
             max_stacks: usize::MAX,
+            reserve: 0,
         }
     }
 

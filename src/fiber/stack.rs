@@ -37,6 +37,17 @@ impl Stack {
     pub fn range(&self) -> std::ops::Range<usize> {
         self.slot.usable()
     }
+
+    /// The bytes above the frames that the pool [reserves](super::StackPoolBuilder::reserve) for
+    /// whoever runs a fiber on this stack; none unless it was told to.
+    ///
+    /// They are aligned to 64, and hold whatever their last user left there, or zeroes. Neither the
+    /// stack nor a fiber on it ever touches them. They may be written and read through this pointer
+    /// by whoever owns the stack or the fiber, until that is dropped, and for ever if it is
+    /// [forgotten](super::Fiber::leak).
+    pub fn reserved(&self) -> NonNull<[u8]> {
+        self.slot.reserved()
+    }
 }
 
 impl Drop for Stack {

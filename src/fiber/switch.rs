@@ -191,7 +191,7 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
         F: FnOnce(&Suspender<I, Y>, I) -> R,
     {
         let slot = stack.slot();
-        let record = slot.reserved().cast::<Record>();
+        let record = slot.record().cast::<Record>();
         let header = record.cast::<Header>();
         let body = move |yielder: &Yielder<(), ()>, ()| {
             let suspender =
@@ -211,7 +211,7 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
                 (*transfer).returned = ManuallyDrop::new(returned);
             }
         };
-        // SAFETY: `slot.reserved()` is `RESERVED` bytes of writable memory, aligned to 64, above
+        // SAFETY: `slot.record()` is `RESERVED` bytes of writable memory, aligned to 64, above
         // the base that `Slot` reports to corosensei, so nothing else uses it; the const assertion
         // above says that `Record` fits. The coroutine's closure may borrow: the caller promises
         // that what it borrows outlives the fiber.
@@ -276,6 +276,12 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     /// The stack addresses that the closure's frames can use, lowest to highest.
     pub fn stack_range(&self) -> std::ops::Range<usize> {
         self.slot().usable()
+    }
+
+    /// The bytes that the pool [reserves](super::StackPoolBuilder::reserve) for the fiber's owner,
+    /// as [`Stack::reserved`] gives them.
+    pub fn reserved(&self) -> NonNull<[u8]> {
+        self.slot().reserved()
     }
 
     fn slot(&self) -> Slot {

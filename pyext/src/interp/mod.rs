@@ -33,7 +33,7 @@ use facts::field;
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use shared::{Context, DataStack, Exceptions};
 use std::ops::Range;
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, Ordering};
 use version::Version;
 
@@ -49,13 +49,21 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// The state of a fiber with nothing on it. Must be [pinned](Self::pin) at its final address
-    /// before use.
-    pub(crate) fn new(stack: Range<usize>) -> Self {
+    /// The state of a fiber with nothing on it, for a C stack of these addresses, whose first
+    /// interpreter frames are to lie in `data_stack`. Must be [pinned](Self::pin) at its final
+    /// address before use.
+    ///
+    /// # Safety
+    ///
+    /// `data_stack` must be writable, aligned to a pointer, of at least 1 KiB, and used by nobody
+    /// else until the state is clean and not used any more.
+    pub(crate) unsafe fn new(stack: Range<usize>, data_stack: NonNull<[u8]>) -> Self {
+        // SAFETY: passed on.
+        let data_stack = unsafe { DataStack::new(data_stack) };
         Self {
             version: Version::new(stack, BASE_CODE.load(Ordering::Relaxed)),
             exceptions: Exceptions::new(),
-            data_stack: DataStack::new(),
+            data_stack,
             context: Context::new(),
         }
     }
@@ -119,7 +127,10 @@ impl State {
 
     /// True if nothing of the fiber's Python code is left: it can serve the next step.
     pub(crate) fn is_clean(&mut self) -> bool {
-        self.version.is_clean() && self.exceptions.is_clean() && self.context.is_clean()
+        self.version.is_clean()
+            && self.exceptions.is_clean()
+            && self.data_stack.is_clean()
+            && self.context.is_clean()
     }
 
     /// Frees what the state owns.

@@ -12,7 +12,7 @@ use super::version::Version;
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::ffi::CStr;
 use std::fmt::Debug;
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 /// What to do about any of it.
 const ADVICE: &str = "Install a fiberback wheel for this interpreter, or build it from source \
@@ -365,12 +365,17 @@ fn check_coroutines() -> Result<(), String> {
 /// below as if nothing were there, and with it taken out all must be as before.
 pub(crate) fn rehearse() -> Result<(), String> {
     // SAFETY: attached. The state is entered and left without a switch in between, which is no
-    // different to the interpreter from a fiber that does nothing; it is boxed, hence pinned. Its
+    // different to the interpreter from a fiber that does nothing; it is boxed, hence pinned, and
+    // what it has for a data stack is dropped after it. Its
     // stack range is only a number here, and is the thread's own as far as a check could tell.
     unsafe {
         let ts = ffi::PyThreadState_Get();
         let here = (&raw const ts).addr();
-        let mut state = Box::new(super::State::new(here - 256 * 1024..here + 64 * 1024));
+        let mut data_stack = Box::new([0usize; 512]);
+        let memory = NonNull::from(&mut *data_stack).cast::<u8>();
+        let memory = NonNull::slice_from_raw_parts(memory, size_of_val(&*data_stack));
+        let stack = here - 256 * 1024..here + 64 * 1024;
+        let mut state = Box::new(super::State::new(stack, memory));
         state.pin();
         let before = ffi::PyThreadState_GetFrame(ts);
         state.enter(ts, None);

@@ -5,7 +5,7 @@
 
 use super::facts::{self, field};
 use pyo3::ffi::{self, PyObject, PyThreadState};
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 /// `_PyErr_StackItem`, asserted against the headers below.
 #[repr(C)]
@@ -98,24 +98,54 @@ impl Chunk {
     }
 }
 
+/// What a fiber's first chunk must have room for: the head, the unused slot, and something.
+pub(super) const LEAST_DATA_STACK: usize = 1024;
+
 /// Where interpreter frames are allocated (`tstate->datastack_*`), from a chunk list of the
 /// fiber's own: frames must be freed in the reverse order of allocation, and the resumer goes on
 /// allocating while the fiber is suspended.
 ///
-/// The list starts empty; the interpreter then allocates the first chunk when the first frame is
-/// pushed, and never frees it (`push_chunk` in Python/pystate.c leaves a hole in a chunk without
-/// predecessor, for that purpose). So the fiber keeps one chunk for life.
+/// The first chunk is memory of the fiber's own, right beside its C stack, so that a fiber with few
+/// frames touches no further page. The interpreter adds chunks when that one is full, and frees
+/// them as frames end; the first it never frees, because the first slot of a chunk without
+/// predecessor is left unused (`push_chunk` and `_PyThreadState_PopFrame` in Python/pystate.c: a
+/// chunk goes when the frame at its very beginning does). We do the same.
 pub(super) struct DataStack {
     fiber: [*mut u8; 3],
     host: [*mut u8; 3],
+    root: *mut Chunk,
 }
 
 const DATA_STACK: [isize; 3] =
     [facts::TS_DATASTACK_CHUNK, facts::TS_DATASTACK_TOP, facts::TS_DATASTACK_LIMIT];
 
 impl DataStack {
-    pub(super) const fn new() -> Self {
-        Self { fiber: [ptr::null_mut(); 3], host: [ptr::null_mut(); 3] }
+    /// # Safety
+    ///
+    /// `memory` must be writable, aligned to a pointer, of at least [`LEAST_DATA_STACK`] bytes, and
+    /// nobody else's until the last frame of the fiber is gone.
+    pub(super) unsafe fn new(memory: NonNull<[u8]>) -> Self {
+        let root = memory.as_ptr().cast::<Chunk>();
+        let size = memory.len() & !(size_of::<usize>() - 1);
+        debug_assert!(root.is_aligned() && size >= LEAST_DATA_STACK);
+        // SAFETY: the contract; the limit is one past the end.
+        unsafe {
+            root.write(Chunk { previous: ptr::null_mut(), size, top: 0 });
+            let limit = root.cast::<u8>().add(size);
+            let fiber = [root.cast(), Self::bottom(root), limit];
+            Self { fiber, host: [ptr::null_mut(); 3], root }
+        }
+    }
+
+    /// Where the first frame goes: the second slot of the first chunk.
+    fn bottom(root: *mut Chunk) -> *mut u8 {
+        root.wrapping_add(1).cast::<*mut PyObject>().wrapping_add(1).cast()
+    }
+
+    /// No frame is left.
+    #[inline]
+    pub(super) fn is_clean(&self) -> bool {
+        ptr::eq(self.fiber[0], self.root.cast()) && ptr::eq(self.fiber[1], Self::bottom(self.root))
     }
 
     #[inline(always)]
@@ -142,8 +172,9 @@ impl DataStack {
         }
     }
 
-    /// Gives the chunks back to the allocator they came from (`_PyObject_VirtualFree`, which is
-    /// private, is the arena allocator's `free`). Needs no GIL: the allocator is `munmap`.
+    /// Gives the chunks but the first back to the allocator they came from
+    /// (`_PyObject_VirtualFree`, which is private, is the arena allocator's `free`). There are none
+    /// unless a foreign stack switcher left frames behind. Needs no GIL: the allocator is `munmap`.
     ///
     /// # Safety
     ///
@@ -151,7 +182,7 @@ impl DataStack {
     pub(super) unsafe fn free(&mut self) {
         let mut chunk: *mut Chunk =
             std::mem::replace(&mut self.fiber, [ptr::null_mut(); 3])[0].cast();
-        if chunk.is_null() {
+        if chunk.is_null() || chunk == self.root {
             return;
         }
         let mut arena =
@@ -159,7 +190,7 @@ impl DataStack {
         // SAFETY: fills in the structure; has no preconditions.
         unsafe { ffi::PyObject_GetArenaAllocator(&raw mut arena) };
         let Some(free) = arena.free else { return };
-        while !chunk.is_null() {
+        while !chunk.is_null() && chunk != self.root {
             // SAFETY: a live chunk of this fiber, allocated with `arena.alloc` of its `size`; no
             // frame lives in it any more, and it is unlinked before it is freed.
             unsafe {

@@ -4,8 +4,11 @@
 //!
 //! ```text
 //! low                                                              high
-//! | guard (faults) | usable stack, grows down        | reserved header |
+//! | guard (faults) | usable stack, grows down | fiber's record | reserved for the owner |
 //! ```
+//!
+//! The record lies where the reserved bytes end up to fit below the slot's end, in the middle of a
+//! page if need be: the first frames share that page with the record and the reserved bytes.
 //!
 //! # Invariant
 //!
@@ -40,32 +43,44 @@ pub(in crate::fiber) struct Slot {
     /// One past the highest address.
     end: usize,
     guard_size: usize,
+    /// Bytes above the fiber's record.
+    reserve: usize,
 }
 
 impl Slot {
     /// The addresses that frames can use, lowest to highest.
     pub(in crate::fiber) fn usable(self) -> std::ops::Range<usize> {
-        self.start + self.guard_size..self.end - RESERVED
+        self.start + self.guard_size..self.end - self.reserve - RESERVED
     }
 
     /// The bytes at the top that belong to the fiber layer.
     #[inline]
-    pub(in crate::fiber) fn reserved(self) -> NonNull<u8> {
-        let address = self.end - RESERVED;
+    pub(in crate::fiber) fn record(self) -> NonNull<u8> {
+        let address = self.end - self.reserve - RESERVED;
         debug_assert_ne!(address, 0);
         // SAFETY: inside a mapping, hence not null. Slabs come from `mmap`, whose memory Rust sees
         // as exposed; the pointer is only ever used within this slot.
         unsafe { NonNull::new_unchecked(ptr::with_exposed_provenance_mut(address)) }
     }
+
+    /// The bytes above them, which belong to the fiber's owner.
+    pub(in crate::fiber) fn reserved(self) -> NonNull<[u8]> {
+        let address = self.end - self.reserve;
+        debug_assert_ne!(address, 0);
+        // SAFETY: as in `record`; one past the slot's end if there are none.
+        let start = unsafe { NonNull::new_unchecked(ptr::with_exposed_provenance_mut(address)) };
+        NonNull::slice_from_raw_parts(start, self.reserve)
+    }
 }
 
-// SAFETY: `base` is 64-byte aligned (page-aligned end less `RESERVED`), `limit` page-aligned.
+// SAFETY: `base` is 64-byte aligned (page-aligned end less the reserved bytes and `RESERVED`, both
+// multiples of 64), `limit` page-aligned.
 // `Arena::carve` gives out a slot only with its guard in place, and `Geometry` has at least one
 // usable page.
 unsafe impl Stack for Slot {
     #[inline]
     fn base(&self) -> StackPointer {
-        self.reserved().addr()
+        self.record().addr()
     }
 
     #[inline]
@@ -134,7 +149,8 @@ impl Arena {
             unsafe { self.guards.install(first, stride, count, self.geometry.guard_size) }?;
         out.extend((0..guarded).map(|index| {
             let start = first + index * stride;
-            Slot { start, end: start + stride, guard_size: self.geometry.guard_size }
+            let Geometry { guard_size, reserve, .. } = self.geometry;
+            Slot { start, end: start + stride, guard_size, reserve }
         }));
         self.uncarved.start += guarded * stride;
         Ok(())
@@ -152,8 +168,12 @@ impl Arena {
                 Ok(mapping) => {
                     let start = mapping.as_ptr().expose_provenance();
                     self.uncarved = start..start + bytes;
-                    let registration =
-                        registry::register(start..start + bytes, stride, self.geometry.guard_size);
+                    let registration = registry::register(
+                        start..start + bytes,
+                        stride,
+                        self.geometry.guard_size,
+                        self.geometry.reserve + RESERVED,
+                    );
                     self.slabs.push(Slab { mapping, bytes, _registration: registration });
                     self.next_slab_slots = (slots * 2).min(LARGEST_SLAB_SLOTS);
                     return Ok(());

@@ -1,6 +1,7 @@
 //! Address space for stacks, in one file per platform with the same shape:
 //!
-//! * `Slot`: one stack's memory, `Copy`, with `usable()`, `reserved()` and corosensei's `Stack`;
+//! * `Slot`: one stack's memory, `Copy`, with `usable()`, `record()`, `reserved()` and corosensei's
+//!   `Stack`;
 //! * `Arena`: makes slots (`carve`), gives their pages back to the system (`discard`), and frees
 //!   all memory when dropped, by which time no slot may be in use.
 //!
@@ -39,16 +40,22 @@ pub enum GuardPages {
 pub(super) struct Geometry {
     /// Bytes that frames can use, at least; a multiple of the page size.
     pub(super) stack_size: usize,
+    pub(super) page_size: usize,
     /// Bytes that fault, below the stack; a multiple of the page size. A hint on platforms that
     /// size their own guards.
     pub(super) guard_size: usize,
     #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub(super) guard_pages: GuardPages,
+    /// Bytes above each fiber's record that its owner uses; a multiple of [`RESERVE_ALIGNMENT`].
+    pub(super) reserve: usize,
 }
+
+/// What the reserved bytes, and with them the base of the stack below, are aligned to.
+pub(super) const RESERVE_ALIGNMENT: usize = 64;
 
 impl Geometry {
     /// Bytes of address space of one stack with its guard.
     pub(super) fn stride(&self) -> usize {
-        self.guard_size + self.stack_size
+        self.guard_size + self.stack_size + self.reserve.next_multiple_of(self.page_size)
     }
 }

@@ -8,18 +8,28 @@ use crate::fiber::header::RESERVED;
 use corosensei::stack::{DefaultStack, Stack, StackPointer};
 use std::ptr::NonNull;
 
-/// One stack's memory. A copyable name for a [`DefaultStack`] that its [`Arena`] owns.
+/// One stack's memory. A copyable name for a [`Memory`] that its [`Arena`] owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::fiber) struct Slot(NonNull<DefaultStack>);
+pub(in crate::fiber) struct Slot(NonNull<Memory>);
+
+/// A platform's stack, and how many bytes at its top belong to the fiber's owner.
+struct Memory {
+    stack: DefaultStack,
+    reserve: usize,
+}
 
 // SAFETY: a slot is a name, like an index: `DefaultStack` is `Send` and `Sync`, its arena frees it
 // only when no slot is in use, and a slot is used by whoever was given it alone.
 unsafe impl Send for Slot {}
 
 impl Slot {
-    fn stack(&self) -> &DefaultStack {
+    fn memory(&self) -> &Memory {
         // SAFETY: the arena frees the box only when it is dropped, by which time no slot is in use.
         unsafe { self.0.as_ref() }
+    }
+
+    fn stack(&self) -> &DefaultStack {
+        &self.memory().stack
     }
 
     /// The addresses that frames can use, lowest to highest.
@@ -28,17 +38,26 @@ impl Slot {
     }
 
     /// The bytes at the top that belong to the fiber layer.
-    pub(in crate::fiber) fn reserved(self) -> NonNull<u8> {
+    pub(in crate::fiber) fn record(self) -> NonNull<u8> {
         NonNull::new(self.base().get() as *mut u8).expect("a stack is not at address 0")
+    }
+
+    /// The bytes above them, which belong to the fiber's owner.
+    pub(in crate::fiber) fn reserved(self) -> NonNull<[u8]> {
+        let start = NonNull::new((self.base().get() + RESERVED) as *mut u8);
+        let start = start.expect("a stack is not at address 0");
+        NonNull::slice_from_raw_parts(start, self.memory().reserve)
     }
 }
 
-// SAFETY: the memory is that of a `DefaultStack` less `RESERVED` bytes at the top, which keeps its
-// guard pages and its alignment, and leaves far more than the minimum size.
+// SAFETY: the memory is that of a `DefaultStack` less `RESERVED` and the owner's bytes at the top
+// (multiples of 64 both), which keeps its guard pages and its alignment, and leaves far more than
+// the minimum size.
 unsafe impl Stack for Slot {
     #[inline]
     fn base(&self) -> StackPointer {
-        StackPointer::new(self.stack().base().get() - RESERVED).expect("above the stack's limit")
+        let Memory { stack, reserve } = self.memory();
+        StackPointer::new(stack.base().get() - reserve - RESERVED).expect("above the stack's limit")
     }
 
     #[inline]
@@ -54,7 +73,8 @@ unsafe impl Stack for Slot {
     #[cfg(windows)]
     fn update_teb_fields(&mut self, stack_limit: usize, guaranteed_stack_bytes: usize) {
         // SAFETY: as in `stack`; a slot is used by one fiber at a time, which is what calls this.
-        unsafe { self.0.as_mut() }.update_teb_fields(stack_limit, guaranteed_stack_bytes);
+        unsafe { &mut self.0.as_mut().stack }
+            .update_teb_fields(stack_limit, guaranteed_stack_bytes);
     }
 }
 
@@ -75,9 +95,10 @@ impl Arena {
         _want: usize,
         out: &mut Vec<Slot>,
     ) -> Result<(), StackError> {
-        let size = self.geometry.stack_size + RESERVED;
+        let reserve = self.geometry.reserve;
+        let size = self.geometry.stack_size + RESERVED + reserve;
         let stack = DefaultStack::new(size).map_err(StackError::out_of_memory)?;
-        let slot = Slot(NonNull::from(Box::leak(Box::new(stack))));
+        let slot = Slot(NonNull::from(Box::leak(Box::new(Memory { stack, reserve }))));
         self.slots.push(slot);
         out.push(slot);
         Ok(())
@@ -90,7 +111,7 @@ impl Arena {
 
     /// Bytes of address space held.
     pub(in crate::fiber) fn reserved_bytes(&self) -> usize {
-        self.slots.len() * (self.geometry.stack_size + self.geometry.guard_size)
+        self.slots.len() * self.geometry.stride()
     }
 }
 

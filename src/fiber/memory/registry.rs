@@ -21,6 +21,7 @@ struct Record {
     end: AtomicUsize,
     stride: AtomicUsize,
     guard: AtomicUsize,
+    above: AtomicUsize,
     next: AtomicPtr<Record>,
 }
 
@@ -44,8 +45,13 @@ impl Drop for Registration {
 }
 
 /// Makes a slab known: `range` is cut into slots of `stride` bytes, of which the lowest `guard`
-/// fault.
-pub(super) fn register(range: Range<usize>, stride: usize, guard: usize) -> Registration {
+/// fault and of the highest `above` begin with a fiber's record.
+pub(super) fn register(
+    range: Range<usize>,
+    stride: usize,
+    guard: usize,
+    above: usize,
+) -> Registration {
     let idle = records().find(|record| {
         !record.taken.load(Ordering::Relaxed) && !record.taken.swap(true, Ordering::Acquire)
     });
@@ -53,6 +59,7 @@ pub(super) fn register(range: Range<usize>, stride: usize, guard: usize) -> Regi
     record.start.store(range.start, Ordering::Relaxed);
     record.stride.store(stride, Ordering::Relaxed);
     record.guard.store(guard, Ordering::Relaxed);
+    record.above.store(above, Ordering::Relaxed);
     // Last: until now readers took the record for an empty one.
     record.end.store(range.end, Ordering::Release);
     Registration(record)
@@ -65,6 +72,7 @@ fn append() -> &'static Record {
         end: AtomicUsize::new(0),
         stride: AtomicUsize::new(1),
         guard: AtomicUsize::new(0),
+        above: AtomicUsize::new(0),
         next: AtomicPtr::new(ptr::null_mut()),
     }));
     let mut head = HEAD.load(Ordering::Relaxed);
@@ -83,8 +91,8 @@ fn append() -> &'static Record {
 pub(in crate::fiber) struct Found {
     /// Addresses that fault.
     pub(in crate::fiber) guard: Range<usize>,
-    /// One past the slot's highest address.
-    pub(in crate::fiber) end: usize,
+    /// Where the record of the fiber on the slot is: right above its frames.
+    pub(in crate::fiber) record: usize,
 }
 
 /// Finds the slot that holds `address`. Async-signal-safe.
@@ -98,6 +106,7 @@ pub(in crate::fiber) fn find(address: usize) -> Option<Found> {
         let stride = record.stride.load(Ordering::Relaxed);
         let guard = record.guard.load(Ordering::Relaxed);
         let slot = start + (address - start) / stride * stride;
-        Some(Found { guard: slot..slot + guard, end: slot + stride })
+        let above = record.above.load(Ordering::Relaxed);
+        Some(Found { guard: slot..slot + guard, record: slot + stride - above })
     })
 }
