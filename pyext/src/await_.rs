@@ -165,7 +165,11 @@ unsafe fn go_on(
                     ffi::Py_DECREF(value);
                 }
                 Input::Raise(exception) => (status, result) = delegate_throw(iterator, exception),
-                Input::Send { .. } | Input::Throw { .. } | Input::Drop { .. } => {
+                Input::Send { .. }
+                | Input::Throw { .. }
+                | Input::Drop { .. }
+                | Input::Drive(_)
+                | Input::Unpark => {
                     unreachable!("a new step begun on a worker in the middle of one")
                 }
             }
@@ -191,8 +195,12 @@ pub(crate) fn init() -> bool {
 
 /// What `await` would step (`_PyCoro_GetAwaitableIter` and `GET_AWAITABLE`), as a new reference.
 /// Null with the error that `await` would raise.
+///
+/// # Safety
+///
+/// Attached; `awaitable` must be a valid object.
 #[inline(always)]
-unsafe fn iterator_of(awaitable: *mut PyObject) -> *mut PyObject {
+pub(crate) unsafe fn iterator_of(awaitable: *mut PyObject) -> *mut PyObject {
     // SAFETY: attached; `awaitable` is borrowed and valid. Static types are compared by address.
     unsafe {
         let class = ffi::Py_TYPE(awaitable);
@@ -298,7 +306,11 @@ unsafe fn is_awaited(coroutine: *mut PyObject) -> bool {
 
 /// Passes an exception (owned) on to the iterator as `_gen_throw` does to what a generator
 /// delegates to.
-unsafe fn delegate_throw(
+///
+/// # Safety
+///
+/// Attached; both must be valid objects.
+pub(crate) unsafe fn delegate_throw(
     iterator: *mut PyObject,
     exception: *mut PyObject,
 ) -> (ffi::PySendResult, *mut PyObject) {
@@ -331,7 +343,11 @@ unsafe fn delegate_throw(
 }
 
 /// `gen_close_iter`: calls `close()` if there is one. False with the error set if it raised.
-unsafe fn close(iterator: *mut PyObject) -> bool {
+///
+/// # Safety
+///
+/// Attached; a valid object.
+pub(crate) unsafe fn close(iterator: *mut PyObject) -> bool {
     // SAFETY: attached.
     unsafe {
         let close = names::attribute(iterator, names::CLOSE.get());
@@ -346,8 +362,12 @@ unsafe fn close(iterator: *mut PyObject) -> bool {
 }
 
 /// Ends an iterator that has yielded where nobody can wait for it, then raises RuntimeError.
+///
+/// # Safety
+///
+/// Attached; `iterator` must be a valid object.
 #[cold]
-unsafe fn refuse(iterator: *mut PyObject, message: &str) {
+pub(crate) unsafe fn refuse(iterator: *mut PyObject, message: &str) {
     // SAFETY: attached.
     unsafe {
         if !close(iterator) {

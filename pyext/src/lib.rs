@@ -36,6 +36,7 @@ mod error;
 mod greenlet;
 mod interp;
 mod names;
+mod parking;
 mod portal;
 mod worker;
 
@@ -59,6 +60,7 @@ fn _fiberback(module: &Bound<'_, PyModule>) -> PyResult<()> {
             && interp::init()
             && await_::init()
             && portal::init(raw)
+            && parking::init(raw)
             && ffi::PyModule_AddFunctions(raw, FUNCTIONS.0.get().cast()) == 0
     };
     if !ready {
@@ -246,7 +248,7 @@ const fn any(
     function(name, meth, ffi::METH_FASTCALL | ffi::METH_KEYWORDS, doc)
 }
 
-const FUNCTION_COUNT: usize = 17;
+const FUNCTION_COUNT: usize = 21;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -254,6 +256,28 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         ffi::PyMethodDefPointer { PyCFunctionFast: await_::await_ },
         ffi::METH_FASTCALL,
         c"await_(awaitable, /)\n--\n\nWait for 'awaitable' and return its result, in synchronous code.",
+    ),
+    function(
+        c"park",
+        ffi::PyMethodDefPointer { PyCFunctionFast: parking::park },
+        ffi::METH_FASTCALL,
+        c"park(loop, awaitable, yielded=None, /)\n--\n\nWait for 'awaitable' with this whole stack, while the running stock loop goes on.",
+    ),
+    function(
+        c"set_parking",
+        ffi::PyMethodDefPointer { PyCFunctionFast: parking::set_parking },
+        ffi::METH_FASTCALL,
+        c"set_parking(poll, end_wait, pad, slow, handle, tasks, code, add, discard, cancelled, indices, /)\n--\n\nTell park() what it needs to know of asyncio.",
+    ),
+    unary(
+        c"run_hosted",
+        parking::run_hosted,
+        c"run_hosted(loop, /)\n--\n\nA '_run_once' for a stock loop that runs all callbacks on fibers, until the loop is to stop.",
+    ),
+    unary(
+        c"end_hosted",
+        parking::end_hosted,
+        c"end_hosted(loop, /)\n--\n\nHave run_hosted() return.",
     ),
     function(
         c"set_hooks",

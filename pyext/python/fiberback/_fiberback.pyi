@@ -12,6 +12,23 @@ __version__: str
 class StackMemoryError(MemoryError): ...
 
 def await_(awaitable: Awaitable[_T], /) -> _T: ...
+def park(loop: AbstractEventLoop, awaitable: Any, yielded: Any = None, /) -> Any: ...
+def set_parking(
+    poll: Callable[[Any, bool], None],
+    end_wait: Callable[[Any, Any, Any], None],
+    pad: Callable[[Any, int], None],
+    slow: Callable[[Any, Any, float], None],
+    handle: type[Any],
+    tasks: dict[str, Any],
+    code: CodeType,
+    add: Callable[[Any, Any], Any] | None,
+    discard: Callable[[Any, Any], Any] | None,
+    cancelled: type[BaseException],
+    indices: tuple[int, ...],
+    /,
+) -> None: ...
+def run_hosted(loop: AbstractEventLoop, /) -> None: ...
+def end_hosted(loop: AbstractEventLoop, /) -> None: ...
 def set_hooks(
     *,
     no_portal: Callable[[Any], Any] | None = None,

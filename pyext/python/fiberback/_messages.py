@@ -39,3 +39,9 @@ RUNNING_LOOP = (
     "'fiberback.await_(coroutine)' in a task that has a portal"
 )
 NOT_A_COROUTINE = "a coroutine was expected, got {value!r}: type 'fiberback.run(main())'"
+PARKED_AT_STOP = (
+    "the event loop is to stop, and {what} is parked in fiberback.await_() on the stack that the "
+    "loop would return to, so it is cancelled. Start the program with 'fiberback.run(main())', or "
+    "call 'fiberback.enable(loop)' before the loop runs: then it would just stay suspended"
+)
+PARKED_AT_STOP_CANCEL = "the event loop was stopped"
