@@ -7,7 +7,7 @@
 //! would pass it on (`gen_send_ex`, `_gen_throw` in Objects/genobject.c).
 
 use crate::worker::{self, Input, Worker};
-use crate::{error, greenlet, interp, names};
+use crate::{error, greenlet, interp, names, parking};
 use pyo3::ffi::PySendResult::{PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::c_void;
@@ -47,7 +47,7 @@ pub(crate) unsafe extern "C" fn await_(
         // SAFETY: called by the interpreter: attached, and it lends us the argument.
         unsafe {
             if worker.is_null() || (*worker).masked {
-                return off_portal(awaitable);
+                return off_portal(awaitable, ptr::null_mut());
             }
             if greenlet::is_loaded() | greenlet::may_be_loaded() {
                 return with_greenlet(worker, awaitable, arguments);
@@ -144,12 +144,14 @@ unsafe fn go_on(
                 return ptr::null_mut();
             }
             if Worker::is_in_nested_context(worker, ts) && !is_usable() {
-                ffi::Py_DECREF(result);
-                if !ffi::PyErr_Occurred().is_null() {
+                let answer = if ffi::PyErr_Occurred().is_null() {
+                    off_portal(iterator, result)
+                } else {
                     discard(iterator);
-                    return ptr::null_mut();
-                }
-                return off_portal(iterator);
+                    ptr::null_mut()
+                };
+                ffi::Py_DECREF(result);
+                return answer;
             }
             (*worker).awaiting = iterator;
             (*worker).argument = if interp::caller_owns_arguments(ts, arguments) {
@@ -418,8 +420,14 @@ unsafe fn is_usable() -> bool {
     }
 }
 
-#[cold]
-unsafe fn off_portal(awaitable: *mut PyObject) -> *mut PyObject {
+/// `await_` where there is no portal to suspend. With `yielded` (borrowed, or null), the awaitable is
+/// an iterator that has yielded that.
+#[inline(never)]
+unsafe fn off_portal(awaitable: *mut PyObject, yielded: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached, no error set.
+    if let Some(result) = unsafe { parking::try_park(awaitable, yielded) } {
+        return result;
+    }
     let hook = NO_PORTAL.load(Ordering::Relaxed);
     // SAFETY: attached; the hook is owned by the static, and kept alive over its call.
     unsafe {

@@ -248,7 +248,7 @@ const fn any(
     function(name, meth, ffi::METH_FASTCALL | ffi::METH_KEYWORDS, doc)
 }
 
-const FUNCTION_COUNT: usize = 21;
+const FUNCTION_COUNT: usize = 20;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -258,16 +258,10 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"await_(awaitable, /)\n--\n\nWait for 'awaitable' and return its result, in synchronous code.",
     ),
     function(
-        c"park",
-        ffi::PyMethodDefPointer { PyCFunctionFast: parking::park },
-        ffi::METH_FASTCALL,
-        c"park(loop, awaitable, yielded=None, /)\n--\n\nWait for 'awaitable' with this whole stack, while the running stock loop goes on.",
-    ),
-    function(
         c"set_parking",
         ffi::PyMethodDefPointer { PyCFunctionFast: parking::set_parking },
         ffi::METH_FASTCALL,
-        c"set_parking(poll, end_wait, pad, slow, handle, tasks, code, add, discard, cancelled, indices, /)\n--\n\nTell park() what it needs to know of asyncio.",
+        c"set_parking(*hooks, indices, /)\n--\n\nTell await_() what it needs to know of asyncio to wait without a portal.",
     ),
     unary(
         c"run_hosted",

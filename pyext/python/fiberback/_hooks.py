@@ -7,7 +7,6 @@ it asks `is_usable` where the portal that is running may be another task's.
 
 from __future__ import annotations
 
-from asyncio import _get_running_loop
 from collections.abc import Coroutine
 from typing import Any, NoReturn
 
@@ -15,19 +14,11 @@ from . import _messages
 from ._fiberback import portal_of, set_hooks
 from ._greenlets import await_in_foreign_greenlet
 from ._libraries import current_library, current_task
-from ._parking import await_parked, can_park
 from ._parking import install as _install_parking
 from ._portals import usable_portal
 
 
-def no_portal(awaitable: Any) -> Any:
-    loop = _get_running_loop()
-    if loop is not None and can_park(loop):
-        return await_parked(loop, awaitable)
-    refuse(awaitable)
-
-
-def refuse(awaitable: Any) -> NoReturn:
+def no_portal(awaitable: Any) -> NoReturn:
     if isinstance(awaitable, Coroutine):
         awaitable.close()  # no "was never awaited" warning on top of the error
     task = current_task()

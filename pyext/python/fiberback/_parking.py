@@ -1,6 +1,6 @@
-"""Parking: what the native `park` needs of asyncio, and which loops it works on.
+"""Parking: what the native `await_` needs of asyncio to wait without a portal.
 
-`park` keeps a stock event loop going on other stacks while callers wait on theirs. The native side
+It keeps a stock event loop going on other stacks while callers wait on theirs. The native side
 runs the loop's callbacks; what `BaseEventLoop._run_once` does before it gets to them is `_poll`
 here, written after it: the same attributes and methods, so that subclasses which override those
 find themselves called.
@@ -14,11 +14,11 @@ import math
 import sys
 import types
 import warnings
-from asyncio import base_events, tasks
+from asyncio import _get_running_loop, base_events, tasks
 from typing import Any
 
 from . import _messages
-from ._fiberback import park, set_parking
+from ._fiberback import run_hosted, set_parking
 
 _SLEEP_LIMIT = 24 * 3600.0  # seconds; some selectors refuse longer waits
 
@@ -113,35 +113,24 @@ def _slow(loop: Any, handle: Any, seconds: float) -> None:
 _STOCK = base_events.BaseEventLoop._run_once  # type: ignore[attr-defined]
 
 
-def can_park(loop: Any) -> bool:
-    """Whether the loop runs its callbacks by stock asyncio's `_run_once`."""
-    run_once = getattr(loop, "_run_once", None)
-    return getattr(run_once, "__func__", None) is _STOCK or isinstance(run_once, Hosted)
-
-
 class Hosted:
-    """A loop's `_run_once` while fiberback is enabled on it."""
+    """A loop's `_run_once` while fiberback is enabled on it: every callback runs on a fiber."""
 
-    def __init__(self, loop: Any) -> None:
-        self.loop = loop
+    __slots__ = ("_loop",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
 
     def __call__(self) -> None:
-        from ._fiberback import run_hosted
-
-        run_hosted(self.loop)
+        run_hosted(self._loop)
 
 
-def await_parked(loop: Any, awaitable: Any) -> Any:
-    """Wait for `awaitable` with the whole stack, while `loop` goes on."""
-    if tasks.current_task(loop) is None and not asyncio.isfuture(awaitable):
-        # Without a task neither timeouts nor task groups work. It gets one of its own.
-        awaitable = _task_for(loop, awaitable)
-    return park(loop, awaitable)
-
-
-def _task_for(loop: Any, awaitable: Any) -> Any:
+def _task_for(loop: asyncio.AbstractEventLoop, awaitable: Any, context: Any) -> Any:
+    """A task that awaits `awaitable`, for a callback; in the callback's context if it can share."""
     coro = awaitable if asyncio.iscoroutine(awaitable) else _as_coroutine(awaitable)
-    return loop.create_task(coro)
+    if context is not None and loop.get_task_factory() is None:
+        return loop.create_task(coro, context=context)
+    return loop.create_task(coro)  # an eager one would begin while we are in our context
 
 
 async def _as_coroutine(awaitable: Any) -> Any:
@@ -163,5 +152,10 @@ def install() -> None:
         getattr(asyncio, "future_add_to_awaited_by", None),
         getattr(asyncio, "future_discard_from_awaited_by", None),
         asyncio.CancelledError,
+        _get_running_loop,
+        _STOCK,
+        Hosted,
+        asyncio.isfuture,
+        _task_for,
         indices,
     )

@@ -100,9 +100,4 @@ impl Left {
             }
         }
     }
-
-    /// The contexts.
-    pub(crate) fn as_slice(&self) -> &[*mut PyObject] {
-        &self.0
-    }
 }

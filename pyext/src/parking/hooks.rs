@@ -55,6 +55,16 @@ pub(super) static ADD_AWAITED: Hook = Hook::new();
 pub(super) static DISCARD_AWAITED: Hook = Hook::new();
 /// `asyncio.CancelledError`.
 pub(super) static CANCELLED_ERROR: Hook = Hook::new();
+/// `asyncio._get_running_loop`.
+pub(super) static RUNNING_LOOP: Hook = Hook::new();
+/// The stock `_run_once`, a function, and the class of what takes its place in loops that are
+/// enabled for fiberback.
+pub(super) static STOCK: Hook = Hook::new();
+pub(super) static HOSTED: Hook = Hook::new();
+/// `asyncio.isfuture`.
+pub(super) static IS_FUTURE: Hook = Hook::new();
+/// `task_for(loop, awaitable, context)`: a task that awaits it.
+pub(super) static TASK_FOR: Hook = Hook::new();
 /// `("context",)`, made when it was first needed.
 static CONTEXT_ALONE: Hook = Hook::new();
 
@@ -106,14 +116,14 @@ pub(super) unsafe fn context_alone() -> *mut PyObject {
 }
 
 /// `_fiberback.set_parking(poll, end_wait, pad, slow, Handle, tasks, code, add, discard,
-/// CancelledError, indices)`.
+/// CancelledError, running_loop, stock, Hosted, isfuture, task_for, indices)`.
 pub(crate) unsafe extern "C" fn set_parking(
     _: *mut PyObject,
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
-        const HOOKS: [&Hook; 10] = [
+        const HOOKS: [&Hook; 15] = [
             &POLL,
             &END_WAIT,
             &PAD,
@@ -124,9 +134,14 @@ pub(crate) unsafe extern "C" fn set_parking(
             &ADD_AWAITED,
             &DISCARD_AWAITED,
             &CANCELLED_ERROR,
+            &RUNNING_LOOP,
+            &STOCK,
+            &HOSTED,
+            &IS_FUTURE,
+            &TASK_FOR,
         ];
         if count != HOOKS.len() as ffi::Py_ssize_t + 1 {
-            error::set_type("set_parking() takes eleven arguments");
+            error::set_type("set_parking() takes sixteen arguments");
             return ptr::null_mut();
         }
         // SAFETY: attached; `METH_FASTCALL`: as many arguments as `count` says.

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `driver.rs` | which stack drives a loop, and the change from one to the next |
 //! | `turns.rs` | the loop's callbacks, run one by one |
-//! | `wait.rs` | `park()`: what a task does with what its coroutine yields, done here for a caller |
+//! | `wait.rs` | what a task does with what its coroutine yields, done here for a caller |
 //! | `waker.rs` | the callback that ends a wait |
 //! | `task.rs` | two fields of asyncio's tasks that no method sets |
 //! | `hooks.rs` | what the Python layer does for us |
@@ -42,7 +42,7 @@ mod waker;
 pub(crate) use driver::{Driver, Parked, pass_on};
 pub(crate) use hooks::set_parking;
 pub(crate) use turns::{drive, end_hosted, run_hosted};
-pub(crate) use wait::park;
+pub(crate) use wait::try_park;
 
 use pyo3::ffi::PyObject;
 

@@ -168,23 +168,6 @@ pub(super) unsafe fn set_waiter(task: *mut PyObject, future: *mut PyObject) {
     }
 }
 
-/// Whether the task was cancelled while it did not wait; if so it is not any more: whoever asks
-/// raises CancelledError.
-///
-/// # Safety
-///
-/// As [`set_waiter`].
-pub(super) unsafe fn take_must_cancel(task: *mut PyObject) -> bool {
-    // SAFETY: the contract.
-    unsafe {
-        let must = must_cancel(task);
-        if must {
-            clear_must_cancel(task);
-        }
-        must
-    }
-}
-
 /// Whether the task was cancelled while it did not wait.
 ///
 /// # Safety

@@ -1,4 +1,4 @@
-//! `park()`: waiting on behalf of a task.
+//! Waiting on behalf of a task.
 //!
 //! What a task does with what its coroutine yields (`Task.__step` and `__wakeup` in
 //! Lib/asyncio/tasks.py) is done here for a caller in the middle of a step of that task: the future
@@ -7,7 +7,8 @@
 use super::driver::{self, Driver, Parked};
 use super::waker::{self, WakerObject};
 use super::{hooks, task};
-use crate::{await_, error, greenlet, interp, names};
+use crate::interp::contexts;
+use crate::{await_, error, greenlet, interp, names, worker};
 use pyo3::ffi::PySendResult::PYGEN_NEXT;
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
@@ -21,43 +22,112 @@ enum Answer {
     Refused,
 }
 
-/// `_fiberback.park(loop, awaitable[, yielded])`.
+/// Waits for `awaitable` with the whole stack, if a loop runs on which that can be done; `None` if
+/// not. With `yielded` (borrowed, or null), the awaitable is an iterator that has yielded that.
 ///
-/// With `yielded`, the awaitable is an iterator that has yielded that.
-pub(crate) unsafe extern "C" fn park(
-    _: *mut PyObject,
-    arguments: *mut *mut PyObject,
-    count: ffi::Py_ssize_t,
+/// # Safety
+///
+/// Attached, no error set; valid objects.
+pub(crate) unsafe fn try_park(
+    awaitable: *mut PyObject,
+    yielded: *mut PyObject,
+) -> Option<*mut PyObject> {
+    // SAFETY: the contract.
+    unsafe {
+        if hooks::RUNNING_LOOP.get().is_null() {
+            return None;
+        }
+        let event_loop = hooks::RUNNING_LOOP.call(&[]);
+        if event_loop.is_null() {
+            return Some(event_loop);
+        }
+        let result = is_stock(event_loop).then(|| park(event_loop, awaitable, yielded));
+        ffi::Py_DECREF(event_loop);
+        result
+    }
+}
+
+/// Whether the loop runs its callbacks by stock asyncio's `_run_once`, or by ours.
+unsafe fn is_stock(event_loop: *mut PyObject) -> bool {
+    // SAFETY: attached; a method is looked into only if it is one.
+    unsafe {
+        if event_loop == ffi::Py_None() {
+            return false;
+        }
+        let run_once = names::attribute(event_loop, names::RUN_ONCE.get());
+        if run_once.is_null() {
+            ffi::PyErr_Clear();
+            return false;
+        }
+        let class: *mut PyObject = ffi::Py_TYPE(run_once).cast();
+        let is_ours = class == hooks::HOSTED.get();
+        let function = names::attribute(run_once, names::FUNCTION.get());
+        ffi::PyErr_Clear();
+        let is_stock = function == hooks::STOCK.get();
+        ffi::Py_XDECREF(function);
+        ffi::Py_DECREF(run_once);
+        is_stock || is_ours
+    }
+}
+
+unsafe fn park(
+    event_loop: *mut PyObject,
+    awaitable: *mut PyObject,
+    yielded: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
-        if !(2..=3).contains(&count) {
-            error::set_type("park() takes a loop, an awaitable, and optionally what it yielded");
+    // SAFETY: attached; owned references are dropped where they are not handed on.
+    unsafe {
+        if !yielded.is_null() {
+            return go_on(event_loop, awaitable, ffi::Py_NewRef(yielded));
+        }
+        let Ok(awaitable) = with_task(event_loop, awaitable) else { return ptr::null_mut() };
+        let iterator = await_::iterator_of(awaitable);
+        ffi::Py_DECREF(awaitable);
+        if iterator.is_null() {
             return ptr::null_mut();
         }
-        // SAFETY: attached; `METH_FASTCALL`: the arguments are lent, as many as `count` says.
-        unsafe {
-            let event_loop = *arguments;
-            let awaitable = *arguments.add(1);
-            let (iterator, status, mut result);
-            if count == 3 {
-                iterator = ffi::Py_NewRef(awaitable);
-                status = PYGEN_NEXT;
-                result = ffi::Py_NewRef(*arguments.add(2));
-            } else {
-                iterator = await_::iterator_of(awaitable);
-                if iterator.is_null() {
-                    return ptr::null_mut();
-                }
-                result = ptr::null_mut();
-                status = ffi::PyIter_Send(iterator, ffi::Py_None(), &raw mut result);
-            }
-            if status == PYGEN_NEXT {
-                result = go_on(event_loop, iterator, result);
-            }
-            ffi::Py_DECREF(iterator);
-            result
+        let mut result = ptr::null_mut();
+        let status = ffi::PyIter_Send(iterator, ffi::Py_None(), &raw mut result);
+        if status == PYGEN_NEXT {
+            result = go_on(event_loop, iterator, result);
         }
-    })
+        ffi::Py_DECREF(iterator);
+        result
+    }
+}
+
+/// What to wait for, as a new reference. In a task that is the awaitable. Outside of one it gets a
+/// task of its own, unless it is a future: without a task neither timeouts nor task groups work.
+unsafe fn with_task(
+    event_loop: *mut PyObject,
+    awaitable: *mut PyObject,
+) -> Result<*mut PyObject, ()> {
+    // SAFETY: attached.
+    unsafe {
+        let task = current_task(event_loop)?;
+        if !task.is_null() {
+            ffi::Py_DECREF(task);
+            return Ok(ffi::Py_NewRef(awaitable));
+        }
+        let is_future = hooks::IS_FUTURE.call(&[awaitable]);
+        if is_future.is_null() {
+            return Err(());
+        }
+        ffi::Py_DECREF(is_future);
+        if is_future == ffi::Py_True() {
+            return Ok(ffi::Py_NewRef(awaitable));
+        }
+        // The task shares our context, which we leave while we wait; but a portal's worker does not.
+        let worker = worker::current();
+        let context = if worker.is_null() || !(*worker).drives.is_null() {
+            contexts::current(ffi::PyThreadState_Get())
+        } else {
+            ptr::null_mut()
+        };
+        let context = if context.is_null() { ffi::Py_None() } else { context };
+        let task = hooks::TASK_FOR.call(&[event_loop, awaitable, context]);
+        if task.is_null() { Err(()) } else { Ok(task) }
+    }
 }
 
 /// Goes on with an iterator that has yielded `yielded` (owned).
