@@ -248,7 +248,7 @@ const fn any(
     function(name, meth, ffi::METH_FASTCALL | ffi::METH_KEYWORDS, doc)
 }
 
-const FUNCTION_COUNT: usize = 20;
+const FUNCTION_COUNT: usize = 21;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -262,6 +262,11 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         ffi::PyMethodDefPointer { PyCFunctionFast: parking::set_parking },
         ffi::METH_FASTCALL,
         c"set_parking(*hooks, indices, /)\n--\n\nTell await_() what it needs to know of asyncio to wait without a portal.",
+    ),
+    unary(
+        c"context_of",
+        parking::context_of,
+        c"context_of(task, /)\n--\n\nThe contextvars context that an asyncio task runs in, or None.",
     ),
     unary(
         c"run_hosted",

@@ -34,10 +34,6 @@ UNSUPPORTED_LIBRARY = (
     "'await fiberback.with_portal_run(fn)' needs no support and works under any library"
 )
 NO_CURRENT_TASK = "No task is running here: call this from a coroutine run by asyncio or Trio"
-RUNNING_LOOP = (
-    "fiberback.run() cannot be called from a running event loop: 'await' the coroutine, or call "
-    "'fiberback.await_(coroutine)' in a task that has a portal"
-)
 NOT_A_COROUTINE = "a coroutine was expected, got {value!r}: type 'fiberback.run(main())'"
 PARKED_AT_STOP = (
     "the event loop is to stop, and {what} is parked in fiberback.await_() on the stack that the "

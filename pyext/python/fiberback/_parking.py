@@ -113,16 +113,19 @@ def _slow(loop: Any, handle: Any, seconds: float) -> None:
 _STOCK = base_events.BaseEventLoop._run_once  # type: ignore[attr-defined]
 
 
-class Hosted:
+def hosted_run_once(self: Any) -> None:
     """A loop's `_run_once` while fiberback is enabled on it: every callback runs on a fiber."""
+    run_hosted(self)
 
-    __slots__ = ("_loop",)
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-
-    def __call__(self) -> None:
-        run_hosted(self._loop)
+def is_stock(loop: Any) -> bool:
+    """Whether the loop runs its callbacks by stock asyncio's `_run_once`, or by ours."""
+    function = getattr(getattr(loop, "_run_once", None), "__func__", None)
+    return function is not None and (
+        function is _STOCK
+        or function is hosted_run_once
+        or function is base_events.BaseEventLoop._run_once  # type: ignore[attr-defined]
+    )
 
 
 def _task_for(loop: asyncio.AbstractEventLoop, awaitable: Any, context: Any) -> Any:
@@ -154,7 +157,7 @@ def install() -> None:
         asyncio.CancelledError,
         _get_running_loop,
         _STOCK,
-        Hosted,
+        hosted_run_once,
         asyncio.isfuture,
         _task_for,
         indices,

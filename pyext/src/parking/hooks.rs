@@ -57,8 +57,8 @@ pub(super) static DISCARD_AWAITED: Hook = Hook::new();
 pub(super) static CANCELLED_ERROR: Hook = Hook::new();
 /// `asyncio._get_running_loop`.
 pub(super) static RUNNING_LOOP: Hook = Hook::new();
-/// The stock `_run_once`, a function, and the class of what takes its place in loops that are
-/// enabled for fiberback.
+/// The stock `_run_once`, a function, and the one that takes its place in loops that are enabled for
+/// fiberback.
 pub(super) static STOCK: Hook = Hook::new();
 pub(super) static HOSTED: Hook = Hook::new();
 /// `asyncio.isfuture`.

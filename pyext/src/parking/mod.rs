@@ -41,6 +41,7 @@ mod waker;
 
 pub(crate) use driver::{Driver, Parked, pass_on};
 pub(crate) use hooks::set_parking;
+pub(crate) use task::context_of;
 pub(crate) use turns::{drive, end_hosted, run_hosted};
 pub(crate) use wait::try_park;
 

@@ -1,4 +1,4 @@
-//! `_fut_waiter` and `_must_cancel` of asyncio's tasks.
+//! `_fut_waiter`, `_must_cancel` and the context of asyncio's tasks.
 //!
 //! A task that waits keeps the future that it waits for in `_fut_waiter`, where `cancel()` finds it;
 //! and it notes in `_must_cancel` that it was cancelled while it did not wait. Code that waits on
@@ -17,6 +17,8 @@ struct Layout {
     waiter: usize,
     /// Byte and bit that are `_must_cancel`.
     flag: (usize, u8),
+    /// Index of the word that is the task's context.
+    context: usize,
 }
 
 struct Cached(UnsafeCell<Option<Layout>>);
@@ -27,7 +29,7 @@ unsafe impl Sync for Cached {}
 static LAYOUT: Cached = Cached(UnsafeCell::new(None));
 
 const SAMPLE: &std::ffi::CStr = c"
-import _asyncio
+import _asyncio, contextvars
 class Loop:
     def get_debug(self):
         return False
@@ -37,7 +39,8 @@ async def coroutine():
     pass
 loop = Loop()
 coro = coroutine()
-task = _asyncio.Task(coro, loop=loop, name='')
+context = contextvars.Context()
+task = _asyncio.Task(coro, loop=loop, name='', context=context)
 task._log_destroy_pending = False
 future = _asyncio.Future(loop=loop)
 ";
@@ -67,7 +70,7 @@ pub(super) unsafe fn prepare() -> bool {
         ffi::Py_DECREF(done);
         let get = |name: &std::ffi::CStr| ffi::PyDict_GetItemString(scope, name.as_ptr());
         let (task, future, coro) = (get(c"task"), get(c"future"), get(c"coro"));
-        let found = probe(task, future);
+        let found = probe(task, future, get(c"context"));
         let closed = names::call_none(coro, names::CLOSE.get());
         ffi::Py_XDECREF(closed);
         ffi::Py_DECREF(scope);
@@ -86,7 +89,11 @@ pub(super) unsafe fn prepare() -> bool {
     }
 }
 
-unsafe fn probe(task: *mut PyObject, future: *mut PyObject) -> Option<Layout> {
+unsafe fn probe(
+    task: *mut PyObject,
+    future: *mut PyObject,
+    context: *mut PyObject,
+) -> Option<Layout> {
     // SAFETY: attached. The sample's words between the object header and its basic size are its own
     // memory, and nothing but the getter runs while one of them holds what it should not.
     unsafe {
@@ -110,6 +117,8 @@ unsafe fn probe(task: *mut PyObject, future: *mut PyObject) -> Option<Layout> {
             *word = ptr::null_mut();
             found
         })?;
+        let context =
+            (first..size / size_of::<usize>()).find(|&index| *words.add(index) == context)?;
         let bytes: *mut u8 = task.cast();
         let before = std::slice::from_raw_parts(bytes, size).to_vec();
         let cancelled = names::call_none(task, names::CANCEL.get());
@@ -132,7 +141,7 @@ unsafe fn probe(task: *mut PyObject, future: *mut PyObject) -> Option<Layout> {
             }
             *bytes.add(at) = old | changed;
         }
-        Some(Layout { class, waiter, flag: flag? })
+        Some(Layout { class, waiter, flag: flag?, context })
     }
 }
 
@@ -203,4 +212,25 @@ pub(super) unsafe fn clear_must_cancel(task: *mut PyObject) {
             ffi::PyErr_Clear();
         }
     }
+}
+
+/// `_fiberback.context_of(task)`: the context that a task runs in, or None if it does not tell.
+pub(crate) unsafe extern "C" fn context_of(_: *mut PyObject, task: *mut PyObject) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        // SAFETY: attached; lent. The word of a C task is a reference of its own, or null.
+        unsafe {
+            if !prepare() {
+                return ptr::null_mut();
+            }
+            if let Some(layout) = layout_of(task) {
+                let context = *task.cast::<*mut PyObject>().add(layout.context);
+                return ffi::Py_NewRef(if context.is_null() { ffi::Py_None() } else { context });
+            }
+            let context = names::attribute(task, names::CONTEXT_FIELD.get());
+            if context.is_null() && ffi::PyErr_Occurred().is_null() {
+                return ffi::Py_NewRef(ffi::Py_None());
+            }
+            context
+        }
+    })
 }

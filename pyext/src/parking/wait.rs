@@ -59,14 +59,12 @@ unsafe fn is_stock(event_loop: *mut PyObject) -> bool {
             ffi::PyErr_Clear();
             return false;
         }
-        let class: *mut PyObject = ffi::Py_TYPE(run_once).cast();
-        let is_ours = class == hooks::HOSTED.get();
         let function = names::attribute(run_once, names::FUNCTION.get());
         ffi::PyErr_Clear();
-        let is_stock = function == hooks::STOCK.get();
+        let is_stock = function == hooks::STOCK.get() || function == hooks::HOSTED.get();
         ffi::Py_XDECREF(function);
         ffi::Py_DECREF(run_once);
-        is_stock || is_ours
+        is_stock && !function.is_null()
     }
 }
 
