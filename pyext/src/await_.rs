@@ -7,7 +7,7 @@
 //! would pass it on (`gen_send_ex`, `_gen_throw` in Objects/genobject.c).
 
 use crate::worker::{self, Input, Worker};
-use crate::{error, greenlet, interp, names};
+use crate::{error, greenlet, interp, names, parking};
 use pyo3::ffi::PySendResult::{PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::c_void;
@@ -47,7 +47,7 @@ pub(crate) unsafe extern "C" fn await_(
         // SAFETY: called by the interpreter: attached, and it lends us the argument.
         unsafe {
             if worker.is_null() || (*worker).masked {
-                return off_portal(awaitable);
+                return off_portal(awaitable, ptr::null_mut());
             }
             if greenlet::is_loaded() | greenlet::may_be_loaded() {
                 return with_greenlet(worker, awaitable, arguments);
@@ -144,12 +144,14 @@ unsafe fn go_on(
                 return ptr::null_mut();
             }
             if Worker::is_in_nested_context(worker, ts) && !is_usable() {
-                ffi::Py_DECREF(result);
-                if !ffi::PyErr_Occurred().is_null() {
+                let answer = if ffi::PyErr_Occurred().is_null() {
+                    off_portal(iterator, result)
+                } else {
                     discard(iterator);
-                    return ptr::null_mut();
-                }
-                return off_portal(iterator);
+                    ptr::null_mut()
+                };
+                ffi::Py_DECREF(result);
+                return answer;
             }
             (*worker).awaiting = iterator;
             (*worker).argument = if interp::caller_owns_arguments(ts, arguments) {
@@ -165,7 +167,11 @@ unsafe fn go_on(
                     ffi::Py_DECREF(value);
                 }
                 Input::Raise(exception) => (status, result) = delegate_throw(iterator, exception),
-                Input::Send { .. } | Input::Throw { .. } | Input::Drop { .. } => {
+                Input::Send { .. }
+                | Input::Throw { .. }
+                | Input::Drop { .. }
+                | Input::Drive(_)
+                | Input::Unpark => {
                     unreachable!("a new step begun on a worker in the middle of one")
                 }
             }
@@ -191,8 +197,12 @@ pub(crate) fn init() -> bool {
 
 /// What `await` would step (`_PyCoro_GetAwaitableIter` and `GET_AWAITABLE`), as a new reference.
 /// Null with the error that `await` would raise.
+///
+/// # Safety
+///
+/// Attached; `awaitable` must be a valid object.
 #[inline(always)]
-unsafe fn iterator_of(awaitable: *mut PyObject) -> *mut PyObject {
+pub(crate) unsafe fn iterator_of(awaitable: *mut PyObject) -> *mut PyObject {
     // SAFETY: attached; `awaitable` is borrowed and valid. Static types are compared by address.
     unsafe {
         let class = ffi::Py_TYPE(awaitable);
@@ -298,7 +308,11 @@ unsafe fn is_awaited(coroutine: *mut PyObject) -> bool {
 
 /// Passes an exception (owned) on to the iterator as `_gen_throw` does to what a generator
 /// delegates to.
-unsafe fn delegate_throw(
+///
+/// # Safety
+///
+/// Attached; both must be valid objects.
+pub(crate) unsafe fn delegate_throw(
     iterator: *mut PyObject,
     exception: *mut PyObject,
 ) -> (ffi::PySendResult, *mut PyObject) {
@@ -331,7 +345,11 @@ unsafe fn delegate_throw(
 }
 
 /// `gen_close_iter`: calls `close()` if there is one. False with the error set if it raised.
-unsafe fn close(iterator: *mut PyObject) -> bool {
+///
+/// # Safety
+///
+/// Attached; a valid object.
+pub(crate) unsafe fn close(iterator: *mut PyObject) -> bool {
     // SAFETY: attached.
     unsafe {
         let close = names::attribute(iterator, names::CLOSE.get());
@@ -346,8 +364,12 @@ unsafe fn close(iterator: *mut PyObject) -> bool {
 }
 
 /// Ends an iterator that has yielded where nobody can wait for it, then raises RuntimeError.
+///
+/// # Safety
+///
+/// Attached; `iterator` must be a valid object.
 #[cold]
-unsafe fn refuse(iterator: *mut PyObject, message: &str) {
+pub(crate) unsafe fn refuse(iterator: *mut PyObject, message: &str) {
     // SAFETY: attached.
     unsafe {
         if !close(iterator) {
@@ -398,8 +420,14 @@ unsafe fn is_usable() -> bool {
     }
 }
 
-#[cold]
-unsafe fn off_portal(awaitable: *mut PyObject) -> *mut PyObject {
+/// `await_` where there is no portal to suspend. With `yielded` (borrowed, or null), the awaitable is
+/// an iterator that has yielded that.
+#[inline(never)]
+unsafe fn off_portal(awaitable: *mut PyObject, yielded: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached, no error set.
+    if let Some(result) = unsafe { parking::try_park(awaitable, yielded) } {
+        return result;
+    }
     let hook = NO_PORTAL.load(Ordering::Relaxed);
     // SAFETY: attached; the hook is owned by the static, and kept alive over its call.
     unsafe {

@@ -32,6 +32,16 @@ pub(crate) const FOREIGN_GREENLET: &str = "await_() cannot suspend inside a gree
      started within this task by another library: call it from the task's own stack, or await \
      natively there";
 
+/// A wait without a portal, where no callback of the loop is running that could be left.
+pub(crate) const NOT_IN_A_CALLBACK: &str = "await_() cannot wait here: the event loop is not in one \
+     of its callbacks (a signal handler of signal.signal() that interrupted the loop itself?); use \
+     loop.add_signal_handler() or loop.call_soon_threadsafe()";
+
+/// The future of a parked caller is done on another thread than the caller's.
+pub(crate) const PARKED_ELSEWHERE: &str = "the event loop runs on another thread than the one on \
+     which a caller of await_() is parked, and that cannot go on here: run the loop on one thread, \
+     or give its tasks portals (fiberback.run)";
+
 /// Sets a Python exception of the given type.
 pub(crate) fn set(exception: *mut PyObject, message: &str) {
     let message = CString::new(message.replace('\0', " ")).expect("zero bytes were replaced");

@@ -114,6 +114,26 @@ pub(crate) unsafe fn current() -> *mut PyObject {
     }
 }
 
+/// Whether the current greenlet is the thread's main one, or there is none.
+///
+/// # Safety
+///
+/// Attached, no error set.
+pub(crate) unsafe fn is_main() -> bool {
+    // SAFETY: attached; owned references.
+    unsafe {
+        let now = current();
+        if now.is_null() {
+            return true;
+        }
+        let parent = ffi::PyObject_GetAttr(now, crate::names::PARENT.get());
+        ffi::Py_DECREF(now);
+        ffi::PyErr_Clear();
+        ffi::Py_XDECREF(parent);
+        parent == ffi::Py_None()
+    }
+}
+
 /// The greenlet at the root of `greenlet`'s line of parents (its thread's main greenlet), as a new
 /// reference; null if `greenlet` is null or has parents that cannot be read.
 ///

@@ -36,6 +36,7 @@ mod error;
 mod greenlet;
 mod interp;
 mod names;
+mod parking;
 mod portal;
 mod worker;
 
@@ -59,6 +60,7 @@ fn _fiberback(module: &Bound<'_, PyModule>) -> PyResult<()> {
             && interp::init()
             && await_::init()
             && portal::init(raw)
+            && parking::init(raw)
             && ffi::PyModule_AddFunctions(raw, FUNCTIONS.0.get().cast()) == 0
     };
     if !ready {
@@ -246,7 +248,7 @@ const fn any(
     function(name, meth, ffi::METH_FASTCALL | ffi::METH_KEYWORDS, doc)
 }
 
-const FUNCTION_COUNT: usize = 17;
+const FUNCTION_COUNT: usize = 21;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -254,6 +256,27 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         ffi::PyMethodDefPointer { PyCFunctionFast: await_::await_ },
         ffi::METH_FASTCALL,
         c"await_(awaitable, /)\n--\n\nWait for 'awaitable' and return its result, in synchronous code.",
+    ),
+    function(
+        c"set_parking",
+        ffi::PyMethodDefPointer { PyCFunctionFast: parking::set_parking },
+        ffi::METH_FASTCALL,
+        c"set_parking(*hooks, indices, /)\n--\n\nTell await_() what it needs to know of asyncio to wait without a portal.",
+    ),
+    unary(
+        c"context_of",
+        parking::context_of,
+        c"context_of(task, /)\n--\n\nThe contextvars context that an asyncio task runs in, or None.",
+    ),
+    unary(
+        c"run_hosted",
+        parking::run_hosted,
+        c"run_hosted(loop, /)\n--\n\nA '_run_once' for a stock loop that runs all callbacks on fibers, until the loop is to stop.",
+    ),
+    unary(
+        c"end_hosted",
+        parking::end_hosted,
+        c"end_hosted(loop, /)\n--\n\nHave run_hosted() return.",
     ),
     function(
         c"set_hooks",

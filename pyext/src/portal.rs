@@ -221,6 +221,7 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                 end_step(portal, worker, status);
                 (status, result)
             }
+            Output::Parked(_) | Output::Left => unreachable!("a portal's worker drives no loop"),
         };
         ffi::Py_DECREF(portal.cast());
         outcome

@@ -17,7 +17,9 @@
 //!   writes the other fields while `fiber` is mutably borrowed by the resume that runs it.
 
 use crate::interp::State;
+use crate::interp::frames::Place;
 use crate::interp::references::Visitor;
+use crate::parking::{self, Driver, Parked};
 use crate::portal::PortalObject;
 use crate::{error, greenlet};
 use fiberback::fiber::{Ambient, Fiber, Stack, StackPool, Step, Suspender};
@@ -42,6 +44,10 @@ pub(crate) enum Input {
     Value(*mut PyObject),
     /// The suspended `await_` gets this exception.
     Raise(*mut PyObject),
+    /// Run the callbacks of an event loop (see `parking`).
+    Drive(*mut Driver),
+    /// The code that parked the stack goes on.
+    Unpark,
 }
 
 /// What a worker suspends with.
@@ -51,6 +57,10 @@ pub(crate) enum Output {
     Done(ffi::PySendResult, *mut PyObject),
     /// An `await_` in the step awaits this object (owned).
     Suspended(*mut PyObject),
+    /// The whole stack waits, whatever is below the worker included.
+    Parked(*mut Parked),
+    /// The worker drives no loop any more.
+    Left,
 }
 
 /// A fiber for portals' steps; see the module docs.
@@ -74,8 +84,11 @@ pub(crate) struct Worker {
     /// The greenlet that was current when the worker was last resumed; owned, null if greenlet was
     /// not loaded. No other can be current when it suspends.
     pub(crate) step_greenlet: *mut PyObject,
-    /// `call_masked` is running on this worker: it must not suspend.
+    /// `call_masked` is running on this worker: it must not suspend. So is a worker that drives a
+    /// loop: what it runs has no portal.
     pub(crate) masked: bool,
+    /// The loop that it drives, or null.
+    pub(crate) drives: *mut Driver,
     /// An `await_` has suspended since the step began.
     pub(crate) mid_step: bool,
     /// `PyThreadState_GetID` of the thread state that the step began with; valid if `mid_step`.
@@ -420,6 +433,7 @@ impl Worker {
                 argument: ptr::null_mut(),
                 step_greenlet: ptr::null_mut(),
                 masked: false,
+                drives: ptr::null_mut(),
                 mid_step: false,
                 tstate_id: 0,
                 previous: ptr::null_mut(),
@@ -450,7 +464,32 @@ impl Worker {
     /// `ts` must be the attached thread state; the worker must be this thread's, not running, and
     /// `input` of the kind it waits for.
     #[inline(always)]
-    pub(crate) unsafe fn resume(worker: *mut Self, ts: *mut PyThreadState, input: Input) -> Output {
+    pub(crate) unsafe fn resume(
+        worker: *mut Self,
+        ts: *mut PyThreadState,
+        mut input: Input,
+    ) -> Output {
+        loop {
+            // SAFETY: passed on.
+            match unsafe { Self::resume_once(worker, ts, input) } {
+                // SAFETY: the worker waits for what this stack has to wait for, too.
+                Output::Parked(parked) => input = unsafe { parking::pass_on(parked) },
+                output => return output,
+            }
+        }
+    }
+
+    /// [`resume`](Self::resume), which also comes back when the stack is to be parked.
+    ///
+    /// # Safety
+    ///
+    /// As [`resume`](Self::resume).
+    #[inline(always)]
+    pub(crate) unsafe fn resume_once(
+        worker: *mut Self,
+        ts: *mut PyThreadState,
+        input: Input,
+    ) -> Output {
         let mut swap = Swap { worker, ts };
         // SAFETY: the contract. Only `fiber` is borrowed (see the module's invariant).
         let fiber = unsafe { &mut (*worker).fiber };
@@ -478,6 +517,58 @@ impl Worker {
                 unreachable!("a portal's fiber was ended in the middle of a step: {error}")
             }
         }
+    }
+
+    /// Suspends the running worker for as long as `parked` waits. What it drives goes on elsewhere.
+    ///
+    /// # Safety
+    ///
+    /// As [`suspend`](Self::suspend).
+    pub(crate) unsafe fn park(worker: *mut Self, parked: *mut Parked) {
+        // SAFETY: as in `suspend`.
+        let suspender = unsafe { &*(*worker).suspender };
+        match suspender.suspend(Output::Parked(parked)) {
+            Ok(Input::Unpark) => {}
+            Ok(_) => unreachable!("a parked worker was resumed with something else"),
+            Err(error) => unreachable!("a parked fiber was ended: {error}"),
+        }
+    }
+
+    /// The context that the worker was resumed in, borrowed.
+    ///
+    /// # Safety
+    ///
+    /// The worker must be running.
+    pub(crate) unsafe fn inherited_context(worker: *mut Self) -> *mut PyObject {
+        // SAFETY: alive.
+        unsafe {
+            let state = &(*worker).state;
+            state.inherited_context()
+        }
+    }
+
+    /// The worker on whose stack the frame at `place` is; null for the thread's own stack.
+    ///
+    /// # Safety
+    ///
+    /// `ts` must be the attached thread state, and `place` be on the running stack.
+    pub(crate) unsafe fn stack_of(ts: *mut PyThreadState, place: &Place) -> *mut Self {
+        let mut worker = current();
+        // SAFETY: the workers further out are running, hence alive.
+        unsafe {
+            for frame in Place::frames(ts) {
+                if frame.is_at(place) {
+                    break;
+                }
+                if !worker.is_null() {
+                    let state = &mut (*worker).state;
+                    if state.is_base(&frame) {
+                        worker = (*worker).outer;
+                    }
+                }
+            }
+        }
+        worker
     }
 
     /// Whether the worker is inside a `Context.run` of its own; see `await_::is_usable`.
@@ -686,7 +777,11 @@ unsafe fn step(input: Input) -> Output {
                 ffi::Py_DECREF(object);
                 Output::Done(ffi::PySendResult::PYGEN_RETURN, ptr::null_mut())
             }
-            Input::Value(_) | Input::Raise(_) => {
+            Input::Drive(driver) => {
+                parking::drive(driver);
+                Output::Left
+            }
+            Input::Value(_) | Input::Raise(_) | Input::Unpark => {
                 unreachable!("no await_ is suspended between two steps")
             }
         }

@@ -29,6 +29,8 @@ from __future__ import annotations
 from . import _hooks
 from ._asyncio import create_task_factory as create_task_factory
 from ._asyncio import task_factory as task_factory
+from ._enable import Enabled as Enabled
+from ._enable import enable as enable
 from ._fiberback import StackMemoryError as StackMemoryError
 from ._fiberback import __version__ as __version__
 from ._fiberback import await_ as await_
@@ -49,6 +51,7 @@ from ._utilities import decorate_as_sync as decorate_as_sync
 
 __all__ = [
     "AutoPortalInstrument",
+    "Enabled",
     "StackMemoryError",
     "__version__",
     "async_context",
@@ -58,6 +61,7 @@ __all__ = [
     "bestow_portal",
     "create_task_factory",
     "decorate_as_sync",
+    "enable",
     "ensure_portal",
     "has_portal",
     "portals_for_children",

@@ -14,6 +14,7 @@ from . import _messages
 from ._fiberback import portal_of, set_hooks
 from ._greenlets import await_in_foreign_greenlet
 from ._libraries import current_library, current_task
+from ._parking import install as _install_parking
 from ._portals import usable_portal
 
 
@@ -40,4 +41,5 @@ def is_usable() -> bool:
 
 
 def install() -> None:
+    _install_parking()
     set_hooks(no_portal=no_portal, foreign_greenlet=await_in_foreign_greenlet, is_usable=is_usable)

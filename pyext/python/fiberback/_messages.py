@@ -34,10 +34,6 @@ UNSUPPORTED_LIBRARY = (
     "'await fiberback.with_portal_run(fn)' needs no support and works under any library"
 )
 NO_CURRENT_TASK = "No task is running here: call this from a coroutine run by asyncio or Trio"
-RUNNING_LOOP = (
-    "fiberback.run() cannot be called from a running event loop: 'await' the coroutine, or call "
-    "'fiberback.await_(coroutine)' in a task that has a portal"
-)
 NOT_A_COROUTINE = "a coroutine was expected, got {value!r}: type 'fiberback.run(main())'"
 NO_SQLALCHEMY = "fiberback.sqlalchemy needs SQLAlchemy: 'pip install fiberback[sqlalchemy]'"
 UNKNOWN_SQLALCHEMY = (
@@ -61,3 +57,9 @@ DJANGO_NO_PORTAL = (
 DJANGO_NEEDS_PSYCOPG = (
     "fiberback.django.postgresql needs psycopg 3: type 'pip install fiberback[django]'"
 )
+PARKED_AT_STOP = (
+    "the event loop is to stop, and {what} is parked in fiberback.await_() on the stack that the "
+    "loop would return to, so it is cancelled. Start the program with 'fiberback.run(main())', or "
+    "call 'fiberback.enable(loop)' before the loop runs: then it would just stay suspended"
+)
+PARKED_AT_STOP_CANCEL = "the event loop was stopped"

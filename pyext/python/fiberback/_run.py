@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+from asyncio import _get_running_loop
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from . import _messages
-from ._fiberback import create_task_factory
+from ._enable import enable
+from ._fiberback import await_, context_of
 
 T = TypeVar("T")
+
+# Which `run` inside a running loop a task descends from.
+_scope: contextvars.ContextVar[object] = contextvars.ContextVar("fiberback_run")
 
 
 def run(
@@ -23,15 +29,66 @@ def run(
     Like `asyncio.run`: at the end the remaining tasks are cancelled, async generators and the
     executor are shut down, Ctrl-C cancels `main` and then raises KeyboardInterrupt. A task factory
     that `loop_factory` has set (for eager tasks, say) is kept and gets portals on top.
-    `loop_factory=uvloop.new_event_loop` works. Raises TypeError for anything but a coroutine, and
-    RuntimeError, closing it, inside a running event loop.
+    `loop_factory=uvloop.new_event_loop` works.
+
+    Inside a running event loop, `main` runs as a new task of that loop, in a copy of the current
+    context, and the caller waits for it in `await_` while everything else goes on. At the end the
+    tasks that were started by `main`, or by those, and are not done, are cancelled and waited for.
+    Cancelling the caller cancels `main`. `loop_factory` is not used then, and `debug` is set for the
+    time. What `await_` raises where it cannot wait is raised here, with `main` closed.
+
+    Raises TypeError for anything but a coroutine.
     """
     if not asyncio.iscoroutine(main):
         raise TypeError(_messages.NOT_A_COROUTINE.format(value=main))
-    if asyncio._get_running_loop() is not None:
-        main.close()
-        raise RuntimeError(_messages.RUNNING_LOOP)
-    with asyncio.Runner(debug=debug, loop_factory=loop_factory) as runner:
-        loop = runner.get_loop()
-        loop.set_task_factory(create_task_factory(loop.get_task_factory()))
+    loop = _get_running_loop()
+    if loop is not None:
+        return _run_inside(loop, main, debug)
+    runner = asyncio.Runner(debug=debug, loop_factory=loop_factory)
+    with enable(runner.get_loop()), runner:
         return runner.run(main)
+
+
+def _run_inside(
+    loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, T], debug: bool | None
+) -> T:
+    before = loop.get_debug()
+    if debug is not None:
+        loop.set_debug(debug)
+    try:
+        return await_(_in_task(loop, main))
+    finally:
+        main.close()  # if it could not even begin
+        if debug is not None:
+            loop.set_debug(before)
+
+
+async def _in_task(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, T]) -> T:
+    return await loop.create_task(_with_cleanup(loop, main))
+
+
+async def _with_cleanup(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, T]) -> T:
+    scope = object()
+    _scope.set(scope)
+    try:
+        return await main
+    finally:
+        me = asyncio.current_task()
+        left = [task for task in asyncio.all_tasks(loop) if task is not me and _is_in(task, scope)]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        for task in left:
+            if not task.cancelled() and task.exception() is not None:
+                loop.call_exception_handler(
+                    {
+                        "message": "unhandled exception during fiberback.run() shutdown",
+                        "exception": task.exception(),
+                        "task": task,
+                    }
+                )
+
+
+def _is_in(task: asyncio.Task[Any], scope: object) -> bool:
+    context = context_of(task)
+    return context is not None and context.get(_scope) is scope

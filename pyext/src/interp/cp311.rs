@@ -158,3 +158,47 @@ impl Version {
         }
     }
 }
+
+/// See `level::Level`.
+pub(super) struct Lowered {
+    cframe: CFrame,
+    host: *mut CFrame,
+    above: i32,
+}
+
+impl Lowered {
+    pub(super) const fn new() -> Self {
+        let none = ptr::null_mut();
+        Self {
+            cframe: CFrame { use_tracing: 0, current_frame: none, previous: ptr::null_mut() },
+            host: ptr::null_mut(),
+            above: 0,
+        }
+    }
+
+    /// Makes `frame` the current one, with `above` frames fewer on the recursion counter.
+    pub(super) unsafe fn enter(&mut self, ts: *mut PyThreadState, frame: *mut Frame, above: i32) {
+        // SAFETY: `ts` is the attached thread state (contract of `Level::enter`), and we do not
+        // move until `leave`.
+        unsafe {
+            let place = field::<_, *mut CFrame>(ts, facts::TS_CFRAME);
+            self.host = *place;
+            self.cframe.current_frame = frame;
+            self.cframe.previous = self.host;
+            self.cframe.use_tracing = (*self.host).use_tracing;
+            *place = &raw mut self.cframe;
+            self.above = above;
+            *field::<_, i32>(ts, facts::TS_RECURSION_REMAINING) += above;
+        }
+    }
+
+    /// Undoes [`enter`](Self::enter).
+    pub(super) unsafe fn leave(&mut self, ts: *mut PyThreadState) {
+        // SAFETY: as in `enter`.
+        unsafe {
+            *field::<_, *mut CFrame>(ts, facts::TS_CFRAME) = self.host;
+            (*self.host).use_tracing = self.cframe.use_tracing;
+            *field::<_, i32>(ts, facts::TS_RECURSION_REMAINING) -= self.above;
+        }
+    }
+}

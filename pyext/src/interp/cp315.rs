@@ -140,3 +140,34 @@ impl Version {
         unsafe { field::<_, *mut Frame>(ts, facts::TS_CURRENT_FRAME).replace(frame) }
     }
 }
+
+/// See `level::Level`.
+pub(super) struct Lowered {
+    frame: *mut Frame,
+    above: i32,
+}
+
+impl Lowered {
+    pub(super) const fn new() -> Self {
+        Self { frame: ptr::null_mut(), above: 0 }
+    }
+
+    /// Makes `frame` the current one, with `above` frames fewer on the recursion counter.
+    pub(super) unsafe fn enter(&mut self, ts: *mut PyThreadState, frame: *mut Frame, above: i32) {
+        // SAFETY: `ts` is the attached thread state (contract of `Level::enter`).
+        unsafe {
+            self.frame = field::<_, *mut Frame>(ts, facts::TS_CURRENT_FRAME).replace(frame);
+            self.above = above;
+            *field::<_, i32>(ts, facts::TS_PY_RECURSION_REMAINING) += above;
+        }
+    }
+
+    /// Undoes [`enter`](Self::enter).
+    pub(super) unsafe fn leave(&mut self, ts: *mut PyThreadState) {
+        // SAFETY: as in `enter`.
+        unsafe {
+            *field::<_, *mut Frame>(ts, facts::TS_CURRENT_FRAME) = self.frame;
+            *field::<_, i32>(ts, facts::TS_PY_RECURSION_REMAINING) -= self.above;
+        }
+    }
+}

@@ -15,7 +15,10 @@
 //! One file for each CPython version, all with the same verbs; what is the same in all of them is
 //! in `shared.rs`. `README.md` beside this file says how to add a version.
 
+pub(crate) mod contexts;
 pub(crate) mod facts;
+pub(crate) mod frames;
+pub(crate) mod level;
 pub(crate) mod references;
 pub(crate) mod selfcheck;
 mod shared;
@@ -112,6 +115,16 @@ impl State {
                 ffi::Py_DECREF(ended);
             }
         }
+    }
+
+    /// The context that the fiber was resumed in, borrowed.
+    pub(crate) fn inherited_context(&self) -> *mut PyObject {
+        self.context.inherited()
+    }
+
+    /// Whether the frame at `place` is the one below all of the fiber's.
+    pub(crate) fn is_base(&mut self, place: &frames::Place) -> bool {
+        ptr::eq(self.version.base_frame(), place.frame)
     }
 
     /// Whether the code that runs on the fiber now is inside a `Context.run` of the fiber's own.

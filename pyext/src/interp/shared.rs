@@ -15,6 +15,10 @@ pub(super) struct ErrStackItem {
 }
 
 impl ErrStackItem {
+    /// Nothing is handled, here and below.
+    pub(super) const EMPTY: Self =
+        Self { exc_value: ptr::null_mut(), previous_item: ptr::null_mut() };
+
     /// The exception being handled, borrowed.
     pub(super) fn exc_value(&self) -> *mut PyObject {
         self.exc_value
@@ -40,8 +44,7 @@ pub(super) struct Exceptions {
 
 impl Exceptions {
     pub(super) const fn new() -> Self {
-        let base = ErrStackItem { exc_value: ptr::null_mut(), previous_item: ptr::null_mut() };
-        Self { base, top: ptr::null_mut(), host: ptr::null_mut() }
+        Self { base: ErrStackItem::EMPTY, top: ptr::null_mut(), host: ptr::null_mut() }
     }
 
     /// Links the base item to itself; the address is fixed from here on.
@@ -308,6 +311,11 @@ impl Context {
             }
             ffi::Py_XDECREF(copy);
         }
+    }
+
+    /// The context that was current when the fiber was resumed.
+    pub(super) fn inherited(&self) -> *mut PyObject {
+        self.host
     }
 
     /// Whether the running fiber is inside a `Context.run` that was not open when it was resumed.

@@ -1,0 +1,103 @@
+//! The `contextvars` contexts that the running stack has entered.
+
+use super::facts::{self, field};
+use pyo3::ffi::{self, PyObject, PyThreadState};
+
+/// Contexts that a parked stack has left, innermost first. Owned.
+pub(crate) struct Left(Vec<*mut PyObject>);
+
+/// The current context, borrowed; null before the thread has one.
+///
+/// # Safety
+///
+/// `ts` must be the attached thread state.
+pub(crate) unsafe fn current(ts: *mut PyThreadState) -> *mut PyObject {
+    // SAFETY: the contract.
+    unsafe { *field::<_, *mut PyObject>(ts, facts::TS_CONTEXT) }
+}
+
+/// The context that was current when `context` was entered, borrowed.
+///
+/// # Safety
+///
+/// `context` must be a `contextvars.Context` that is entered.
+pub(crate) unsafe fn below(context: *mut PyObject) -> *mut PyObject {
+    // SAFETY: the contract.
+    unsafe { *field::<_, *mut PyObject>(context, facts::CONTEXT_PREVIOUS) }
+}
+
+/// Whether `context` is one of those entered now.
+///
+/// # Safety
+///
+/// `ts` must be the attached thread state.
+pub(crate) unsafe fn is_entered(ts: *mut PyThreadState, context: *mut PyObject) -> bool {
+    // SAFETY: the entered contexts are linked, and kept alive by those who entered them.
+    unsafe {
+        let mut now = current(ts);
+        while !now.is_null() {
+            if now == context {
+                return true;
+            }
+            now = below(now);
+        }
+        false
+    }
+}
+
+impl Left {
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Exits contexts until `base` is current, so that others can enter them.
+    ///
+    /// # Safety
+    ///
+    /// `ts` must be the attached thread state; `base` must be below the current context, or be it.
+    pub(crate) unsafe fn leave(&mut self, ts: *mut PyThreadState, base: *mut PyObject) {
+        // SAFETY: the contract. What we exit is current and entered, which is all that
+        // `PyContext_Exit` checks.
+        unsafe {
+            let mut now = current(ts);
+            while now != base && !now.is_null() {
+                self.0.push(ffi::Py_NewRef(now));
+                if ffi::PyContext_Exit(now) < 0 {
+                    ffi::PyErr_Clear();
+                    ffi::Py_XDECREF(self.0.pop().unwrap_or(std::ptr::null_mut()));
+                    return;
+                }
+                now = current(ts);
+            }
+        }
+    }
+
+    /// Whether all of them can be entered again: nobody else is in one.
+    ///
+    /// # Safety
+    ///
+    /// Attached.
+    pub(crate) unsafe fn are_free(&self) -> bool {
+        // SAFETY: owned.
+        self.0.iter().all(|&context| unsafe {
+            *field::<_, std::ffi::c_int>(context, facts::CONTEXT_ENTERED) == 0
+        })
+    }
+
+    /// Enters them again.
+    ///
+    /// # Safety
+    ///
+    /// `ts` must be the attached thread state; [`are_free`](Self::are_free).
+    pub(crate) unsafe fn enter(&mut self) {
+        while let Some(context) = self.0.pop() {
+            // SAFETY: owned; free, so that it can be entered.
+            unsafe {
+                if ffi::PyContext_Enter(context) < 0 {
+                    ffi::PyErr_WriteUnraisable(context);
+                }
+                ffi::Py_DECREF(context);
+            }
+        }
+    }
+}

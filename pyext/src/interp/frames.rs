@@ -1,0 +1,152 @@
+//! Finding a function's frame on the running stack, and its local variables.
+
+use super::facts::{self, field};
+use super::shared::Frame;
+use super::version::Version;
+use pyo3::ffi::{self, PyObject, PyThreadState};
+use std::ptr;
+
+/// A frame of the running stack.
+pub(crate) struct Place {
+    pub(super) frame: *mut Frame,
+    /// Python calls above it.
+    pub(super) above: i32,
+}
+
+/// Frames that a search looks at. A stack of Python frames has no such depth.
+const MOST_FRAMES: usize = 10_000_000;
+
+impl Place {
+    /// The thread's current frame.
+    ///
+    /// # Safety
+    ///
+    /// `ts` must be the attached thread state.
+    pub(crate) unsafe fn current(ts: *mut PyThreadState) -> Self {
+        // SAFETY: the contract.
+        unsafe { Self { frame: Version::current_frame(ts), above: 0 } }
+    }
+
+    /// The thread's frames, from the current one down.
+    ///
+    /// # Safety
+    ///
+    /// `ts` must be the attached thread state, and no frame may end while the iterator is in use.
+    pub(crate) unsafe fn frames(ts: *mut PyThreadState) -> impl Iterator<Item = Self> {
+        // SAFETY: the contract.
+        let first = unsafe { Self::current(ts) };
+        std::iter::successors(Some(first), |place| {
+            // SAFETY: the thread's frames are linked down to the bottom of its stack.
+            let frame = unsafe { *field(place.frame, facts::FRAME_PREVIOUS) };
+            Some(Self { frame, above: 0 })
+        })
+        .take_while(|place| !place.frame.is_null())
+        .take(MOST_FRAMES)
+    }
+
+    /// The innermost frame that executes `code` with `first` as its first local variable.
+    ///
+    /// # Safety
+    ///
+    /// `ts` must be the attached thread state; `code` and `first` valid objects, `code` a function
+    /// with at least one parameter.
+    pub(crate) unsafe fn find(
+        ts: *mut PyThreadState,
+        code: *mut PyObject,
+        first: *mut PyObject,
+    ) -> Option<Self> {
+        // SAFETY: the thread's frames are linked down to the bottom of its stack; frames with an
+        // executable other than code are only compared.
+        unsafe {
+            let mut place = Self::current(ts);
+            for _ in 0..MOST_FRAMES {
+                if place.frame.is_null() {
+                    return None;
+                }
+                let owner = isize::from(*field::<_, i8>(place.frame, facts::FRAME_OWNER));
+                let is_code = owner == facts::FRAME_OWNED_BY_THREAD
+                    || owner == facts::FRAME_OWNED_BY_GENERATOR;
+                if is_code {
+                    let executes = untagged(*field::<_, usize>(place.frame, facts::FRAME_CODE));
+                    if executes == code && place.local(0) == first {
+                        return Some(place);
+                    }
+                    place.above += 1;
+                }
+                place.frame = *field(place.frame, facts::FRAME_PREVIOUS);
+            }
+            None
+        }
+    }
+
+    /// Whether the place is in this frame.
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
+        ptr::eq(self.frame, other.frame)
+    }
+
+    /// A local variable, borrowed; null if it has no value.
+    ///
+    /// # Safety
+    ///
+    /// The frame must be alive, and its function have that many local variables.
+    pub(crate) unsafe fn local(&self, index: usize) -> *mut PyObject {
+        // SAFETY: the contract.
+        unsafe {
+            let slots = field::<_, usize>(self.frame, facts::FRAME_SLOTS);
+            untagged(*slots.add(index))
+        }
+    }
+
+    /// A local variable as an integer; `None` (without an error) if it is none.
+    ///
+    /// # Safety
+    ///
+    /// As [`local`](Self::local), and attached.
+    pub(crate) unsafe fn integer(&self, index: usize) -> Option<isize> {
+        // SAFETY: the contract; the value is checked to be an object before it is used as one.
+        unsafe {
+            let slots = field::<_, usize>(self.frame, facts::FRAME_SLOTS);
+            let bits = *slots.add(index);
+            if IS_TAGGED && bits & INTEGER_TAG == INTEGER_TAG {
+                return Some(bits.cast_signed() >> 2);
+            }
+            let value = untagged(bits);
+            if value.is_null() || ffi::PyLong_CheckExact(value) == 0 {
+                return None;
+            }
+            let value = ffi::PyLong_AsSsize_t(value);
+            if value == -1 && !ffi::PyErr_Occurred().is_null() {
+                ffi::PyErr_Clear();
+                return None;
+            }
+            Some(value)
+        }
+    }
+
+    /// Replaces the value of a local variable that holds a mortal object, by another such object
+    /// (whose reference is handed over).
+    ///
+    /// # Safety
+    ///
+    /// As [`local`](Self::local), and attached. The frame must be waiting in a call, so that nothing
+    /// of it is in use elsewhere.
+    pub(crate) unsafe fn replace_local(&self, index: usize, value: *mut PyObject) {
+        // SAFETY: the contract. A slot whose lowest bit is set borrows its value.
+        unsafe {
+            let slot = field::<_, usize>(self.frame, facts::FRAME_SLOTS).add(index);
+            let before = slot.replace(value.addr());
+            if !IS_TAGGED || before & 1 == 0 {
+                ffi::Py_XDECREF(before as *mut PyObject);
+            }
+        }
+    }
+}
+
+/// From 3.14 on slots are `_PyStackRef`s, with two bits of tag (see `references::Visitor::slot`).
+const IS_TAGGED: bool = cfg!(any(cpython = "3.14", cpython = "3.15"));
+const INTEGER_TAG: usize = 3;
+
+fn untagged(bits: usize) -> *mut PyObject {
+    let bits = if IS_TAGGED { bits & !INTEGER_TAG } else { bits };
+    bits as *mut PyObject
+}

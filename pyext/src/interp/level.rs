@@ -1,0 +1,56 @@
+//! The thread's state as it was further down the stack that the thread is on.
+//!
+//! When a stack is parked in the middle of a loop's callback, other code goes on as if the callback
+//! had not been called: what it finds below its own frames is the loop's frame, not the parked
+//! code. [`Level`] makes the thread state look so for as long as the stack is parked.
+//!
+//! The data stack stays as it is: it really is in use up to its top.
+
+use super::frames::Place;
+use super::facts::{self, field};
+use super::shared::ErrStackItem;
+use super::version::Lowered;
+use pyo3::ffi::PyThreadState;
+
+/// A lowered view of the thread state; must not move between `enter` and `leave`.
+pub(crate) struct Level {
+    lowered: Lowered,
+    /// What is handled at this level: nothing. (What the code that runs the loop may handle is in
+    /// the same item as what a callback handles.)
+    handled: ErrStackItem,
+    exc_info: *mut ErrStackItem,
+}
+
+impl Level {
+    pub(crate) const fn new() -> Self {
+        Self { lowered: Lowered::new(), handled: ErrStackItem::EMPTY, exc_info: std::ptr::null_mut() }
+    }
+
+    /// From here on the thread state is that of the frame at `place`.
+    ///
+    /// # Safety
+    ///
+    /// `ts` must be the attached thread state, `place` on the stack that the thread is on. No
+    /// Python code may run on that stack until [`leave`](Self::leave), and `self` must not move.
+    pub(crate) unsafe fn enter(&mut self, ts: *mut PyThreadState, place: &Place) {
+        // SAFETY: the contract; the offsets are those of the thread state's fields.
+        unsafe {
+            self.lowered.enter(ts, place.frame, place.above);
+            let exc_info = field::<_, *mut ErrStackItem>(ts, facts::TS_EXC_INFO);
+            self.exc_info = exc_info.replace(&raw mut self.handled);
+        }
+    }
+
+    /// Puts back what [`enter`](Self::enter) changed.
+    ///
+    /// # Safety
+    ///
+    /// Entered, with the same `ts`, and on the same stack.
+    pub(crate) unsafe fn leave(&mut self, ts: *mut PyThreadState) {
+        // SAFETY: the contract.
+        unsafe {
+            *field::<_, *mut ErrStackItem>(ts, facts::TS_EXC_INFO) = self.exc_info;
+            self.lowered.leave(ts);
+        }
+    }
+}

@@ -1,0 +1,720 @@
+//! Which stack drives a loop, and the change from one to the next.
+
+use super::hooks;
+use super::turns::{self, Turn};
+use super::waker;
+use crate::interp::contexts::{self, Left};
+use crate::interp::frames::Place;
+use crate::interp::level::Level;
+use crate::worker::{self, Input, Output, Worker};
+use crate::{error, greenlet, interp, names};
+use pyo3::ffi::{self, PyObject, PyThreadState};
+use std::cell::Cell;
+use std::ptr;
+
+/// What the host is doing.
+#[derive(Clone, Copy)]
+pub(super) enum Host {
+    /// It runs: the stock loop, or a callback of that.
+    Runs,
+    /// A caller on it is parked.
+    Waits(*mut Parked),
+    /// Nothing: it can go back to the stock loop at once.
+    Idles,
+}
+
+/// Who goes on next.
+#[derive(Clone, Copy)]
+pub(super) enum Next {
+    /// Whoever drives now.
+    Same,
+    /// A runner, where a caller on it is parked.
+    Parked(*mut Worker),
+    /// A runner that begins to drive.
+    Fresh(*mut Worker),
+    Host,
+}
+
+/// A caller that waits, and its stack with it. In the caller's native frame.
+pub(crate) struct Parked {
+    pub(super) driver: *mut Driver,
+    /// The runner whose stack it is; null for the host's.
+    worker: *mut Worker,
+    /// The callback that the stack is in the middle of.
+    turn: *mut Turn,
+    contexts: Left,
+    /// The caller's task, owned by the caller; null if it has none.
+    pub(super) task: *mut PyObject,
+    /// What it waits for, owned by the caller.
+    pub(super) future: *mut PyObject,
+    /// What the caller is to raise instead of waiting on; owned.
+    pub(super) exception: *mut PyObject,
+}
+
+impl Parked {
+    pub(super) fn new(driver: *mut Driver, task: *mut PyObject, future: *mut PyObject) -> Self {
+        Self {
+            driver,
+            worker: ptr::null_mut(),
+            turn: ptr::null_mut(),
+            contexts: Left::new(),
+            task,
+            future,
+            exception: ptr::null_mut(),
+        }
+    }
+}
+
+/// Everything about one loop, as long as it is needed: while stacks are parked, wakers exist, or a
+/// native frame of ours is at work (`uses`).
+pub(crate) struct Driver {
+    pub(super) event_loop: *mut PyObject,
+    pub(super) ready: *mut PyObject,
+    /// An empty context for our own callbacks, so that they find theirs free.
+    pub(super) context: *mut PyObject,
+    pub(super) host: Host,
+    /// The worker whose stack the host is; null for the thread's own.
+    host_worker: *mut Worker,
+    /// What the host is to raise; owned.
+    pub(super) host_exception: *mut PyObject,
+    /// The host is in `run_hosted`: there is no stock `_run_once` to satisfy.
+    pub(super) hosted: bool,
+    /// `end_hosted` was called: `run_hosted` is to return.
+    pub(super) unhosted: bool,
+    /// Callbacks left of those that were ready at the last look at the selector.
+    pub(super) batch: isize,
+    pub(super) next: Next,
+    /// Taken by a caller that is about to park.
+    spare: *mut Worker,
+    /// Runners that are parked.
+    pub(super) parked: usize,
+    /// The callback that runs now; null on the host.
+    pub(super) turn: *mut Turn,
+    /// A handle that lets a runner drive; owned, or null.
+    take_over: *mut PyObject,
+    tstate_id: u64,
+    uses: usize,
+    others: *mut Driver,
+}
+
+thread_local! {
+    // `const` and without a destructor. What it points to is leaked with its thread.
+    static DRIVERS: Cell<*mut Driver> = const { Cell::new(ptr::null_mut()) };
+}
+
+impl Driver {
+    /// This thread's driver for a loop, with one use for the caller. Null with an error set.
+    ///
+    /// # Safety
+    ///
+    /// Attached.
+    pub(super) unsafe fn of(event_loop: *mut PyObject) -> *mut Self {
+        let mut driver = DRIVERS.get();
+        // SAFETY: this thread's list. Drivers are unlinked before they are freed.
+        unsafe {
+            while !driver.is_null() {
+                if (*driver).event_loop == event_loop && Self::is_ours(driver) {
+                    (*driver).uses += 1;
+                    return driver;
+                }
+                driver = (*driver).others;
+            }
+            Self::new(event_loop)
+        }
+    }
+
+    unsafe fn new(event_loop: *mut PyObject) -> *mut Self {
+        // SAFETY: attached.
+        unsafe {
+            let ready = ffi::PyObject_GetAttr(event_loop, names::READY.get());
+            let context = if ready.is_null() { ready } else { ffi::PyContext_New() };
+            if context.is_null() {
+                ffi::Py_XDECREF(ready);
+                return ptr::null_mut();
+            }
+            let driver = Box::into_raw(Box::new(Self {
+                event_loop: ffi::Py_NewRef(event_loop),
+                ready,
+                context,
+                host: Host::Runs,
+                host_worker: ptr::null_mut(),
+                host_exception: ptr::null_mut(),
+                hosted: false,
+                unhosted: false,
+                batch: 0,
+                next: Next::Same,
+                spare: ptr::null_mut(),
+                parked: 0,
+                turn: ptr::null_mut(),
+                take_over: ptr::null_mut(),
+                tstate_id: interp::thread_state_id(ffi::PyThreadState_Get()),
+                uses: 1,
+                others: DRIVERS.get(),
+            }));
+            DRIVERS.set(driver);
+            driver
+        }
+    }
+
+    /// One use more.
+    ///
+    /// # Safety
+    ///
+    /// The driver must be in use.
+    pub(super) unsafe fn hold(driver: *mut Self) {
+        // SAFETY: the contract, with the GIL held.
+        unsafe { (*driver).uses += 1 }
+    }
+
+    /// One use less; the last one frees the driver.
+    ///
+    /// # Safety
+    ///
+    /// Attached; the use must be the caller's.
+    pub(super) unsafe fn release(driver: *mut Self) {
+        // SAFETY: the contract. Without a use nobody is parked, and nobody else knows the driver
+        // but its thread's list. Another thread cannot unlink it: there it stays, without use.
+        unsafe {
+            (*driver).uses -= 1;
+            if (*driver).uses > 0 || !Self::is_ours(driver) {
+                return;
+            }
+            let mut place = DRIVERS.get();
+            if place == driver {
+                DRIVERS.set((*driver).others);
+            } else {
+                while !place.is_null() && (*place).others != driver {
+                    place = (*place).others;
+                }
+                if place.is_null() {
+                    return;
+                }
+                (*place).others = (*driver).others;
+            }
+            let driver = Box::from_raw(driver);
+            ffi::Py_DECREF(driver.ready);
+            ffi::Py_DECREF(driver.context);
+            ffi::Py_XDECREF(driver.take_over);
+            ffi::Py_DECREF(driver.event_loop);
+        }
+    }
+
+    /// Whether the driver belongs to the calling thread, as the thread state that it is in.
+    ///
+    /// # Safety
+    ///
+    /// Attached; the driver must be in use.
+    pub(super) unsafe fn is_ours(driver: *mut Self) -> bool {
+        // SAFETY: the contract.
+        unsafe { (*driver).tstate_id == interp::thread_state_id(ffi::PyThreadState_Get()) }
+    }
+
+    /// Whether the loop has been told to stop.
+    ///
+    /// # Safety
+    ///
+    /// Attached, no error set.
+    pub(super) unsafe fn is_stopping(driver: *mut Self) -> bool {
+        // SAFETY: attached.
+        unsafe { flag((*driver).event_loop, &names::STOPPING) }
+    }
+
+    /// Whether the loop is in debug mode.
+    ///
+    /// # Safety
+    ///
+    /// As [`is_stopping`](Self::is_stopping).
+    pub(super) unsafe fn is_debug(driver: *mut Self) -> bool {
+        // SAFETY: attached.
+        unsafe { flag((*driver).event_loop, &names::DEBUG) }
+    }
+
+    /// Whether a runner drives now.
+    pub(super) unsafe fn is_driven(driver: *mut Self) -> bool {
+        // SAFETY: in use.
+        unsafe { !matches!((*driver).host, Host::Runs) }
+    }
+
+    /// Whether a caller can park now: the stock loop is below it on this stack, in a callback, or a
+    /// runner is. False with an error set.
+    ///
+    /// # Safety
+    ///
+    /// Attached, no error set.
+    pub(super) unsafe fn can_park(driver: *mut Self, ts: *mut PyThreadState) -> bool {
+        // SAFETY: attached.
+        unsafe {
+            if Self::is_driven(driver) {
+                return true;
+            }
+            match stock(driver, ts) {
+                Some(stock) => {
+                    (*driver).host_worker = Worker::stack_of(ts, &stock.place);
+                    true
+                }
+                None => {
+                    error::set_runtime(error::NOT_IN_A_CALLBACK);
+                    false
+                }
+            }
+        }
+    }
+
+    /// Makes sure that there is a runner for the time that the caller is parked. False with an
+    /// error set.
+    ///
+    /// # Safety
+    ///
+    /// Attached.
+    pub(super) unsafe fn prepare_runner(driver: *mut Self) -> bool {
+        // SAFETY: attached.
+        unsafe {
+            if (*driver).spare.is_null() {
+                (*driver).spare = Worker::take();
+            }
+            !(*driver).spare.is_null()
+        }
+    }
+}
+
+/// A truthy attribute.
+unsafe fn flag(object: *mut PyObject, name: &names::Name) -> bool {
+    // SAFETY: attached, no error set.
+    unsafe {
+        let value = ffi::PyObject_GetAttr(object, name.get());
+        if value.is_null() {
+            ffi::PyErr_Clear();
+            return false;
+        }
+        let set = ffi::PyObject_IsTrue(value) == 1;
+        ffi::Py_DECREF(value);
+        set
+    }
+}
+
+/// The stock `_run_once` in the middle of a callback.
+struct Stock {
+    place: Place,
+    /// Borrowed from the frame.
+    handle: *mut PyObject,
+    /// What was current before the callback's context.
+    base: *mut PyObject,
+    /// Handles that it will take from `_ready` after this one.
+    wants: isize,
+}
+
+/// The stock `_run_once` of the driver's loop on the running stack, if it is in a callback.
+unsafe fn stock(driver: *mut Driver, ts: *mut PyThreadState) -> Option<Stock> {
+    // SAFETY: attached. The frame waits in a call, so that its local variables stay as they are.
+    unsafe {
+        let place = Place::find(ts, hooks::RUN_ONCE.get(), (*driver).event_loop)?;
+        let locals = hooks::locals();
+        let handle = place.local(locals.handle);
+        if handle.is_null() || handle == ffi::Py_None() {
+            return None;
+        }
+        let wants = place.integer(locals.count)? - place.integer(locals.index)? - 1;
+        let context = names::attribute(handle, names::CONTEXT_FIELD.get());
+        ffi::PyErr_Clear();
+        if context.is_null() {
+            return None;
+        }
+        // The handle keeps it alive.
+        ffi::Py_DECREF(context);
+        contexts::is_entered(ts, context).then(|| Stock {
+            base: contexts::below(context),
+            place,
+            handle,
+            wants: wants.max(0),
+        })
+    }
+}
+
+/// Number of ready handles.
+pub(super) unsafe fn ready_count(driver: *mut Driver) -> isize {
+    // SAFETY: attached; a deque.
+    unsafe {
+        let count = ffi::PyObject_Size((*driver).ready);
+        if count < 0 {
+            ffi::PyErr_Clear();
+        }
+        count.max(0)
+    }
+}
+
+/// Parks the stack that we are on, for `parked`, and comes back when it is woken.
+///
+/// # Safety
+///
+/// Attached, no error set; `can_park` and `prepare_runner` have said yes. No task may be current.
+pub(super) unsafe fn give_way(driver: *mut Driver, parked: *mut Parked) {
+    // SAFETY: the contract. The current worker runs, hence is alive; if it is no runner it steps a
+    // portal, and its resumer is told.
+    unsafe {
+        let worker = worker::current();
+        if !Driver::is_driven(driver) {
+            if worker == (*driver).host_worker {
+                let ts = ffi::PyThreadState_Get();
+                let stock = stock(driver, ts).expect("can_park() has found it");
+                let first = Next::Fresh(std::mem::replace(&mut (*driver).spare, ptr::null_mut()));
+                host_away(driver, ts, &stock, Host::Waits(parked), first);
+                before_user_code(driver, ts);
+            } else {
+                Worker::park(worker, parked);
+            }
+            return;
+        }
+        if (*worker).drives != driver {
+            return Worker::park(worker, parked);
+        }
+        let ts = ffi::PyThreadState_Get();
+        let turn = (*driver).turn;
+        let debug = Driver::is_debug(driver);
+        let started = if debug { turns::begin_break(driver) } else { 0.0 };
+        (*parked).turn = turn;
+        let base = Worker::inherited_context(worker);
+        (*parked).contexts.leave(ts, base);
+        Worker::park(worker, parked);
+        (*parked).contexts.enter();
+        (*driver).turn = turn;
+        if debug {
+            turns::end_break(driver, turn, started);
+        }
+    }
+}
+
+/// Parks what is below a portal's worker that is parked; returns how to resume the worker.
+///
+/// # Safety
+///
+/// As `give_way`; called by whoever resumed the worker.
+pub(crate) unsafe fn pass_on(parked: *mut Parked) -> Input {
+    // SAFETY: the contract; the parked caller's frame is on the suspended worker's stack.
+    unsafe { give_way((*parked).driver, parked) };
+    Input::Unpark
+}
+
+/// Lets others go on while the host does something else than to run the stock loop.
+unsafe fn host_away(
+    driver: *mut Driver,
+    ts: *mut PyThreadState,
+    stock: &Stock,
+    host: Host,
+    first: Next,
+) {
+    // SAFETY: attached, on the host. `level` does not move, and no Python code runs on this stack
+    // between its `enter` and `leave`.
+    unsafe {
+        Driver::hold(driver);
+        withdraw_take_over(driver);
+        (*driver).batch = stock.wants.min(ready_count(driver));
+        let debug = Driver::is_debug(driver);
+        let started = if debug { turns::begin_break(driver) } else { 0.0 };
+        let mut own = Left::new();
+        let contexts = match host {
+            Host::Waits(parked) => &raw mut (*parked).contexts,
+            _ => &raw mut own,
+        };
+        (*contexts).leave(ts, stock.base);
+        (*driver).host = host;
+        switch_from_host(driver, ts, &stock.place, first);
+        (*driver).host = Host::Runs;
+        (*contexts).enter();
+        if debug {
+            turns::end_stock_break(driver, &stock.place, stock.handle, started);
+        }
+        Driver::release(driver);
+    }
+}
+
+/// Resumes runners, one after the other, until it is the host's turn.
+unsafe fn switch_from_host(
+    driver: *mut Driver,
+    ts: *mut PyThreadState,
+    place: &Place,
+    mut next: Next,
+) {
+    let mut level = Level::new();
+    // SAFETY: attached; the workers are this thread's, and wait for what they are given. A parked
+    // caller's frame is on the worker's stack, which stays as it is.
+    unsafe {
+        level.enter(ts, place);
+        loop {
+            let (worker, input) = match next {
+                Next::Fresh(worker) => {
+                    (*worker).masked = true;
+                    (*worker).drives = driver;
+                    (worker, Input::Drive(driver))
+                }
+                Next::Parked(worker) => {
+                    (*driver).parked -= 1;
+                    (worker, Input::Unpark)
+                }
+                Next::Host | Next::Same => break,
+            };
+            if greenlet::is_loaded() {
+                let before = std::mem::replace(&mut (*worker).step_greenlet, greenlet::current());
+                ffi::Py_XDECREF(before);
+            }
+            match Worker::resume_once(worker, ts, input) {
+                Output::Parked(parked) => {
+                    (*parked).worker = worker;
+                    (*driver).parked += 1;
+                    next = Next::Fresh(std::mem::replace(&mut (*driver).spare, ptr::null_mut()));
+                }
+                Output::Left => {
+                    retire(worker);
+                    next = std::mem::replace(&mut (*driver).next, Next::Same);
+                }
+                Output::Done(_, result) => {
+                    // A panic of ours.
+                    ffi::Py_XDECREF(result);
+                    (*driver).host_exception = error::take();
+                    retire(worker);
+                    next = Next::Host;
+                }
+                Output::Suspended(_) => unreachable!("a runner has no portal"),
+            }
+        }
+        level.leave(ts);
+    }
+}
+
+/// Gives back a worker that drives no more.
+unsafe fn retire(worker: *mut Worker) {
+    // SAFETY: idle, this thread's.
+    unsafe {
+        (*worker).masked = false;
+        (*worker).drives = ptr::null_mut();
+        let before = std::mem::replace(&mut (*worker).step_greenlet, ptr::null_mut());
+        Worker::give_back(worker);
+        ffi::Py_XDECREF(before);
+    }
+}
+
+/// Before a caller on the host goes on: when its callback is done, stock `_run_once` will take
+/// handles that others may have run by now. The next handle then must be one that lets others drive.
+unsafe fn before_user_code(driver: *mut Driver, ts: *mut PyThreadState) {
+    // SAFETY: attached, on the host.
+    unsafe {
+        let wants = stock(driver, ts).map_or(0, |stock| stock.wants);
+        if wants <= ready_count(driver) {
+            return;
+        }
+        let callback = waker::for_take_over(driver);
+        let handle = if callback.is_null() {
+            callback
+        } else {
+            let nothing = ffi::PyTuple_New(0);
+            let context = (*driver).context;
+            let handle =
+                hooks::HANDLE.call(&[callback, nothing, (*driver).event_loop, context]);
+            ffi::Py_XDECREF(nothing);
+            ffi::Py_DECREF(callback);
+            handle
+        };
+        let done = if handle.is_null() {
+            handle
+        } else {
+            names::call_one((*driver).ready, names::APPENDLEFT.get(), handle)
+        };
+        if done.is_null() {
+            ffi::Py_XDECREF(handle);
+            ffi::PyErr_WriteUnraisable((*driver).event_loop);
+            return;
+        }
+        ffi::Py_DECREF(done);
+        (*driver).take_over = handle;
+    }
+}
+
+/// Cancels a handle that lets others drive: the host does not get to it.
+unsafe fn withdraw_take_over(driver: *mut Driver) {
+    // SAFETY: attached.
+    unsafe {
+        let handle = std::mem::replace(&mut (*driver).take_over, ptr::null_mut());
+        if !handle.is_null() {
+            let done = names::call_none(handle, names::CANCEL.get());
+            if done.is_null() {
+                ffi::PyErr_Clear();
+            }
+            ffi::Py_XDECREF(done);
+            ffi::Py_DECREF(handle);
+        }
+    }
+}
+
+/// What has to happen for a caller to go on whose wait has ended.
+pub(super) enum Wake {
+    /// Nothing more: whoever drives will see to it.
+    Done,
+    /// Try again.
+    Later,
+    /// The host, on which we are, gives way.
+    Switch(Next),
+}
+
+/// The wait of `parked` has ended.
+///
+/// # Safety
+///
+/// Attached, on the driver's thread; the caller waits.
+pub(super) unsafe fn wake(driver: *mut Driver, parked: *mut Parked) -> Wake {
+    // SAFETY: attached; the caller's frame is alive as long as it waits.
+    unsafe {
+        let is_taken = !matches!((*driver).next, Next::Same);
+        if is_taken || !(*parked).contexts.are_free() {
+            return Wake::Later;
+        }
+        let worker = (*parked).worker;
+        match (*driver).host {
+            Host::Waits(host) if ptr::eq(host, parked) => {
+                (*driver).next = Next::Host;
+                Wake::Done
+            }
+            _ if worker.is_null() => Wake::Later,
+            Host::Runs => Wake::Switch(Next::Parked(worker)),
+            _ => {
+                (*driver).next = Next::Parked(worker);
+                Wake::Done
+            }
+        }
+    }
+}
+
+/// Calls `waker` again, after a while. False with an error set.
+///
+/// # Safety
+///
+/// Attached.
+pub(super) unsafe fn call_later(driver: *mut Driver, waker: *mut PyObject) -> bool {
+    // SAFETY: attached; one keyword argument.
+    unsafe {
+        let seconds = ffi::PyFloat_FromDouble(0.001);
+        let names = hooks::context_alone();
+        if seconds.is_null() || names.is_null() {
+            ffi::Py_XDECREF(seconds);
+            return false;
+        }
+        let arguments = [(*driver).event_loop, seconds, waker, (*driver).context];
+        let handle = ffi::PyObject_VectorcallMethod(
+            names::CALL_LATER.get(),
+            arguments.as_ptr(),
+            3,
+            names,
+        );
+        ffi::Py_DECREF(seconds);
+        ffi::Py_XDECREF(handle);
+        !handle.is_null()
+    }
+}
+
+/// In a callback of the host: others go on, beginning with `first`, until the host is needed. False
+/// with an error set, which is to leave the loop.
+///
+/// # Safety
+///
+/// Attached, no error set, on the host.
+pub(super) unsafe fn idle(driver: *mut Driver, first: Next) -> bool {
+    // SAFETY: the contract.
+    unsafe {
+        let ts = ffi::PyThreadState_Get();
+        let Some(stock) = stock(driver, ts) else {
+            error::set_runtime(error::NOT_IN_A_CALLBACK);
+            return false;
+        };
+        (*driver).host_worker = Worker::stack_of(ts, &stock.place);
+        host_away(driver, ts, &stock, Host::Idles, first);
+        settle(driver, ts)
+    }
+}
+
+/// The callback with which the host gives the loop to a runner.
+///
+/// # Safety
+///
+/// As [`idle`].
+pub(super) unsafe fn take_over(driver: *mut Driver) -> bool {
+    // SAFETY: the contract.
+    unsafe {
+        let handle = std::mem::replace(&mut (*driver).take_over, ptr::null_mut());
+        ffi::Py_XDECREF(handle);
+        let ts = ffi::PyThreadState_Get();
+        if (*driver).parked == 0 || Driver::is_stopping(driver) || Driver::is_driven(driver) {
+            return settle(driver, ts);
+        }
+        let worker = Worker::take();
+        if worker.is_null() {
+            ffi::PyErr_Clear();
+            return settle(driver, ts);
+        }
+        idle(driver, Next::Fresh(worker))
+    }
+}
+
+/// Before the host goes back to stock `_run_once`: that finds as many handles as it wants. If the
+/// loop is to stop, they are cancelled ones, and the others are left for the next run. False with
+/// an error set if the host is to raise.
+unsafe fn settle(driver: *mut Driver, ts: *mut PyThreadState) -> bool {
+    // SAFETY: attached, on the host.
+    unsafe {
+        let exception = std::mem::replace(&mut (*driver).host_exception, ptr::null_mut());
+        if !exception.is_null() {
+            let leaves = ffi::PyErr_GivenExceptionMatches(exception, ffi::PyExc_KeyboardInterrupt)
+                != 0
+                || ffi::PyErr_GivenExceptionMatches(exception, ffi::PyExc_SystemExit) != 0;
+            if leaves {
+                error::restore(exception);
+                return false;
+            }
+            // From the selector: the stock loop will ask it again, and raise by itself.
+            ffi::Py_DECREF(exception);
+        }
+        let wants = stock(driver, ts).map_or(0, |stock| stock.wants);
+        let missing = if Driver::is_stopping(driver) {
+            wants
+        } else {
+            wants - ready_count(driver)
+        };
+        if missing <= 0 {
+            return true;
+        }
+        let count = ffi::PyLong_FromSsize_t(missing);
+        let done = hooks::PAD.call(&[(*driver).event_loop, count]);
+        ffi::Py_XDECREF(count);
+        ffi::Py_XDECREF(done);
+        !done.is_null()
+    }
+}
+
+/// The host runs nothing but runners: for a loop whose `_run_once` we are. Comes back when the loop
+/// is to stop. False with an error set.
+///
+/// # Safety
+///
+/// Attached, no error set.
+pub(super) unsafe fn host(driver: *mut Driver) -> bool {
+    // SAFETY: attached.
+    unsafe {
+        let ts = ffi::PyThreadState_Get();
+        let worker = Worker::take();
+        if worker.is_null() {
+            return false;
+        }
+        let place = Place::current(ts);
+        (*driver).host_worker = worker::current();
+        (*driver).batch = 0;
+        (*driver).hosted = true;
+        (*driver).unhosted = false;
+        (*driver).host = Host::Idles;
+        switch_from_host(driver, ts, &place, Next::Fresh(worker));
+        (*driver).host = Host::Runs;
+        (*driver).hosted = false;
+        let exception = std::mem::replace(&mut (*driver).host_exception, ptr::null_mut());
+        if !exception.is_null() {
+            error::restore(exception);
+            return false;
+        }
+        true
+    }
+}

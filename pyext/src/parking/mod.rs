@@ -1,0 +1,58 @@
+//! Waiting with the whole stack, where no portal is.
+//!
+//! Inside a running stock asyncio loop, code that no portal runs can wait, too: its stack stays as
+//! it is, *parked*, and the loop goes on, on another stack. When what the code waits for is there,
+//! its stack goes on, and with it, once the code has returned, the loop on that stack. So there is
+//! always one stack more than there are parked ones, and any of them can drive the loop; callers
+//! can be done in any order.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `driver.rs` | which stack drives a loop, and the change from one to the next |
+//! | `turns.rs` | the loop's callbacks, run one by one |
+//! | `wait.rs` | what a task does with what its coroutine yields, done here for a caller |
+//! | `waker.rs` | the callback that ends a wait |
+//! | `task.rs` | two fields of asyncio's tasks that no method sets |
+//! | `hooks.rs` | what the Python layer does for us |
+//!
+//! # Two kinds of stacks
+//!
+//! * The **host** is the stack on which the stock loop runs: `run_forever` and `_run_once` are on
+//!   it, and when the first caller parks, so is that. The loop can end only there.
+//! * **Runners** are workers that the host resumes, one after the other. They run callbacks, and
+//!   stock `_run_once` is not on them: nothing but callbacks is lost or left behind when one of them
+//!   is parked, or is not needed any more.
+//!
+//! # Invariant
+//!
+//! * All runners of a driver are resumed by its host, from `driver::give_way`, and from nowhere
+//!   else. So they are all on the same level, and the host's native frame is alive while one runs.
+//! * What a stack has entered (contexts, the current task) it leaves before another goes on, and
+//!   enters again after. Between two stacks the thread is as it is between two callbacks.
+//! * A `Parked` lives in the native frame of the caller that waits. The waker that points to it is
+//!   cut off before that frame ends.
+
+mod driver;
+mod hooks;
+mod task;
+mod turns;
+mod wait;
+mod waker;
+
+pub(crate) use driver::{Driver, Parked, pass_on};
+pub(crate) use hooks::set_parking;
+pub(crate) use task::context_of;
+pub(crate) use turns::{drive, end_hosted, run_hosted};
+pub(crate) use wait::try_park;
+
+use pyo3::ffi::PyObject;
+
+/// To be called once, at import. False with an error set on failure.
+///
+/// # Safety
+///
+/// Attached; `module` is the module being initialised.
+pub(crate) unsafe fn init(module: *mut PyObject) -> bool {
+    // SAFETY: the contract.
+    unsafe { waker::init(module) }
+}

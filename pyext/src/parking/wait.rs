@@ -1,0 +1,520 @@
+//! Waiting on behalf of a task.
+//!
+//! What a task does with what its coroutine yields (`Task.__step` and `__wakeup` in
+//! Lib/asyncio/tasks.py) is done here for a caller in the middle of a step of that task: the future
+//! gets a callback, the task knows what it waits for, and a cancellation is raised in the caller.
+
+use super::driver::{self, Driver, Parked};
+use super::waker::{self, WakerObject};
+use super::{hooks, task};
+use crate::interp::contexts;
+use crate::{await_, error, greenlet, interp, names, worker};
+use pyo3::ffi::PySendResult::PYGEN_NEXT;
+use pyo3::ffi::{self, PyObject};
+use std::ptr;
+
+/// What the awaitable gets next.
+enum Answer {
+    Send,
+    /// This exception; owned.
+    Throw(*mut PyObject),
+    /// Nothing: it cannot be waited for here. An error is set.
+    Refused,
+}
+
+/// Waits for `awaitable` with the whole stack, if a loop runs on which that can be done; `None` if
+/// not. With `yielded` (borrowed, or null), the awaitable is an iterator that has yielded that.
+///
+/// # Safety
+///
+/// Attached, no error set; valid objects.
+pub(crate) unsafe fn try_park(
+    awaitable: *mut PyObject,
+    yielded: *mut PyObject,
+) -> Option<*mut PyObject> {
+    // SAFETY: the contract.
+    unsafe {
+        if hooks::RUNNING_LOOP.get().is_null() {
+            return None;
+        }
+        let event_loop = hooks::RUNNING_LOOP.call(&[]);
+        if event_loop.is_null() {
+            return Some(event_loop);
+        }
+        let result = is_stock(event_loop).then(|| park(event_loop, awaitable, yielded));
+        ffi::Py_DECREF(event_loop);
+        result
+    }
+}
+
+/// Whether the loop runs its callbacks by stock asyncio's `_run_once`, or by ours.
+unsafe fn is_stock(event_loop: *mut PyObject) -> bool {
+    // SAFETY: attached; a method is looked into only if it is one.
+    unsafe {
+        if event_loop == ffi::Py_None() {
+            return false;
+        }
+        let run_once = names::attribute(event_loop, names::RUN_ONCE.get());
+        if run_once.is_null() {
+            ffi::PyErr_Clear();
+            return false;
+        }
+        let function = names::attribute(run_once, names::FUNCTION.get());
+        ffi::PyErr_Clear();
+        let is_stock = function == hooks::STOCK.get() || function == hooks::HOSTED.get();
+        ffi::Py_XDECREF(function);
+        ffi::Py_DECREF(run_once);
+        is_stock && !function.is_null()
+    }
+}
+
+unsafe fn park(
+    event_loop: *mut PyObject,
+    awaitable: *mut PyObject,
+    yielded: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: attached; owned references are dropped where they are not handed on.
+    unsafe {
+        if !yielded.is_null() {
+            return go_on(event_loop, awaitable, ffi::Py_NewRef(yielded));
+        }
+        let Ok(awaitable) = with_task(event_loop, awaitable) else { return ptr::null_mut() };
+        let iterator = await_::iterator_of(awaitable);
+        ffi::Py_DECREF(awaitable);
+        if iterator.is_null() {
+            return ptr::null_mut();
+        }
+        let mut result = ptr::null_mut();
+        let status = ffi::PyIter_Send(iterator, ffi::Py_None(), &raw mut result);
+        if status == PYGEN_NEXT {
+            result = go_on(event_loop, iterator, result);
+        }
+        ffi::Py_DECREF(iterator);
+        result
+    }
+}
+
+/// What to wait for, as a new reference. In a task that is the awaitable. Outside of one it gets a
+/// task of its own, unless it is a future: without a task neither timeouts nor task groups work.
+unsafe fn with_task(
+    event_loop: *mut PyObject,
+    awaitable: *mut PyObject,
+) -> Result<*mut PyObject, ()> {
+    // SAFETY: attached.
+    unsafe {
+        let task = current_task(event_loop)?;
+        if !task.is_null() {
+            ffi::Py_DECREF(task);
+            return Ok(ffi::Py_NewRef(awaitable));
+        }
+        let is_future = hooks::IS_FUTURE.call(&[awaitable]);
+        if is_future.is_null() {
+            return Err(());
+        }
+        ffi::Py_DECREF(is_future);
+        if is_future == ffi::Py_True() {
+            return Ok(ffi::Py_NewRef(awaitable));
+        }
+        // The task shares our context, which we leave while we wait; but a portal's worker does not.
+        let worker = worker::current();
+        let context = if worker.is_null() || !(*worker).drives.is_null() {
+            contexts::current(ffi::PyThreadState_Get())
+        } else {
+            ptr::null_mut()
+        };
+        let context = if context.is_null() { ffi::Py_None() } else { context };
+        let task = hooks::TASK_FOR.call(&[event_loop, awaitable, context]);
+        if task.is_null() { Err(()) } else { Ok(task) }
+    }
+}
+
+/// Goes on with an iterator that has yielded `yielded` (owned).
+unsafe fn go_on(
+    event_loop: *mut PyObject,
+    iterator: *mut PyObject,
+    mut yielded: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: attached; references are owned as said.
+    unsafe {
+        let driver = Driver::of(event_loop);
+        if driver.is_null() || !task::prepare() {
+            if !driver.is_null() {
+                Driver::release(driver);
+            }
+            ffi::Py_DECREF(yielded);
+            return refused(iterator);
+        }
+        loop {
+            let answer = wait_for(driver, yielded);
+            ffi::Py_DECREF(yielded);
+            let (status, result) = match answer {
+                Answer::Send => {
+                    let mut result = ptr::null_mut();
+                    let status = ffi::PyIter_Send(iterator, ffi::Py_None(), &raw mut result);
+                    (status, result)
+                }
+                Answer::Throw(exception) => await_::delegate_throw(iterator, exception),
+                Answer::Refused => {
+                    Driver::release(driver);
+                    return refused(iterator);
+                }
+            };
+            if status != PYGEN_NEXT {
+                Driver::release(driver);
+                return result;
+            }
+            yielded = result;
+        }
+    }
+}
+
+/// Ends an iterator that cannot be waited for; the error that is set stays.
+unsafe fn refused(iterator: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached, an error is set.
+    unsafe {
+        let reason = error::take();
+        if !await_::close(iterator) {
+            ffi::PyErr_WriteUnraisable(iterator);
+        }
+        error::restore(reason);
+        ptr::null_mut()
+    }
+}
+
+/// Waits for what an awaitable has yielded (borrowed).
+unsafe fn wait_for(driver: *mut Driver, yielded: *mut PyObject) -> Answer {
+    // SAFETY: attached. `parked` stays in this frame while the waker knows it.
+    unsafe {
+        let ts = ffi::PyThreadState_Get();
+        if let Some(message) = interp::refusal(ts) {
+            error::set_runtime(message);
+            return Answer::Refused;
+        }
+        if greenlet::look() && !greenlet::is_main() {
+            error::set_runtime(error::FOREIGN_GREENLET);
+            return Answer::Refused;
+        }
+        if !Driver::can_park(driver, ts) || !Driver::prepare_runner(driver) {
+            return Answer::Refused;
+        }
+        let Ok(task) = current_task((*driver).event_loop) else { return Answer::Refused };
+        let is_future = match future_to_wait_for(driver, task, yielded) {
+            Ok(is_future) => is_future,
+            Err(exception) => {
+                ffi::Py_XDECREF(task);
+                return if exception.is_null() {
+                    Answer::Refused
+                } else {
+                    Answer::Throw(exception)
+                };
+            }
+        };
+        let future = if is_future { yielded } else { ptr::null_mut() };
+        let mut parked = Parked::new(driver, task, future);
+        let parked = &raw mut parked;
+        let waker = waker::for_wait(driver, parked);
+        let answer = if waker.is_null() || !subscribe(driver, future, waker) {
+            if !waker.is_null() {
+                (*waker).parked = ptr::null_mut();
+            }
+            Answer::Refused
+        } else {
+            wait(driver, parked, waker)
+        };
+        ffi::Py_XDECREF(waker.cast());
+        ffi::Py_XDECREF(task);
+        answer
+    }
+}
+
+/// The task that runs now, as a new reference; null if there is none.
+unsafe fn current_task(event_loop: *mut PyObject) -> Result<*mut PyObject, ()> {
+    // SAFETY: attached.
+    unsafe {
+        let function = hooks::of_tasks(&names::CURRENT_TASK);
+        let task = if function.is_null() {
+            function
+        } else {
+            ffi::PyObject_CallOneArg(function, event_loop)
+        };
+        if task == ffi::Py_None() {
+            ffi::Py_DECREF(task);
+            return Ok(ptr::null_mut());
+        }
+        if task.is_null() { Err(()) } else { Ok(task) }
+    }
+}
+
+/// Whether `yielded` is a future to wait for, or else None, which is to let others run once. As an
+/// error what a task would throw into its coroutine (owned; null if another error is set).
+unsafe fn future_to_wait_for(
+    driver: *mut Driver,
+    task: *mut PyObject,
+    yielded: *mut PyObject,
+) -> Result<bool, *mut PyObject> {
+    // SAFETY: attached.
+    unsafe {
+        if yielded == ffi::Py_None() {
+            return Ok(false);
+        }
+        let blocking = names::attribute(yielded, names::BLOCKING.get());
+        if blocking.is_null() || blocking == ffi::Py_None() {
+            ffi::Py_XDECREF(blocking);
+            if !ffi::PyErr_Occurred().is_null() {
+                return Err(error::take());
+            }
+            let is_generator = ffi::Py_TYPE(yielded) == &raw mut ffi::PyGen_Type;
+            return Err(if is_generator {
+                runtime_error(
+                    c"yield was used instead of yield from for generator in task %R with %R",
+                    &[task, yielded],
+                )
+            } else {
+                runtime_error(c"Task got bad yield: %R", &[yielded])
+            });
+        }
+        let is_blocking = ffi::PyObject_IsTrue(blocking);
+        ffi::Py_DECREF(blocking);
+        if is_blocking < 0 {
+            return Err(error::take());
+        }
+        let of = loop_of(yielded);
+        ffi::Py_XDECREF(of);
+        if of.is_null() {
+            return Err(error::take());
+        }
+        if of != (*driver).event_loop {
+            return Err(runtime_error(
+                c"Task %R got Future %R attached to a different loop",
+                &[task, yielded],
+            ));
+        }
+        if is_blocking == 0 {
+            return Err(runtime_error(
+                c"yield was used instead of yield from in task %R with %R",
+                &[task, yielded],
+            ));
+        }
+        if yielded == task {
+            return Err(runtime_error(c"Task cannot await on itself: %R", &[task]));
+        }
+        if ffi::PyObject_SetAttr(yielded, names::BLOCKING.get(), ffi::Py_False()) < 0 {
+            return Err(error::take());
+        }
+        Ok(true)
+    }
+}
+
+/// A future's loop, as a new reference (`asyncio.futures._get_loop`).
+unsafe fn loop_of(future: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached.
+    unsafe {
+        let get = names::attribute(future, names::GET_LOOP.get());
+        if get.is_null() {
+            if !ffi::PyErr_Occurred().is_null() {
+                return get;
+            }
+            return ffi::PyObject_GetAttr(future, names::LOOP_FIELD.get());
+        }
+        let event_loop = ffi::PyObject_CallNoArgs(get);
+        ffi::Py_DECREF(get);
+        event_loop
+    }
+}
+
+/// A `RuntimeError`; of objects in the text, null stands for None. Null with an error set.
+unsafe fn runtime_error(format: &std::ffi::CStr, objects: &[*mut PyObject]) -> *mut PyObject {
+    // SAFETY: attached; the formats have one or two `%R`.
+    unsafe {
+        let at = |index: usize| {
+            let object = objects.get(index).copied().unwrap_or(ptr::null_mut());
+            if object.is_null() { ffi::Py_None() } else { object }
+        };
+        let text = ffi::PyUnicode_FromFormat(format.as_ptr(), at(0), at(1));
+        if text.is_null() {
+            return text;
+        }
+        let exception = ffi::PyObject_CallOneArg(ffi::PyExc_RuntimeError, text);
+        ffi::Py_DECREF(text);
+        exception
+    }
+}
+
+/// Has the waker called when the future is done, or soon if there is none. False with an error set.
+unsafe fn subscribe(
+    driver: *mut Driver,
+    future: *mut PyObject,
+    waker: *mut WakerObject,
+) -> bool {
+    // SAFETY: attached; one positional and one named argument besides the object itself.
+    unsafe {
+        let (object, method) = if future.is_null() {
+            ((*driver).event_loop, &names::CALL_SOON)
+        } else {
+            (future, &names::ADD_DONE_CALLBACK)
+        };
+        let arguments = [object, waker.cast(), (*driver).context];
+        let result = ffi::PyObject_VectorcallMethod(
+            method.get(),
+            arguments.as_ptr(),
+            2,
+            hooks::context_alone(),
+        );
+        ffi::Py_XDECREF(result);
+        !result.is_null()
+    }
+}
+
+/// Parks, and says how the wait has ended.
+unsafe fn wait(driver: *mut Driver, parked: *mut Parked, waker: *mut WakerObject) -> Answer {
+    // SAFETY: attached, no error set; the task and the future are the caller's.
+    unsafe {
+        let (task, future) = ((*parked).task, (*parked).future);
+        if !task.is_null() {
+            begin_wait(task, future);
+            if !leave_task((*driver).event_loop, task) {
+                (*waker).parked = ptr::null_mut();
+                task::set_waiter(task, ptr::null_mut());
+                return Answer::Refused;
+            }
+        }
+        driver::give_way(driver, parked);
+        (*waker).parked = ptr::null_mut();
+        if !task.is_null() {
+            enter_task((*driver).event_loop, task);
+            end_wait(task, future);
+        }
+        let exception = (*parked).exception;
+        if !exception.is_null() {
+            unsubscribe(future, waker);
+            return Answer::Throw(exception);
+        }
+        let mut outcome = ptr::null_mut();
+        if !future.is_null() {
+            let result = names::call_none(future, names::RESULT.get());
+            if result.is_null() {
+                outcome = error::take();
+            }
+            ffi::Py_XDECREF(result);
+        }
+        if !task.is_null() && task::must_cancel(task) {
+            let is_cancellation = !outcome.is_null()
+                && ffi::PyErr_GivenExceptionMatches(outcome, hooks::CANCELLED_ERROR.get()) != 0;
+            if !is_cancellation {
+                ffi::Py_XDECREF(outcome);
+                outcome = names::call_none(task, names::MAKE_CANCELLED_ERROR.get());
+                if outcome.is_null() {
+                    outcome = error::take();
+                }
+            }
+            task::clear_must_cancel(task);
+        }
+        if outcome.is_null() { Answer::Send } else { Answer::Throw(outcome) }
+    }
+}
+
+/// The task waits for `future`. If it has been cancelled, so is what it waits for.
+unsafe fn begin_wait(task: *mut PyObject, future: *mut PyObject) {
+    // SAFETY: attached, no error set.
+    unsafe {
+        if future.is_null() {
+            return;
+        }
+        task::set_waiter(task, future);
+        if task::must_cancel(task) && cancel(task, future) {
+            task::clear_must_cancel(task);
+        }
+        call_graph(&hooks::ADD_AWAITED, future, task);
+    }
+}
+
+unsafe fn end_wait(task: *mut PyObject, future: *mut PyObject) {
+    // SAFETY: attached, no error set.
+    unsafe {
+        if !future.is_null() {
+            task::set_waiter(task, ptr::null_mut());
+            call_graph(&hooks::DISCARD_AWAITED, future, task);
+        }
+    }
+}
+
+/// `future.cancel(msg=task._cancel_message)`.
+unsafe fn cancel(task: *mut PyObject, future: *mut PyObject) -> bool {
+    // SAFETY: attached, no error set.
+    unsafe {
+        let message = names::attribute(task, names::CANCEL_MESSAGE.get());
+        let message = if message.is_null() {
+            ffi::PyErr_Clear();
+            ffi::Py_NewRef(ffi::Py_None())
+        } else {
+            message
+        };
+        let result = names::call_one(future, names::CANCEL.get(), message);
+        ffi::Py_DECREF(message);
+        if result.is_null() {
+            ffi::PyErr_WriteUnraisable(future);
+            return false;
+        }
+        let cancelled = ffi::PyObject_IsTrue(result) == 1;
+        ffi::Py_DECREF(result);
+        ffi::PyErr_Clear();
+        cancelled
+    }
+}
+
+/// Tells asyncio's call graph (from 3.14 on) who awaits whom.
+unsafe fn call_graph(hook: &hooks::Hook, future: *mut PyObject, task: *mut PyObject) {
+    // SAFETY: attached, no error set.
+    unsafe {
+        if hook.get() == ffi::Py_None() {
+            return;
+        }
+        let done = hook.call(&[future, task]);
+        if done.is_null() {
+            ffi::PyErr_Clear();
+        }
+        ffi::Py_XDECREF(done);
+    }
+}
+
+/// No task is current any more. False with an error set.
+unsafe fn leave_task(event_loop: *mut PyObject, task: *mut PyObject) -> bool {
+    // SAFETY: attached, no error set.
+    unsafe {
+        let function = hooks::of_tasks(&names::LEAVE_TASK);
+        let arguments = [event_loop, task];
+        let done = ffi::PyObject_Vectorcall(function, arguments.as_ptr(), 2, ptr::null_mut());
+        ffi::Py_XDECREF(done);
+        !done.is_null()
+    }
+}
+
+/// The task is current again.
+unsafe fn enter_task(event_loop: *mut PyObject, task: *mut PyObject) {
+    // SAFETY: attached, no error set. Between two callbacks no task is current, so that this
+    // cannot fail but for want of memory.
+    unsafe {
+        let function = hooks::of_tasks(&names::ENTER_TASK);
+        let arguments = [event_loop, task];
+        let done = ffi::PyObject_Vectorcall(function, arguments.as_ptr(), 2, ptr::null_mut());
+        if done.is_null() {
+            ffi::PyErr_WriteUnraisable(task);
+        }
+        ffi::Py_XDECREF(done);
+    }
+}
+
+/// The future need not call the waker any more.
+unsafe fn unsubscribe(future: *mut PyObject, waker: *mut WakerObject) {
+    // SAFETY: attached, no error set.
+    unsafe {
+        if future.is_null() {
+            return;
+        }
+        let done = names::call_one(future, names::REMOVE_DONE_CALLBACK.get(), waker.cast());
+        if done.is_null() {
+            ffi::PyErr_Clear();
+        }
+        ffi::Py_XDECREF(done);
+    }
+}

@@ -1,0 +1,160 @@
+//! The callback that ends a wait, as a Python object: what futures and handles call.
+
+use super::driver::{self, Driver, Parked};
+use crate::{error, names};
+use pyo3::ffi::{self, PyObject, PyTypeObject};
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
+use std::ptr;
+
+/// What calling it does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    /// The parked stack goes on.
+    Wake,
+    /// The host lets a runner drive.
+    TakeOver,
+}
+
+/// The Python object.
+#[repr(C)]
+pub(super) struct WakerObject {
+    ob_base: PyObject,
+    /// One of its uses is ours.
+    driver: *mut Driver,
+    /// Who waits; null once it has been woken, or waits no more.
+    pub(super) parked: *mut Parked,
+    kind: Kind,
+}
+
+struct Type(UnsafeCell<MaybeUninit<PyTypeObject>>);
+
+// SAFETY: written by `init` before anything can use it, then only by the interpreter.
+unsafe impl Sync for Type {}
+
+static TYPE: Type = Type(UnsafeCell::new(MaybeUninit::zeroed()));
+
+/// A waker for `parked`; null with an error set.
+///
+/// # Safety
+///
+/// Attached; the driver is this thread's. `parked` must be cut off (set to null) before it ends.
+pub(super) unsafe fn for_wait(driver: *mut Driver, parked: *mut Parked) -> *mut WakerObject {
+    // SAFETY: the contract.
+    unsafe { new(driver, parked, Kind::Wake) }
+}
+
+/// A callback that lets a runner drive; null with an error set.
+///
+/// # Safety
+///
+/// Attached; the driver is this thread's.
+pub(super) unsafe fn for_take_over(driver: *mut Driver) -> *mut PyObject {
+    // SAFETY: the contract.
+    unsafe { new(driver, ptr::null_mut(), Kind::TakeOver).cast() }
+}
+
+unsafe fn new(driver: *mut Driver, parked: *mut Parked, kind: Kind) -> *mut WakerObject {
+    // SAFETY: the type is ready; fresh memory is filled in.
+    unsafe {
+        let waker: *mut WakerObject = ffi::PyObject_New(TYPE.0.get().cast());
+        if !waker.is_null() {
+            (*waker).driver = driver;
+            (*waker).parked = parked;
+            (*waker).kind = kind;
+            Driver::hold(driver);
+        }
+        waker
+    }
+}
+
+unsafe extern "C" fn tp_call(
+    this: *mut PyObject,
+    _arguments: *mut PyObject,
+    _keywords: *mut PyObject,
+) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        let waker: *mut WakerObject = this.cast();
+        // SAFETY: attached; the caller holds a reference to the waker, which holds the driver.
+        unsafe {
+            let driver = (*waker).driver;
+            if !Driver::is_ours(driver) {
+                error::set_runtime(error::PARKED_ELSEWHERE);
+                return ptr::null_mut();
+            }
+            let done = match (*waker).kind {
+                Kind::TakeOver => driver::take_over(driver),
+                Kind::Wake if (*waker).parked.is_null() => true,
+                Kind::Wake => match driver::wake(driver, (*waker).parked) {
+                    driver::Wake::Done => {
+                        (*waker).parked = ptr::null_mut();
+                        true
+                    }
+                    driver::Wake::Later => driver::call_later(driver, this),
+                    driver::Wake::Switch(first) => {
+                        (*waker).parked = ptr::null_mut();
+                        driver::idle(driver, first)
+                    }
+                },
+            };
+            if done { ffi::Py_NewRef(ffi::Py_None()) } else { ptr::null_mut() }
+        }
+    })
+}
+
+unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
+    // SAFETY: the last reference is gone.
+    unsafe {
+        Driver::release((*this.cast::<WakerObject>()).driver);
+        ffi::PyObject_Free(this.cast());
+    }
+}
+
+unsafe extern "C" fn tp_repr(this: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached; formats without arguments, or with the task's name.
+    unsafe {
+        let waker: *mut WakerObject = this.cast();
+        if (*waker).kind == Kind::TakeOver {
+            return ffi::PyUnicode_FromString(c"<fiberback: drive the loop>".as_ptr());
+        }
+        if (*waker).parked.is_null() {
+            return ffi::PyUnicode_FromString(c"<fiberback: resumed>".as_ptr());
+        }
+        let task = (*(*waker).parked).task;
+        let task = if task.is_null() { ffi::Py_None() } else { task };
+        let name = names::attribute(task, names::GET_NAME.get());
+        let name = if name.is_null() { ffi::PyObject_Repr(task) } else {
+            let got = ffi::PyObject_CallNoArgs(name);
+            ffi::Py_DECREF(name);
+            got
+        };
+        if name.is_null() {
+            return name;
+        }
+        let text = ffi::PyUnicode_FromFormat(c"<fiberback: resume %S>".as_ptr(), name);
+        ffi::Py_DECREF(name);
+        text
+    }
+}
+
+/// Readies the type. False with an error set on failure.
+///
+/// # Safety
+///
+/// Attached; called once.
+pub(super) unsafe fn init(_module: *mut PyObject) -> bool {
+    let class: *mut PyTypeObject = TYPE.0.get().cast();
+    // SAFETY: zeroed memory is a valid type object to fill in, not in use yet.
+    unsafe {
+        (*class).ob_base.ob_base = ffi::PyObject_HEAD_INIT;
+        (*class).tp_name = c"fiberback._fiberback.Waker".as_ptr();
+        (*class).tp_basicsize = size_of::<WakerObject>() as ffi::Py_ssize_t;
+        (*class).tp_flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+        (*class).tp_doc = c"Ends the wait of a parked stack.".as_ptr();
+        (*class).tp_call = Some(tp_call);
+        (*class).tp_dealloc = Some(tp_dealloc);
+        (*class).tp_repr = Some(tp_repr);
+        ffi::PyType_Ready(class) == 0
+    }
+}
