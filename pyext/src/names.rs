@@ -31,10 +31,12 @@ macro_rules! names {
 }
 
 names! {
+    CALLBACKS = c"_callbacks",
     CLOSE = c"close",
     CORO = c"coro",
     CORO_PRIVATE = c"_coro",
     CR_AWAIT = c"cr_await",
+    CR_CODE = c"cr_code",
     DEAD = c"dead",
     EAGER_START = c"eager_start",
     GET_CORO = c"get_coro",

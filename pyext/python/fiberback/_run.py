@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from . import _messages
+from . import _messages, _parents
 from ._fiberback import create_task_factory
 
 T = TypeVar("T")
@@ -34,4 +35,6 @@ def run(
     with asyncio.Runner(debug=debug, loop_factory=loop_factory) as runner:
         loop = runner.get_loop()
         loop.set_task_factory(create_task_factory(loop.get_task_factory()))
-        return runner.run(main)
+        context = contextvars.copy_context()
+        context.run(_parents.mark, loop)
+        return runner.run(main, context=context)
