@@ -19,7 +19,6 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
 from typing import Any
 from weakref import WeakMethod
 
@@ -91,17 +90,13 @@ class Request:
 
 
 class Line:
-    """See the module. `future` is the thread's work for an executor, if that is what it does."""
+    """See the module. `result` is what the thread's work will set, for whoever awaits that."""
 
     def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        future: Future[Any] | None = None,
-        result: asyncio.Future[Any] | None = None,
+        self, loop: asyncio.AbstractEventLoop, result: asyncio.Future[Any] | None = None
     ) -> None:
         self.loop = loop
-        self.future = future
-        self._result = result  # what the thread's work will set, for whoever awaits it
+        self._result = result
         self._requests: deque[Request] = deque()
         self._waker: asyncio.Future[None] | None = None
         self._task: asyncio.Task[Any] | None = None
@@ -256,7 +251,7 @@ class Line:
                         raise RuntimeError(_messages.LOOP_STOPPED)
                 if ident is None:
                     continue
-                if not _stuck.is_blocked_on(ident, threading.current_thread(), self.future):
+                if not _stuck.is_blocked_on(ident, threading.get_ident()):
                     suspected = False
                 elif suspected:  # twice in a row
                     raise RuntimeError(_describe(_messages.THREAD_DEADLOCK, ident))

@@ -172,7 +172,7 @@ def _of_work_item() -> Line | None:
             time.sleep(0.0005)
     if result is None:
         return None
-    line = _lines[future] = Line(result.get_loop(), future, result)
+    line = _lines[future] = Line(result.get_loop(), result)
     future.add_done_callback(line.close)
     return line
 

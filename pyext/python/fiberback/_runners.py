@@ -100,10 +100,21 @@ class _AtThreadEnd:
 
     def __init__(self, runner: ThreadRunner) -> None:
         self._runner = runner
+        self._thread = threading.current_thread()
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if not is_finalizing() and self._runner.is_ours():
+        if is_finalizing() or not self._runner.is_ours():
+            return
+        # `threading` has struck the thread off its list by now. With `current_thread()`, what is
+        # closed here would enter a dummy in its place, and nothing would ever remove that.
+        threads: dict[int, Any] = getattr(threading, "_active", {})
+        ident = threading.get_ident()
+        is_struck = threads.setdefault(ident, self._thread) is self._thread
+        try:
             _close_quietly(self._runner)
+        finally:
+            if is_struck:
+                threads.pop(ident, None)
 
 
 _mine = _Mine()

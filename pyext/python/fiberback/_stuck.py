@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import sys
 import threading
 import traceback
@@ -29,6 +30,7 @@ _WAITS: dict[Any, str] = {
 }
 # More of the standard library's frames than this are not on top of a blocked call.
 _DEPTH = 8
+_PACKAGE = os.path.dirname(__file__)
 
 
 def thread_of(loop: asyncio.AbstractEventLoop) -> int | None:
@@ -77,8 +79,8 @@ def waits_for(frame: FrameType) -> list[Any]:
     return found
 
 
-def is_blocked_on(ident: int, thread: threading.Thread, future: Future[Any] | None) -> bool:
-    """Whether thread `ident` waits, if by way of others, for `thread` or for its `future`."""
+def is_blocked_on(ident: int, mine: int) -> bool:
+    """Whether thread `ident` waits, if by way of others, for thread `mine` or what it works at."""
     frames = sys._current_frames()
     works = {id(work): other for other in frames if (work := work_future(frames[other]))}
     seen: set[int] = set()
@@ -89,9 +91,9 @@ def is_blocked_on(ident: int, thread: threading.Thread, future: Future[Any] | No
             continue
         seen.add(other)
         for thing in waits_for(frames[other]):
-            if thing is thread or (thing is future and future is not None):
-                return True
             next_one = thing.ident if isinstance(thing, threading.Thread) else works.get(id(thing))
+            if next_one == mine:
+                return True
             if next_one is not None:
                 look.append(next_one)
     return False
@@ -103,11 +105,8 @@ def stack_of(ident: int) -> str:
     if frame is None:
         return "  (not running)\n"
     stack = traceback.extract_stack(frame, limit=24)
-    theirs = [entry for entry in stack if entry.filename not in _ours]
+    theirs = [entry for entry in stack if not entry.filename.startswith(_PACKAGE)]
     return "".join(traceback.format_list(theirs[-8:]))
-
-
-_ours = {__file__, __file__.replace("_stuck", "_lines"), __file__.replace("_stuck", "_anywhere")}
 
 
 def name_of(ident: int | None) -> str:
