@@ -20,6 +20,13 @@ static NO_PORTAL: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 static IS_USABLE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// What the Python layer wants called inside a greenlet that the portal did not start in.
 static FOREIGN_GREENLET: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+/// What the Python layer wants called where a region may forbid `await_` (`worker::is_guarded`).
+static GUARD: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+/// What the Python layer wants called before a task is suspended for another one to finish.
+static BEFORE_WAIT: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+/// asyncio's `Future`, whose subclasses are tasks and what `gather` makes; the same in pure Python.
+static FUTURE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+static PURE_FUTURE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 
 const NO_PORTAL_MESSAGE: &str = "await_() needs a portal, and this code runs in none: wrap the \
      task's coroutine in fiberback.Portal, or start it through fiberback";
@@ -41,11 +48,14 @@ pub(crate) unsafe extern "C" fn await_(
             error::set_type(&format!("await_() takes exactly one argument ({count} given)"));
             return ptr::null_mut();
         }
-        let worker = worker::current();
+        let (worker, guarded) = worker::current_and_guarded();
         // SAFETY: `METH_FASTCALL`: one borrowed object.
         let awaitable = unsafe { *arguments };
         // SAFETY: called by the interpreter: attached, and it lends us the argument.
         unsafe {
+            if guarded && !is_allowed(awaitable) {
+                return ptr::null_mut();
+            }
             if worker.is_null() || (*worker).masked {
                 return off_portal(awaitable, ptr::null_mut());
             }
@@ -152,6 +162,11 @@ unsafe fn go_on(
                 };
                 ffi::Py_DECREF(result);
                 return answer;
+            }
+            if is_for_task(result, iterator) && !may_wait(result) {
+                ffi::Py_DECREF(result);
+                (status, result) = delegate_throw(iterator, error::take());
+                continue;
             }
             (*worker).awaiting = iterator;
             (*worker).argument = if interp::caller_owns_arguments(ts, arguments) {
@@ -420,6 +435,96 @@ unsafe fn is_usable() -> bool {
     }
 }
 
+/// Whether no region on this stack forbids `await_`. If one does, false with the error set and the
+/// awaitable closed.
+#[cold]
+unsafe fn is_allowed(awaitable: *mut PyObject) -> bool {
+    // SAFETY: attached; `awaitable` is borrowed and valid.
+    unsafe {
+        if ask(&GUARD, awaitable) {
+            return true;
+        }
+        discard(awaitable);
+        false
+    }
+}
+
+/// Whether the object that an awaitable has yielded is a future that a task may be behind.
+///
+/// Tasks and what `gather` makes are subclasses of `Future`. `shield` makes a plain one that has a
+/// callback already, which hardly any other has when it is first waited for, and `wait` and
+/// `wait_for` (of 3.11) plain ones without: those are known by their code.
+#[inline]
+unsafe fn is_for_task(yielded: *mut PyObject, iterator: *mut PyObject) -> bool {
+    // SAFETY: attached; all valid and borrowed.
+    unsafe {
+        if yielded == ffi::Py_None() {
+            return false;
+        }
+        let class = ffi::Py_TYPE(yielded);
+        let future: *mut ffi::PyTypeObject = FUTURE.load(Ordering::Relaxed).cast();
+        if class == future {
+            return is_plain_for_task(yielded, iterator);
+        }
+        let pure: *mut ffi::PyTypeObject = PURE_FUTURE.load(Ordering::Relaxed).cast();
+        !future.is_null() && ffi::PyType_IsSubtype(class, future) != 0
+            || !pure.is_null() && ffi::PyType_IsSubtype(class, pure) != 0
+    }
+}
+
+#[inline(never)]
+unsafe fn is_plain_for_task(future: *mut PyObject, iterator: *mut PyObject) -> bool {
+    // SAFETY: as in `is_for_task`; references are dropped, errors mean "no".
+    unsafe {
+        let callbacks = ffi::PyObject_GetAttr(future, names::CALLBACKS.get());
+        if callbacks.is_null() {
+            ffi::PyErr_Clear();
+            return false;
+        }
+        let some = callbacks != ffi::Py_None();
+        ffi::Py_DECREF(callbacks);
+        if some || ffi::Py_TYPE(iterator) != &raw mut ffi::PyCoro_Type {
+            return some;
+        }
+        let code = ffi::PyObject_GetAttr(iterator, names::CR_CODE.get());
+        if code.is_null() {
+            ffi::PyErr_Clear();
+            return false;
+        }
+        let found = WAITERS.iter().any(|waiter| waiter.load(Ordering::Relaxed) == code);
+        ffi::Py_DECREF(code);
+        found
+    }
+}
+
+/// The code objects of asyncio's `wait` and `wait_for`.
+static WAITERS: [AtomicPtr<PyObject>; 2] =
+    [AtomicPtr::new(ptr::null_mut()), AtomicPtr::new(ptr::null_mut())];
+
+/// Whether the Python layer has nothing against waiting for `future`. If it has, false with the
+/// error set.
+#[inline(never)]
+unsafe fn may_wait(future: *mut PyObject) -> bool {
+    // SAFETY: attached; `future` is valid and borrowed.
+    unsafe { ask(&BEFORE_WAIT, future) }
+}
+
+/// Calls a hook, if there is one, with `argument`. False with the error set if it raised.
+unsafe fn ask(hook: &AtomicPtr<PyObject>, argument: *mut PyObject) -> bool {
+    let hook = hook.load(Ordering::Relaxed);
+    if hook.is_null() {
+        return true;
+    }
+    // SAFETY: attached; the hook is owned by the static, and kept alive over its call.
+    unsafe {
+        let hook = ffi::Py_NewRef(hook);
+        let answer = ffi::PyObject_CallOneArg(hook, argument);
+        ffi::Py_DECREF(hook);
+        ffi::Py_XDECREF(answer);
+        !answer.is_null()
+    }
+}
+
 /// `await_` where there is no portal to suspend. With `yielded` (borrowed, or null), the awaitable is
 /// an iterator that has yielded that.
 #[inline(never)]
@@ -483,37 +588,68 @@ unsafe fn on_foreign_greenlet(worker: *mut Worker, awaitable: *mut PyObject) -> 
     }
 }
 
-/// `_fiberback.set_hooks(*, no_portal=None, foreign_greenlet=None, is_usable=None)`.
+/// `_fiberback.set_hooks(*, no_portal=None, foreign_greenlet=None, is_usable=None, guard=None,
+/// before_wait=None, future=None, pure_future=None, wait=None, wait_for=None)`.
 pub(crate) unsafe extern "C" fn set_hooks(
     _module: *mut PyObject,
     arguments: *mut PyObject,
     keywords: *mut PyObject,
 ) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
-        let mut hooks = [ptr::null_mut::<PyObject>(); 3];
+        const COUNT: usize = 9;
+        let places: [&AtomicPtr<PyObject>; COUNT] = [
+            &NO_PORTAL,
+            &FOREIGN_GREENLET,
+            &IS_USABLE,
+            &GUARD,
+            &BEFORE_WAIT,
+            &FUTURE,
+            &PURE_FUTURE,
+            &WAITERS[0],
+            &WAITERS[1],
+        ];
+        let mut hooks = [ptr::null_mut::<PyObject>(); COUNT];
         let mut names = [
             c"no_portal".as_ptr().cast_mut(),
             c"foreign_greenlet".as_ptr().cast_mut(),
             c"is_usable".as_ptr().cast_mut(),
+            c"guard".as_ptr().cast_mut(),
+            c"before_wait".as_ptr().cast_mut(),
+            c"future".as_ptr().cast_mut(),
+            c"pure_future".as_ptr().cast_mut(),
+            c"wait".as_ptr().cast_mut(),
+            c"wait_for".as_ptr().cast_mut(),
             ptr::null_mut(),
         ];
-        // SAFETY: the format asks for as many pointers as are passed; they come back borrowed.
+        // SAFETY: the format asks for as many pointers as are passed; they come back borrowed. The
+        // two that must be types are used as such by `is_for_task`.
         unsafe {
-            let [no_portal, foreign, usable] = &mut hooks;
+            let [a, b, c, d, e, f, g, h, i] = &mut hooks;
             if ffi::PyArg_ParseTupleAndKeywords(
                 arguments,
                 keywords,
-                c"|$OOO:set_hooks".as_ptr(),
+                c"|$OOOOOOOOO:set_hooks".as_ptr(),
                 names.as_mut_ptr().cast(),
-                &raw mut *no_portal,
-                &raw mut *foreign,
-                &raw mut *usable,
+                &raw mut *a,
+                &raw mut *b,
+                &raw mut *c,
+                &raw mut *d,
+                &raw mut *e,
+                &raw mut *f,
+                &raw mut *g,
+                &raw mut *h,
+                &raw mut *i,
             ) == 0
             {
                 return ptr::null_mut();
             }
-            for (place, hook) in [&NO_PORTAL, &FOREIGN_GREENLET, &IS_USABLE].into_iter().zip(hooks)
-            {
+            for kind in [hooks[5], hooks[6]] {
+                if !kind.is_null() && kind != ffi::Py_None() && ffi::PyType_Check(kind) == 0 {
+                    error::set_type("set_hooks(): future and pure_future must be types");
+                    return ptr::null_mut();
+                }
+            }
+            for (place, hook) in places.into_iter().zip(hooks) {
                 let hook = if hook == ffi::Py_None() { ptr::null_mut() } else { hook };
                 ffi::Py_XINCREF(hook);
                 let previous = place.swap(hook, Ordering::Relaxed);

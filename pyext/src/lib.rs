@@ -10,7 +10,9 @@
 //! | give one to every new task of a loop | `loop.set_task_factory(task_factory)`, `eager_task_factory`, `create_task_factory(inner)` |
 //! | know where you are | `current_portal()`, `on_portal()`, `portal_of(task)` |
 //! | run code that must not suspend the current portal | `call_masked(fn, *args, **kwargs)` |
-//! | decide what `await_` does off a portal | `set_hooks(no_portal=…, foreign_greenlet=…, is_usable=…)` |
+//! | decide what `await_` does off a portal, or before it waits | `set_hooks(no_portal=…, …)` |
+//! | forbid `await_` | `set_guarded(True)`, then the `guard` hook is asked each time |
+//! | keep an object from ever being finalized | `leak(object)` |
 //! | trade memory | `set_stack_size(bytes)`, `get_stack_size()`, `trim()`, `stats()` |
 //! | end what is suspended | `close_all()`; runs at interpreter exit |
 //!
@@ -119,6 +121,29 @@ unsafe extern "C" fn call_masked(
             result
         }
     })
+}
+
+/// `set_guarded(guarded)`.
+unsafe extern "C" fn set_guarded(_: *mut PyObject, guarded: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached; lent.
+    unsafe {
+        match ffi::PyObject_IsTrue(guarded) {
+            -1 => ptr::null_mut(),
+            truth => {
+                worker::set_guarded(truth != 0);
+                ffi::Py_NewRef(ffi::Py_None())
+            }
+        }
+    }
+}
+
+/// `leak(object)`.
+unsafe extern "C" fn leak(_: *mut PyObject, object: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached; lent. One reference that nobody will drop.
+    unsafe {
+        ffi::Py_INCREF(object);
+        ffi::Py_NewRef(ffi::Py_None())
+    }
 }
 
 /// `set_stack_size(bytes)`.
@@ -248,7 +273,7 @@ const fn any(
     function(name, meth, ffi::METH_FASTCALL | ffi::METH_KEYWORDS, doc)
 }
 
-const FUNCTION_COUNT: usize = 21;
+const FUNCTION_COUNT: usize = 23;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -282,7 +307,17 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"set_hooks",
         ffi::PyMethodDefPointer { PyCFunctionWithKeywords: await_::set_hooks },
         ffi::METH_VARARGS | ffi::METH_KEYWORDS,
-        c"set_hooks($module, /, *, no_portal=None, foreign_greenlet=None, is_usable=None)\n--\n\nSet what await_() calls where it cannot suspend a portal.",
+        c"set_hooks($module, /, *, no_portal=None, foreign_greenlet=None, is_usable=None, guard=None, before_wait=None, future=None, pure_future=None, wait=None, wait_for=None)\n--\n\nSet what await_() calls where it cannot suspend a portal, or may not, and what it must know of asyncio.",
+    ),
+    unary(
+        c"set_guarded",
+        set_guarded,
+        c"set_guarded(guarded, /)\n--\n\nWhether await_() calls the 'guard' hook in this thread first.",
+    ),
+    unary(
+        c"leak",
+        leak,
+        c"leak(object, /)\n--\n\nKeep an object for ever, beyond the end of the interpreter: it is never finalized.",
     ),
     nullary(
         c"current_portal",

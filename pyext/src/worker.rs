@@ -134,13 +134,19 @@ const MAX_IDLE: usize = 256;
 
 struct Local {
     current: Cell<*mut Worker>,
+    /// Regions of this thread may forbid `await_`.
+    guarded: Cell<bool>,
     thread: Cell<*mut Thread>,
 }
 
 thread_local! {
     // `const` and without a destructor: reading it is one load from the thread's own block.
     static LOCAL: Local = const {
-        Local { current: Cell::new(ptr::null_mut()), thread: Cell::new(ptr::null_mut()) }
+        Local {
+            current: Cell::new(ptr::null_mut()),
+            guarded: Cell::new(false),
+            thread: Cell::new(ptr::null_mut()),
+        }
     };
     // Apart from `LOCAL` because it has a destructor, which makes each access check a flag.
     static TEARDOWN: Teardown = const { Teardown };
@@ -150,6 +156,18 @@ thread_local! {
 #[inline(always)]
 pub(crate) fn current() -> *mut Worker {
     LOCAL.with(|local| local.current.get())
+}
+
+/// [`current`], and whether regions of this thread may forbid `await_`: one look at the thread's
+/// block for both.
+#[inline(always)]
+pub(crate) fn current_and_guarded() -> (*mut Worker, bool) {
+    LOCAL.with(|local| (local.current.get(), local.guarded.get()))
+}
+
+/// Says whether regions of this thread may forbid `await_`.
+pub(crate) fn set_guarded(guarded: bool) {
+    LOCAL.with(|local| local.guarded.set(guarded));
 }
 
 /// Makes `worker` the one that [`current`] returns; returns the previous one.

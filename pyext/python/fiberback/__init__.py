@@ -34,12 +34,17 @@ from ._enable import enable as enable
 from ._fiberback import StackMemoryError as StackMemoryError
 from ._fiberback import __version__ as __version__
 from ._fiberback import await_ as await_
+from ._guards import no_await as no_await
+from ._parents import parent_loop as parent_loop
 from ._portals import bestow_portal as bestow_portal
 from ._portals import ensure_portal as ensure_portal
 from ._portals import has_portal as has_portal
 from ._portals import with_portal_run as with_portal_run
 from ._portals import with_portal_run_sync as with_portal_run_sync
 from ._run import run as run
+from ._runners import close_thread_runner as close_thread_runner
+from ._runners import thread_runner as thread_runner
+from ._to_thread import to_thread as to_thread
 from ._tree import portals_for_children as portals_for_children
 from ._tree import portals_for_tree as portals_for_tree
 from ._tree import with_portal_run_tree as with_portal_run_tree
@@ -59,15 +64,20 @@ __all__ = [
     "autoawait",
     "await_",
     "bestow_portal",
+    "close_thread_runner",
     "create_task_factory",
     "decorate_as_sync",
     "enable",
     "ensure_portal",
     "has_portal",
+    "no_await",
+    "parent_loop",
     "portals_for_children",
     "portals_for_tree",
     "run",
     "task_factory",
+    "thread_runner",
+    "to_thread",
     "with_portal_run",
     "with_portal_run_sync",
     "with_portal_run_tree",

@@ -22,7 +22,15 @@ def set_hooks(
     no_portal: Callable[[Any], Any] | None = None,
     foreign_greenlet: Callable[[Any, Any], Any] | None = None,
     is_usable: Callable[[], bool] | None = None,
+    guard: Callable[[Any], Any] | None = None,
+    before_wait: Callable[[Any], Any] | None = None,
+    future: type | None = None,
+    pure_future: type | None = None,
+    wait: CodeType | None = None,
+    wait_for: CodeType | None = None,
 ) -> None: ...
+def set_guarded(guarded: bool, /) -> None: ...
+def leak(object: object, /) -> None: ...
 
 @final
 class Portal(Coroutine[Any, Any, Any]):

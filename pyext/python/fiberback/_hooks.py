@@ -1,38 +1,33 @@
-"""What `await_` does where it cannot suspend: refuse, closing the coroutine, with the way out.
+"""What `await_` does where it cannot suspend a portal, or must ask first.
 
 The native `await_` calls `no_portal` where no portal of the current task is running, and
 `_greenlets.await_in_foreign_greenlet` where one is but a greenlet started inside it is on top;
-it asks `is_usable` where the portal that is running may be another task's.
+it asks `is_usable` where the portal that is running may be another task's, `_guards.check` where
+regions are open that may forbid it, and `_deadlock.before_wait` where the current task is about to
+be suspended until another task is done.
+
+`no_portal` only finds out where it is: `_in_loop` has the answer where a loop runs in this thread,
+`_anywhere` where none does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any, NoReturn
+import asyncio
+from asyncio import _get_running_loop
+from typing import Any
 
-from . import _messages
-from ._fiberback import portal_of, set_hooks
+from . import _anywhere, _deadlock, _guards, _in_loop
+from ._fiberback import set_hooks
 from ._greenlets import await_in_foreign_greenlet
-from ._libraries import current_library, current_task
+from ._libraries import current_task, is_trio_running
 from ._parking import install as _install_parking
 from ._portals import usable_portal
 
 
-def no_portal(awaitable: Any) -> NoReturn:
-    if isinstance(awaitable, Coroutine):
-        awaitable.close()  # no "was never awaited" warning on top of the error
-    task = current_task()
-    if task is not None:
-        if portal_of(task) is not None:
-            library = current_library()
-            raise RuntimeError(_messages.MUST_YIELD.format(library=library))
-        raise RuntimeError(_messages.NO_PORTAL)
-    library = current_library()
-    if library is None:
-        raise RuntimeError(_messages.NO_LOOP)
-    if library == "asyncio":
-        raise RuntimeError(_messages.NO_TASK.format(library=library))
-    raise RuntimeError(_messages.NO_PORTAL)
+def no_portal(awaitable: Any) -> Any:
+    if _get_running_loop() is not None or is_trio_running():
+        return _in_loop.await_without_portal(awaitable)
+    return _anywhere.await_without_loop(awaitable)
 
 
 def is_usable() -> bool:
@@ -42,4 +37,14 @@ def is_usable() -> bool:
 
 def install() -> None:
     _install_parking()
-    set_hooks(no_portal=no_portal, foreign_greenlet=await_in_foreign_greenlet, is_usable=is_usable)
+    set_hooks(
+        no_portal=no_portal,
+        foreign_greenlet=await_in_foreign_greenlet,
+        is_usable=is_usable,
+        guard=_guards.check,
+        before_wait=_deadlock.before_wait,
+        future=asyncio.Future,
+        pure_future=getattr(asyncio.futures, "_PyFuture", None),
+        wait=getattr(asyncio.wait, "__code__", None),
+        wait_for=getattr(asyncio.wait_for, "__code__", None),
+    )

@@ -43,3 +43,12 @@ def current_task() -> Any:
         return _asyncio_current_task()
     except RuntimeError:
         return None
+
+
+def is_trio_running() -> bool:
+    """Whether Trio, or another library that tells sniffio's thread-local, runs in this thread.
+
+    Not what `current_library` says: sniffio's context variable goes along into worker threads.
+    """
+    sniffio: Any = sys.modules.get("sniffio")
+    return sniffio is not None and sniffio.thread_local.name is not None

@@ -13,10 +13,58 @@ NO_TASK = (
     "fiberback.await_() was called in a callback of the {library} event loop, outside every task. "
     "Start a task for this code: 'asyncio.ensure_future(fiberback.with_portal_run_sync(fn))'"
 )
-NO_LOOP = (
-    "fiberback.await_() was called in a thread where no event loop is running. Start one with "
-    "'fiberback.run(main())', or under Trio with 'trio.run(fiberback.with_portal_run, main)'; "
-    "from a worker thread use 'asyncio.run_coroutine_threadsafe(coro, loop).result()'"
+LOOP_CLOSED = (
+    "fiberback.await_() was called in a thread that works for an event loop, and that loop is closed. "
+    "Let the loop's main coroutine wait for its threads, as 'await fiberback.to_thread(fn)' does; or, "
+    "for a thread that is to outlive it, give the thread a loop of its own: 'fiberback.run(main())'"
+)
+LOOP_STOPPED = (
+    "fiberback.await_() was called in a thread that works for an event loop, and that loop is not "
+    "running. Keep it running while its threads work: let its main coroutine wait for them, as "
+    "'await fiberback.to_thread(fn)' does, or use 'loop.run_forever()'"
+)
+LOOP_GONE = (
+    "fiberback.await_() in a worker thread was ended because the task at its event loop was: the loop "
+    "was closed or the task destroyed. Let the loop's main coroutine wait for its threads, as "
+    "'await fiberback.to_thread(fn)' does"
+)
+LOOP_BUSY = (
+    "fiberback.await_() in thread {thread} has waited {seconds:g} s for the event loop of thread "
+    "{other} to look at it: something blocks that loop. If it waits for thread {thread}, this is a "
+    "deadlock; call blocking functions by 'await fiberback.to_thread(fn)'. Thread {other}:\n"
+    "{other_stack}"
+)
+THREAD_DEADLOCK = (
+    "deadlock: fiberback.await_() in thread {thread} waits for the event loop of thread {other}, and "
+    "that one is blocked waiting for thread {thread}. Instead of blocking the loop, type "
+    "'await fiberback.to_thread(fn)' or 'await asyncio.wrap_future(future)', or "
+    "'fiberback.await_(…)' of these. Thread {other}:\n{other_stack}Thread {thread}:\n{stack}"
+)
+NOT_A_LOOP = (
+    "parent_loop() takes an event loop or a TrioToken, got {value!r}: type "
+    "'fiberback.parent_loop(asyncio.get_running_loop())' in a coroutine, and enter it in the thread"
+)
+RUNNER_BUSY = (
+    "fiberback.await_() was called while this thread's own runner is running, but no event loop is "
+    "set: something has called asyncio._set_running_loop(None)"
+)
+RUNNER_CLOSE = "this thread's runner cannot be closed from inside its own event loop"
+RUNNER_END = "Exception ignored while closing the event loop of this thread's fiberback.await_() in"
+NO_AWAIT = (
+    "fiberback.await_() was called inside a region where nothing may wait: fiberback.no_await() of "
+    "{region}. Move the call out of the region, or pass in what it was to get"
+)
+NO_AWAIT_ASYNC = (
+    "no_await() cannot decorate {name}, an async function, whose own 'await's would wait: use "
+    "'with fiberback.no_await():' around the part that must not"
+)
+NO_AWAIT_GENERATOR = (
+    "no_await() cannot decorate {name}, a generator function, whose body does not run in the call: "
+    "use 'with fiberback.no_await():' inside"
+)
+DEADLOCK = (
+    "deadlock: {circle}. None of them could ever go on; one must not wait for the other, or only for "
+    "some time by 'asyncio.wait(tasks, timeout=…)'"
 )
 MUST_YIELD = (
     "You must yield to the event loop (try 'await {library}.sleep(0)') after calling "

@@ -8,7 +8,7 @@ from asyncio import _get_running_loop
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from . import _messages
+from . import _messages, _parents
 from ._enable import enable
 from ._fiberback import await_, context_of
 
@@ -46,7 +46,9 @@ def run(
         return _run_inside(loop, main, debug)
     runner = asyncio.Runner(debug=debug, loop_factory=loop_factory)
     with enable(runner.get_loop()), runner:
-        return runner.run(main)
+        context = contextvars.copy_context()
+        context.run(_parents.mark, runner.get_loop())
+        return runner.run(main, context=context)
 
 
 def _run_inside(

@@ -1,0 +1,247 @@
+"""Tasks that wait for each other in a circle: an error that names them instead of a hang.
+
+Asked each time `await_` is about to suspend a task until another one, or a `gather` or `shield` of
+others, is done. Who waits for the current task is found from the callbacks on it, and on what they
+complete, step by step: tasks that await, `gather`, `shield`, `wait`, `wait_for`, task groups,
+and worker threads whose `await_` runs in the task. If what the task is about to wait for is among
+them, nothing could ever end the wait.
+
+A circle may also be closed by a native `await`, of which nobody is told. So waits that went well are
+looked at again, by a timer on the loop, for as long as they last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import os
+import sys
+from asyncio import current_task
+from types import FrameType
+from typing import Any
+from weakref import WeakKeyDictionary, ref
+
+from . import _messages
+
+# More than so many waiters are not followed: the search must not cost more than the wait.
+_MOST = 10_000
+# Seconds until the first look at waits that went well, and the longest time between two.
+_FIRST_LOOK, _LONGEST_LOOK = 0.05, 2.0
+
+_TASKS = asyncio.tasks.__file__
+_NOT_USERS = (os.path.dirname(__file__), os.path.dirname(asyncio.__file__))
+
+# A task that works for a thread → the future that the thread's own work will set.
+_leads_to: WeakKeyDictionary[asyncio.Future[Any], ref[asyncio.Future[Any]]] = WeakKeyDictionary()
+
+
+def before_wait(future: Any) -> None:
+    """Raises RuntimeError if the current task, about to wait for `future`, would do so for ever."""
+    try:
+        task = current_task()
+    except RuntimeError:
+        return
+    if task is None or future.done():
+        return
+    try:
+        circle = find_circle(task, future)
+        if circle is None:
+            watch(task, future)
+            return
+        future._asyncio_future_blocking = False  # nobody will
+        raise RuntimeError(_describe(circle))
+    finally:
+        circle = None
+
+
+def leads_to(task: asyncio.Future[Any], result: asyncio.Future[Any]) -> None:
+    """Note that a thread waits for what `task` does, and will set `result`."""
+    _leads_to[task] = ref(result)
+
+
+def find_circle(task: Any, future: Any) -> list[Any] | None:
+    """From `task` over those that wait for it to `future`, each waiting for the one before."""
+    if future is task:
+        return [task]
+    came_from: dict[Any, Any] = {task: None}
+    queue = [task]
+    for node in queue:
+        for waiter in _waiters(node):
+            if waiter in came_from or waiter.done():
+                continue
+            came_from[waiter] = node
+            if waiter is future:
+                circle = []
+                while waiter is not None:
+                    circle.append(waiter)
+                    waiter = came_from[waiter]
+                return circle[::-1]
+            if len(queue) >= _MOST:
+                return None
+            queue.append(waiter)
+    return None
+
+
+def _waiters(node: Any) -> list[Any]:
+    """The futures and tasks that cannot be done before `node` is."""
+    found = []
+    for callback, _ in node._callbacks or ():
+        waiter = _completes(callback, node)
+        if waiter is not None:
+            found.append(waiter)
+    result = _leads_to.get(node)
+    if result is not None and (known := result()) is not None:
+        found.append(known)
+    return found
+
+
+def _completes(callback: Any, node: Any) -> Any:
+    owner = getattr(callback, "__self__", None)
+    if owner is not None:
+        if getattr(owner, "_fut_waiter", None) is node:
+            return owner  # a task's wakeup
+        if isinstance(owner, asyncio.TaskGroup):
+            return getattr(owner, "_on_completed_fut", None)
+        return None
+    if isinstance(callback, functools.partial):  # wait_for, in 3.11
+        if callback.func is getattr(asyncio.tasks, "_release_waiter", callback):
+            return callback.args[0]
+        return None
+    code = getattr(callback, "__code__", None)
+    if code is None:
+        return getattr(callback, "__fiberback_waiter__", None)
+    if code.co_filename != _TASKS:
+        return None
+    cells = zip(code.co_freevars, callback.__closure__ or (), strict=False)
+    closure = {name: cell.cell_contents for name, cell in cells if _is_full(cell)}
+    if code.co_name == "_on_completion":  # wait: only if nothing else can end it
+        if closure.get("timeout_handle") is None and (
+            closure.get("return_when") == asyncio.ALL_COMPLETED
+        ):
+            return closure.get("waiter")
+        return None
+    outer = closure.get("outer")  # gather, shield
+    return outer if asyncio.isfuture(outer) else None
+
+
+def _is_full(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 - it raises if it is empty
+    except ValueError:
+        return False
+    return True
+
+
+# What to say.
+
+
+def _describe(circle: list[Any]) -> str:
+    tasks = [each for each in circle if hasattr(each, "get_coro")]
+    steps = [f"{_name(each)} (at {_where(each)})" for each in reversed(tasks)]
+    # The first to wait is the one that gets the error, and the last that it waits for.
+    steps = [steps[-1], *steps[:-1], _name(tasks[0])]
+    return _messages.DEADLOCK.format(circle=" waits for ".join(steps))
+
+
+def _name(task: Any) -> str:
+    return f"task {task.get_name()!r}"
+
+
+def _where(task: Any) -> str:
+    try:
+        current = current_task(task.get_loop())
+    except RuntimeError:
+        current = None
+    frame = _users(sys._getframe()) if task is current else _suspended_frame(task)
+    if frame is None:
+        return "an unknown place"
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}()"
+
+
+def _suspended_frame(task: Any) -> FrameType | None:
+    """The innermost frame that is not asyncio's or ours, else the outermost of those."""
+    coro: Any = task.get_coro()
+    best: FrameType | None = None
+    any_frame: FrameType | None = None
+    for _ in range(1000):
+        if coro is None:
+            break
+        frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
+        if isinstance(frame, FrameType):
+            best = _users(frame, one=True) or best
+            any_frame = any_frame or frame
+        inner = getattr(coro, "cr_await", None)
+        coro = inner if inner is not None else getattr(coro, "gi_yieldfrom", None)
+    return best or any_frame
+
+
+def _users(frame: FrameType | None, one: bool = False) -> FrameType | None:
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith(_NOT_USERS):
+            return frame
+        frame = None if one else frame.f_back
+    return None
+
+
+# Waits that went well, so far.
+
+
+class _Watch:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = ref(loop)
+        self._waits: dict[int, tuple[ref[Any], ref[Any]]] = {}
+        self._is_armed = False
+        self._pause = _FIRST_LOOK
+
+    def add(self, task: Any, future: Any) -> None:
+        self._waits[id(task)] = (ref(task), ref(future))
+        self._pause = _FIRST_LOOK
+        if not self._is_armed:
+            self._arm()
+
+    def _arm(self) -> None:
+        loop = self._loop()
+        if loop is not None and not loop.is_closed():
+            self._is_armed = True
+            # In a context of its own, which keeps nothing of the task's alive.
+            loop.call_later(self._pause, self._look, context=contextvars.Context())
+
+    def _look(self) -> None:
+        self._is_armed = False
+        for key, (task_ref, future_ref) in list(self._waits.items()):
+            task, future = task_ref(), future_ref()
+            if task is None or future is None or task.done() or task._fut_waiter is not future:
+                del self._waits[key]
+                continue
+            circle = find_circle(task, future)
+            if circle is not None:
+                del self._waits[key]
+                _wake_with(RuntimeError(_describe(circle)), task, future)
+        if self._waits:
+            self._pause = min(2 * self._pause, _LONGEST_LOOK)
+            self._arm()
+
+
+def _wake_with(error: Exception, task: Any, future: Any) -> None:
+    """Raises `error` in `task` where it waits for `future`."""
+    loop = task.get_loop()
+    for callback, context in list(future._callbacks or ()):
+        if getattr(callback, "__self__", None) is task:
+            future.remove_done_callback(callback)
+            failed = loop.create_future()
+            failed.set_exception(error)
+            loop.call_soon(callback, failed, context=context)
+            return
+
+
+_watches: WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch] = WeakKeyDictionary()
+
+
+def watch(task: Any, future: Any) -> None:
+    loop = task.get_loop()
+    watch = _watches.get(loop)
+    if watch is None:
+        watch = _watches[loop] = _Watch(loop)
+    watch.add(task, future)
