@@ -163,7 +163,7 @@ unsafe fn go_on(
                 ffi::Py_DECREF(result);
                 return answer;
             }
-            if is_for_task(result, iterator) && !may_wait(result) {
+            if !may_wait_for(result, iterator) {
                 ffi::Py_DECREF(result);
                 (status, result) = delegate_throw(iterator, error::take());
                 continue;
@@ -501,8 +501,18 @@ unsafe fn is_plain_for_task(future: *mut PyObject, iterator: *mut PyObject) -> b
 static WAITERS: [AtomicPtr<PyObject>; 2] =
     [AtomicPtr::new(ptr::null_mut()), AtomicPtr::new(ptr::null_mut())];
 
-/// Whether the Python layer has nothing against waiting for `future`. If it has, false with the
-/// error set.
+/// Whether the Python layer has nothing against waiting for what `iterator` has yielded; it is asked
+/// only where that may be a task. If it has, false with the error set.
+///
+/// # Safety
+///
+/// Attached, no error set; both valid and borrowed.
+#[inline(always)]
+pub(crate) unsafe fn may_wait_for(yielded: *mut PyObject, iterator: *mut PyObject) -> bool {
+    // SAFETY: the contract.
+    unsafe { !is_for_task(yielded, iterator) || may_wait(yielded) }
+}
+
 #[inline(never)]
 unsafe fn may_wait(future: *mut PyObject) -> bool {
     // SAFETY: attached; `future` is valid and borrowed.

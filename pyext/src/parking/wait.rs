@@ -145,7 +145,7 @@ unsafe fn go_on(
             return refused(iterator);
         }
         loop {
-            let answer = wait_for(driver, yielded);
+            let answer = wait_for(driver, iterator, yielded);
             ffi::Py_DECREF(yielded);
             let (status, result) = match answer {
                 Answer::Send => {
@@ -181,8 +181,8 @@ unsafe fn refused(iterator: *mut PyObject) -> *mut PyObject {
     }
 }
 
-/// Waits for what an awaitable has yielded (borrowed).
-unsafe fn wait_for(driver: *mut Driver, yielded: *mut PyObject) -> Answer {
+/// Waits for what an awaitable's iterator has yielded (both borrowed).
+unsafe fn wait_for(driver: *mut Driver, iterator: *mut PyObject, yielded: *mut PyObject) -> Answer {
     // SAFETY: attached. `parked` stays in this frame while the waker knows it.
     unsafe {
         let ts = ffi::PyThreadState_Get();
@@ -209,6 +209,10 @@ unsafe fn wait_for(driver: *mut Driver, yielded: *mut PyObject) -> Answer {
                 };
             }
         };
+        if is_future && !await_::may_wait_for(yielded, iterator) {
+            ffi::Py_XDECREF(task);
+            return Answer::Throw(error::take());
+        }
         let future = if is_future { yielded } else { ptr::null_mut() };
         let mut parked = Parked::new(driver, task, future);
         let parked = &raw mut parked;
@@ -341,11 +345,7 @@ unsafe fn runtime_error(format: &std::ffi::CStr, objects: &[*mut PyObject]) -> *
 }
 
 /// Has the waker called when the future is done, or soon if there is none. False with an error set.
-unsafe fn subscribe(
-    driver: *mut Driver,
-    future: *mut PyObject,
-    waker: *mut WakerObject,
-) -> bool {
+unsafe fn subscribe(driver: *mut Driver, future: *mut PyObject, waker: *mut WakerObject) -> bool {
     // SAFETY: attached; one positional and one named argument besides the object itself.
     unsafe {
         let (object, method) = if future.is_null() {

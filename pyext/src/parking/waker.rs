@@ -4,6 +4,7 @@ use super::driver::{self, Driver, Parked};
 use crate::{error, names};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use std::cell::UnsafeCell;
+use std::ffi::c_void;
 use std::mem::MaybeUninit;
 use std::ptr;
 
@@ -71,7 +72,7 @@ unsafe fn new(driver: *mut Driver, parked: *mut Parked, kind: Kind) -> *mut Wake
 
 unsafe extern "C" fn tp_call(
     this: *mut PyObject,
-    _arguments: *mut PyObject,
+    arguments: *mut PyObject,
     _keywords: *mut PyObject,
 ) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
@@ -82,6 +83,9 @@ unsafe extern "C" fn tp_call(
             if !Driver::is_ours(driver) {
                 error::set_runtime(error::PARKED_ELSEWHERE);
                 return ptr::null_mut();
+            }
+            if !(*waker).parked.is_null() {
+                take_failure((*waker).parked, arguments);
             }
             let done = match (*waker).kind {
                 Kind::TakeOver => driver::take_over(driver),
@@ -102,6 +106,60 @@ unsafe extern "C" fn tp_call(
         }
     })
 }
+
+/// As a task's `__wakeup` raises what the future that it is called with failed with, be it the one
+/// that it waits for or not, so will the caller.
+unsafe fn take_failure(parked: *mut Parked, arguments: *mut PyObject) {
+    // SAFETY: attached; a tuple; the caller waits.
+    unsafe {
+        if ffi::PyTuple_Size(arguments) != 1 {
+            ffi::PyErr_Clear();
+            return;
+        }
+        let future = ffi::PyTuple_GetItem(arguments, 0);
+        if future == (*parked).future {
+            return;
+        }
+        let result = names::call_none(future, names::RESULT.get());
+        if result.is_null() {
+            let before = std::mem::replace(&mut (*parked).exception, error::take());
+            ffi::Py_XDECREF(before);
+        }
+        ffi::Py_XDECREF(result);
+    }
+}
+
+/// `__self__`: the task on whose behalf it is called, as that of a task's own wakeup.
+unsafe extern "C" fn get_self(this: *mut PyObject, _: *mut c_void) -> *mut PyObject {
+    // SAFETY: attached; the caller's task is alive as long as it waits.
+    unsafe {
+        let parked = (*this.cast::<WakerObject>()).parked;
+        let task = if parked.is_null() { ptr::null_mut() } else { (*parked).task };
+        ffi::Py_NewRef(if task.is_null() { ffi::Py_None() } else { task })
+    }
+}
+
+struct Attributes(UnsafeCell<[ffi::PyGetSetDef; 2]>);
+
+// SAFETY: only the interpreter reads it.
+unsafe impl Sync for Attributes {}
+
+static ATTRIBUTES: Attributes = Attributes(UnsafeCell::new([
+    ffi::PyGetSetDef {
+        name: c"__self__".as_ptr(),
+        get: Some(get_self),
+        set: None,
+        doc: c"The task that waits, or None.".as_ptr(),
+        closure: ptr::null_mut(),
+    },
+    ffi::PyGetSetDef {
+        name: ptr::null(),
+        get: None,
+        set: None,
+        doc: ptr::null(),
+        closure: ptr::null_mut(),
+    },
+]));
 
 unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
     // SAFETY: the last reference is gone.
@@ -124,7 +182,9 @@ unsafe extern "C" fn tp_repr(this: *mut PyObject) -> *mut PyObject {
         let task = (*(*waker).parked).task;
         let task = if task.is_null() { ffi::Py_None() } else { task };
         let name = names::attribute(task, names::GET_NAME.get());
-        let name = if name.is_null() { ffi::PyObject_Repr(task) } else {
+        let name = if name.is_null() {
+            ffi::PyObject_Repr(task)
+        } else {
             let got = ffi::PyObject_CallNoArgs(name);
             ffi::Py_DECREF(name);
             got
@@ -155,6 +215,7 @@ pub(super) unsafe fn init(_module: *mut PyObject) -> bool {
         (*class).tp_call = Some(tp_call);
         (*class).tp_dealloc = Some(tp_dealloc);
         (*class).tp_repr = Some(tp_repr);
+        (*class).tp_getset = ATTRIBUTES.0.get().cast();
         ffi::PyType_Ready(class) == 0
     }
 }
