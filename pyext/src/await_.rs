@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 static NO_PORTAL: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// What the Python layer wants asked whether the current portal is the current task's.
 static IS_USABLE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+/// What the Python layer wants asked for the current task where asyncio cannot be.
+static CURRENT_TASK: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// What the Python layer wants called inside a greenlet that the portal did not start in.
 static FOREIGN_GREENLET: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 
@@ -49,7 +51,9 @@ pub(crate) unsafe extern "C" fn await_(
             if worker.is_null() || (*worker).masked {
                 return off_portal(awaitable);
             }
-            if greenlet::is_loaded() | greenlet::may_be_loaded() {
+            if greenlet::is_loaded() | greenlet::may_be_loaded()
+                && !worker::is_on_home_greenlet(worker)
+            {
                 return with_greenlet(worker, awaitable, arguments);
             }
             // By far the most frequent, and the one where a nanosecond counts: a coroutine that
@@ -398,6 +402,39 @@ unsafe fn is_usable() -> bool {
     }
 }
 
+/// Whether this code runs on a portal of the task that runs now. False with an error set if that
+/// cannot be told.
+///
+/// # Safety
+///
+/// Attached.
+#[inline(always)]
+pub(crate) unsafe fn is_on_usable_portal() -> bool {
+    let worker = worker::current();
+    // SAFETY: attached; a worker that is current is alive.
+    unsafe { !worker.is_null() && !(*worker).masked && is_usable() }
+}
+
+/// The Python layer's idea of the current task: a new reference, `None` if there is none, null with
+/// an error set on failure.
+///
+/// # Safety
+///
+/// Attached.
+#[cold]
+pub(crate) unsafe fn ask_for_task() -> *mut PyObject {
+    let hook = CURRENT_TASK.load(Ordering::Relaxed);
+    // SAFETY: attached; the hook is owned by the static, and kept alive over its call.
+    unsafe {
+        let hook = ffi::Py_NewRef(if hook.is_null() { ffi::Py_None() } else { hook });
+        let task = if hook == ffi::Py_None() { hook } else { ffi::PyObject_CallNoArgs(hook) };
+        if task != hook {
+            ffi::Py_DECREF(hook);
+        }
+        task
+    }
+}
+
 #[cold]
 unsafe fn off_portal(awaitable: *mut PyObject) -> *mut PyObject {
     let hook = NO_PORTAL.load(Ordering::Relaxed);
@@ -455,37 +492,40 @@ unsafe fn on_foreign_greenlet(worker: *mut Worker, awaitable: *mut PyObject) -> 
     }
 }
 
-/// `_fiberback.set_hooks(*, no_portal=None, foreign_greenlet=None, is_usable=None)`.
+/// `_fiberback.set_hooks(*, no_portal=None, foreign_greenlet=None, is_usable=None,
+/// current_task=None)`.
 pub(crate) unsafe extern "C" fn set_hooks(
     _module: *mut PyObject,
     arguments: *mut PyObject,
     keywords: *mut PyObject,
 ) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
-        let mut hooks = [ptr::null_mut::<PyObject>(); 3];
+        let mut hooks = [ptr::null_mut::<PyObject>(); 4];
         let mut names = [
             c"no_portal".as_ptr().cast_mut(),
             c"foreign_greenlet".as_ptr().cast_mut(),
             c"is_usable".as_ptr().cast_mut(),
+            c"current_task".as_ptr().cast_mut(),
             ptr::null_mut(),
         ];
         // SAFETY: the format asks for as many pointers as are passed; they come back borrowed.
         unsafe {
-            let [no_portal, foreign, usable] = &mut hooks;
+            let [no_portal, foreign, usable, task] = &mut hooks;
             if ffi::PyArg_ParseTupleAndKeywords(
                 arguments,
                 keywords,
-                c"|$OOO:set_hooks".as_ptr(),
+                c"|$OOOO:set_hooks".as_ptr(),
                 names.as_mut_ptr().cast(),
                 &raw mut *no_portal,
                 &raw mut *foreign,
                 &raw mut *usable,
+                &raw mut *task,
             ) == 0
             {
                 return ptr::null_mut();
             }
-            for (place, hook) in [&NO_PORTAL, &FOREIGN_GREENLET, &IS_USABLE].into_iter().zip(hooks)
-            {
+            let places = [&NO_PORTAL, &FOREIGN_GREENLET, &IS_USABLE, &CURRENT_TASK];
+            for (place, hook) in places.into_iter().zip(hooks) {
                 let hook = if hook == ffi::Py_None() { ptr::null_mut() } else { hook };
                 ffi::Py_XINCREF(hook);
                 let previous = place.swap(hook, Ordering::Relaxed);

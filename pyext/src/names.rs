@@ -32,9 +32,11 @@ macro_rules! names {
 
 names! {
     CLOSE = c"close",
+    CODE = c"__code__",
     CORO = c"coro",
     CORO_PRIVATE = c"_coro",
     CR_AWAIT = c"cr_await",
+    CURRENT_TASK = c"current_task",
     DEAD = c"dead",
     EAGER_START = c"eager_start",
     GET_CORO = c"get_coro",
@@ -44,9 +46,12 @@ names! {
     PARENT = c"parent",
     PROVIDER = c"__sqlalchemy_greenlet_provider__",
     SEND = c"send",
+    SNIFFIO = c"sniffio",
     SWITCH = c"switch",
     TASK = c"Task",
+    THREAD_LOCAL = c"thread_local",
     THROW = c"throw",
+    TRIO = c"trio",
     VALUE = c"value",
 }
 

@@ -40,4 +40,9 @@ def is_usable() -> bool:
 
 
 def install() -> None:
-    set_hooks(no_portal=no_portal, foreign_greenlet=await_in_foreign_greenlet, is_usable=is_usable)
+    set_hooks(
+        no_portal=no_portal,
+        foreign_greenlet=await_in_foreign_greenlet,
+        is_usable=is_usable,
+        current_task=current_task,
+    )
