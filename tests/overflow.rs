@@ -104,6 +104,18 @@ fn in_a_nested_fiber_after_waiting() {
 }
 
 #[test]
+fn below_reserved_bytes() {
+    use fiberback::fiber::StackPool;
+    if is_child("reserve") {
+        let pool = StackPool::builder().stack_size(192 << 10).reserve(20 << 10).build().unwrap();
+        let _ =
+            poll_once(&mut Builder::new().name("parser").pool(&pool).run(|| recurse(0)).unwrap());
+        return;
+    }
+    assert_reported(&support::run_child("below_reserved_bytes", "reserve"));
+}
+
+#[test]
 fn with_mprotect_guards() {
     use fiberback::fiber::{GuardPages, StackPool};
     if is_child("mprotect") {

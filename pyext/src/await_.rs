@@ -10,7 +10,7 @@ use crate::worker::{self, Input, Worker};
 use crate::{error, greenlet, interp, names, parking};
 use pyo3::ffi::PySendResult::{PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject};
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 static NO_PORTAL: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// What the Python layer wants asked whether the current portal is the current task's.
 static IS_USABLE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+/// What the Python layer wants asked for the current task where asyncio cannot be.
+static CURRENT_TASK: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// What the Python layer wants called inside a greenlet that the portal did not start in.
 static FOREIGN_GREENLET: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// What the Python layer wants called where a region may forbid `await_` (`worker::is_guarded`).
@@ -59,7 +61,9 @@ pub(crate) unsafe extern "C" fn await_(
             if worker.is_null() || (*worker).masked {
                 return off_portal(awaitable, ptr::null_mut());
             }
-            if greenlet::is_loaded() | greenlet::may_be_loaded() {
+            if greenlet::is_loaded() | greenlet::may_be_loaded()
+                && !worker::is_on_home_greenlet(worker)
+            {
                 return with_greenlet(worker, awaitable, arguments);
             }
             // By far the most frequent, and the one where a nanosecond counts: a coroutine that
@@ -435,6 +439,39 @@ unsafe fn is_usable() -> bool {
     }
 }
 
+/// Whether this code runs on a portal of the task that runs now. False with an error set if that
+/// cannot be told.
+///
+/// # Safety
+///
+/// Attached.
+#[inline(always)]
+pub(crate) unsafe fn is_on_usable_portal() -> bool {
+    let worker = worker::current();
+    // SAFETY: attached; a worker that is current is alive.
+    unsafe { !worker.is_null() && !(*worker).masked && is_usable() }
+}
+
+/// The Python layer's idea of the current task: a new reference, `None` if there is none, null with
+/// an error set on failure.
+///
+/// # Safety
+///
+/// Attached.
+#[cold]
+pub(crate) unsafe fn ask_for_task() -> *mut PyObject {
+    let hook = CURRENT_TASK.load(Ordering::Relaxed);
+    // SAFETY: attached; the hook is owned by the static, and kept alive over its call.
+    unsafe {
+        let hook = ffi::Py_NewRef(if hook.is_null() { ffi::Py_None() } else { hook });
+        let task = if hook == ffi::Py_None() { hook } else { ffi::PyObject_CallNoArgs(hook) };
+        if task != hook {
+            ffi::Py_DECREF(hook);
+        }
+        task
+    }
+}
+
 /// Whether no region on this stack forbids `await_`. If one does, false with the error set and the
 /// awaitable closed.
 #[cold]
@@ -598,69 +635,52 @@ unsafe fn on_foreign_greenlet(worker: *mut Worker, awaitable: *mut PyObject) -> 
     }
 }
 
-/// `_fiberback.set_hooks(*, no_portal=None, foreign_greenlet=None, is_usable=None, guard=None,
-/// before_wait=None, future=None, pure_future=None, wait=None, wait_for=None)`.
+/// What `set_hooks` sets, by the name of its keyword argument.
+static HOOKS: [(&CStr, &AtomicPtr<PyObject>); 10] = [
+    (c"no_portal", &NO_PORTAL),
+    (c"foreign_greenlet", &FOREIGN_GREENLET),
+    (c"is_usable", &IS_USABLE),
+    (c"current_task", &CURRENT_TASK),
+    (c"guard", &GUARD),
+    (c"before_wait", &BEFORE_WAIT),
+    (c"future", &FUTURE),
+    (c"pure_future", &PURE_FUTURE),
+    (c"wait", &WAITERS[0]),
+    (c"wait_for", &WAITERS[1]),
+];
+
+/// `_fiberback.set_hooks(**hooks)`: those that are not given are unset.
 pub(crate) unsafe extern "C" fn set_hooks(
     _module: *mut PyObject,
     arguments: *mut PyObject,
     keywords: *mut PyObject,
 ) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
-        const COUNT: usize = 9;
-        let places: [&AtomicPtr<PyObject>; COUNT] = [
-            &NO_PORTAL,
-            &FOREIGN_GREENLET,
-            &IS_USABLE,
-            &GUARD,
-            &BEFORE_WAIT,
-            &FUTURE,
-            &PURE_FUTURE,
-            &WAITERS[0],
-            &WAITERS[1],
-        ];
-        let mut hooks = [ptr::null_mut::<PyObject>(); COUNT];
-        let mut names = [
-            c"no_portal".as_ptr().cast_mut(),
-            c"foreign_greenlet".as_ptr().cast_mut(),
-            c"is_usable".as_ptr().cast_mut(),
-            c"guard".as_ptr().cast_mut(),
-            c"before_wait".as_ptr().cast_mut(),
-            c"future".as_ptr().cast_mut(),
-            c"pure_future".as_ptr().cast_mut(),
-            c"wait".as_ptr().cast_mut(),
-            c"wait_for".as_ptr().cast_mut(),
-            ptr::null_mut(),
-        ];
-        // SAFETY: the format asks for as many pointers as are passed; they come back borrowed. The
-        // two that must be types are used as such by `is_for_task`.
+        // SAFETY: `METH_VARARGS | METH_KEYWORDS`: a tuple, and a dict with strings as keys or null.
         unsafe {
-            let [a, b, c, d, e, f, g, h, i] = &mut hooks;
-            if ffi::PyArg_ParseTupleAndKeywords(
-                arguments,
-                keywords,
-                c"|$OOOOOOOOO:set_hooks".as_ptr(),
-                names.as_mut_ptr().cast(),
-                &raw mut *a,
-                &raw mut *b,
-                &raw mut *c,
-                &raw mut *d,
-                &raw mut *e,
-                &raw mut *f,
-                &raw mut *g,
-                &raw mut *h,
-                &raw mut *i,
-            ) == 0
-            {
+            let mut hooks = [ptr::null_mut::<PyObject>(); HOOKS.len()];
+            let mut known = 0;
+            for ((name, _), hook) in HOOKS.iter().zip(&mut hooks) {
+                if !keywords.is_null() {
+                    let value = ffi::PyDict_GetItemString(keywords, name.as_ptr());
+                    known += isize::from(!value.is_null());
+                    *hook = if value == ffi::Py_None() { ptr::null_mut() } else { value };
+                }
+            }
+            let given = if keywords.is_null() { 0 } else { ffi::PyDict_Size(keywords) };
+            if known != given || ffi::PyTuple_Size(arguments) != 0 {
+                error::set_type("set_hooks() takes the hooks' names as keywords, and nothing else");
                 return ptr::null_mut();
             }
-            for kind in [hooks[5], hooks[6]] {
-                if !kind.is_null() && kind != ffi::Py_None() && ffi::PyType_Check(kind) == 0 {
-                    error::set_type("set_hooks(): future and pure_future must be types");
+            for ((name, place), hook) in HOOKS.iter().zip(hooks) {
+                // `is_for_task` takes them for types.
+                let is_type = ptr::eq(*place, &FUTURE) || ptr::eq(*place, &PURE_FUTURE);
+                if is_type && !hook.is_null() && ffi::PyType_Check(hook) == 0 {
+                    error::set_type(&format!("set_hooks(): {name:?} must be a type"));
                     return ptr::null_mut();
                 }
             }
-            for (place, hook) in places.into_iter().zip(hooks) {
-                let hook = if hook == ffi::Py_None() { ptr::null_mut() } else { hook };
+            for ((_, place), hook) in HOOKS.iter().zip(hooks) {
                 ffi::Py_XINCREF(hook);
                 let previous = place.swap(hook, Ordering::Relaxed);
                 ffi::Py_XDECREF(previous);

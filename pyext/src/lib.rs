@@ -6,6 +6,7 @@
 //! |---|---|
 //! | wait for an awaitable in synchronous code | `await_(awaitable)` |
 //! | make a coroutine in which that works | `Portal(coroutine)` |
+//! | await something in a portal for one call | `await scoped(awaitable, coroutine_of)`, `scoped_call(function, args, kwargs)`, `scope(portal, task)`, `scoped_portal(task)` |
 //! | give a portal to a task that exists | `bestow(task)`, undone by `unbestow(task)` |
 //! | give one to every new task of a loop | `loop.set_task_factory(task_factory)`, `eager_task_factory`, `create_task_factory(inner)` |
 //! | know where you are | `current_portal()`, `on_portal()`, `portal_of(task)` |
@@ -24,6 +25,8 @@
 //! | `worker.rs` | fibers that run portals' steps, idle and suspended ones, per thread |
 //! | `portal.rs` | the `Portal` type |
 //! | `await_.rs` | `await_` |
+//! | `call.rs` | a function call in the shape of a coroutine |
+//! | `scope.rs` | which portals serve a task for one call only |
 //! | `backends/` | asyncio's and Trio's tasks |
 //! | `greenlet.rs` | real greenlet in the same process |
 //! | `error.rs`, `names.rs` | exceptions, the panic barrier; interned strings |
@@ -34,12 +37,14 @@
 
 mod await_;
 mod backends;
+mod call;
 mod error;
 mod greenlet;
 mod interp;
 mod names;
 mod parking;
 mod portal;
+mod scope;
 mod worker;
 
 use pyo3::exceptions::PyImportError;
@@ -61,6 +66,7 @@ fn _fiberback(module: &Bound<'_, PyModule>) -> PyResult<()> {
             && error::init(raw)
             && interp::init()
             && await_::init()
+            && call::init()
             && portal::init(raw)
             && parking::init(raw)
             && ffi::PyModule_AddFunctions(raw, FUNCTIONS.0.get().cast()) == 0
@@ -273,7 +279,7 @@ const fn any(
     function(name, meth, ffi::METH_FASTCALL | ffi::METH_KEYWORDS, doc)
 }
 
-const FUNCTION_COUNT: usize = 23;
+const FUNCTION_COUNT: usize = 27;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -307,7 +313,7 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"set_hooks",
         ffi::PyMethodDefPointer { PyCFunctionWithKeywords: await_::set_hooks },
         ffi::METH_VARARGS | ffi::METH_KEYWORDS,
-        c"set_hooks($module, /, *, no_portal=None, foreign_greenlet=None, is_usable=None, guard=None, before_wait=None, future=None, pure_future=None, wait=None, wait_for=None)\n--\n\nSet what await_() calls where it cannot suspend a portal, or may not, and what it must know of asyncio.",
+        c"set_hooks($module, /, *, no_portal=None, foreign_greenlet=None, is_usable=None, guard=None, before_wait=None, future=None, pure_future=None, wait=None, wait_for=None, current_task=None)\n--\n\nSet what await_() calls where it cannot suspend a portal, or may not, and what it must know of asyncio.",
     ),
     unary(
         c"set_guarded",
@@ -333,6 +339,29 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"portal_of",
         backends::task::portal_of,
         c"portal_of(task, /)\n--\n\nThe portal that a task steps, or None.",
+    ),
+    function(
+        c"scope",
+        ffi::PyMethodDefPointer { PyCFunctionFast: scope::scope },
+        ffi::METH_FASTCALL,
+        c"scope(portal, task, /)\n--\n\nNote that 'portal' serves 'task' until its coroutine has ended; returns it.",
+    ),
+    function(
+        c"scoped",
+        ffi::PyMethodDefPointer { PyCFunctionFast: scope::scoped },
+        ffi::METH_FASTCALL,
+        c"scoped(awaitable, coroutine_of, /)\n--\n\n'awaitable' itself on a portal of the current task, or else a portal for it that serves the task.",
+    ),
+    function(
+        c"scoped_call",
+        ffi::PyMethodDefPointer { PyCFunctionFast: scope::scoped_call },
+        ffi::METH_FASTCALL,
+        c"scoped_call(function, args, kwargs, /)\n--\n\nA portal in which function(*args, **kwargs) runs, that serves the current task.",
+    ),
+    unary(
+        c"scoped_portal",
+        scope::scoped_portal,
+        c"scoped_portal(task, /)\n--\n\nThe portal of the innermost call in progress that serves 'task', or None.",
     ),
     function(
         c"bestow",

@@ -20,8 +20,9 @@
 
 use crate::interp::references::{Visitor, set_finalized};
 use crate::interp::{self, CoroutineState};
+use crate::scope::{self, Scope};
 use crate::worker::{Input, Mail, Output, Worker};
-use crate::{error, greenlet, names, worker};
+use crate::{call, error, greenlet, names, worker};
 use pyo3::ffi::PySendResult::{self, PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use std::cell::UnsafeCell;
@@ -46,6 +47,8 @@ pub(crate) struct PortalObject {
     coroutine: *mut PyObject,
     worker: *mut Worker,
     weak_references: *mut PyObject,
+    /// For the portal of one call in a task.
+    pub(crate) scope: Scope,
     phase: Phase,
     /// A step has begun.
     stepped: bool,
@@ -61,7 +64,7 @@ enum Action {
 }
 
 /// A status and a result, as `PyIter_Send` has them.
-type Outcome = (PySendResult, *mut PyObject);
+pub(crate) type Outcome = (PySendResult, *mut PyObject);
 
 const FAILED: Outcome = (PYGEN_ERROR, ptr::null_mut());
 
@@ -79,7 +82,9 @@ pub(crate) unsafe fn new(coroutine: *mut PyObject) -> *mut PyObject {
         if is_portal(coroutine) {
             return ffi::Py_NewRef(coroutine);
         }
-        if ffi::Py_TYPE(coroutine) != &raw mut ffi::PyCoro_Type && !looks_like_coroutine(coroutine)
+        if ffi::Py_TYPE(coroutine) != &raw mut ffi::PyCoro_Type
+            && !call::is_call(coroutine)
+            && !looks_like_coroutine(coroutine)
         {
             if ffi::PyErr_Occurred().is_null() {
                 error::set_type(
@@ -97,6 +102,7 @@ pub(crate) unsafe fn new(coroutine: *mut PyObject) -> *mut PyObject {
         (*portal).coroutine = ffi::Py_NewRef(coroutine);
         (*portal).worker = ptr::null_mut();
         (*portal).weak_references = ptr::null_mut();
+        (*portal).scope = Scope::NONE;
         (*portal).phase = Phase::Idle;
         (*portal).stepped = false;
         (*portal).marked = false;
@@ -219,6 +225,9 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                     unmark(portal);
                 }
                 end_step(portal, worker, status);
+                if status != PYGEN_NEXT {
+                    scope::leave(portal);
+                }
                 (status, result)
             }
             Output::Parked(_) | Output::Left => unreachable!("a portal's worker drives no loop"),
@@ -231,11 +240,13 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
 /// Keeps the collector from finalizing the coroutine of a portal whose step has suspended: it would
 /// find it executing. Finalizing the portal ends the step, and with it the coroutine, properly.
 unsafe fn mark(portal: *mut PortalObject) {
-    // SAFETY: attached; an exact coroutine is always known to the collector, and never immortal.
+    // SAFETY: attached; an exact coroutine (or call, which has no finalizer anyway) is always known
+    // to the collector, and never immortal.
     unsafe {
         let coroutine = (*portal).coroutine;
-        (*portal).marked =
-            ffi::Py_TYPE(coroutine) == &raw mut ffi::PyCoro_Type && !set_finalized(coroutine, true);
+        (*portal).marked = (ffi::Py_TYPE(coroutine) == &raw mut ffi::PyCoro_Type
+            || call::is_call(coroutine))
+            && !set_finalized(coroutine, true);
     }
 }
 
@@ -626,7 +637,11 @@ unsafe extern "C" fn close_method(this: *mut PyObject, _: *mut PyObject) -> *mut
 
 /// A return value becomes `StopIteration`, as generator methods have it
 /// (`_PyGen_SetStopIterationValue`).
-unsafe fn as_method_result((status, result): Outcome) -> *mut PyObject {
+///
+/// # Safety
+///
+/// Attached; an owned result.
+pub(crate) unsafe fn as_method_result((status, result): Outcome) -> *mut PyObject {
     if status != PYGEN_RETURN {
         return result;
     }
@@ -644,7 +659,11 @@ unsafe fn as_method_result((status, result): Outcome) -> *mut PyObject {
 }
 
 /// The exception that `throw(*arguments)` means, as a new reference; null with an error set.
-unsafe fn exception_of(arguments: &[*mut PyObject]) -> *mut PyObject {
+///
+/// # Safety
+///
+/// Attached; valid objects.
+pub(crate) unsafe fn exception_of(arguments: &[*mut PyObject]) -> *mut PyObject {
     // SAFETY: attached; borrowed valid objects. Exception classes are called like any class.
     unsafe {
         if arguments.is_empty() || arguments.len() > 3 {
@@ -832,6 +851,7 @@ unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
             return;
         }
         ffi::PyObject_GC_UnTrack(this.cast());
+        scope::leave(portal);
         if !(*portal).weak_references.is_null() {
             ffi::PyObject_ClearWeakRefs(this);
         }

@@ -1002,7 +1002,26 @@ pub(crate) unsafe fn bound_for_greenlet() -> Option<usize> {
     }
 }
 
-/// Whether greenlet is current where the step began; see `greenlet.rs`.
+/// Whether greenlet is known to be loaded and current where the step began: the quick answer.
+///
+/// # Safety
+///
+/// Attached; the worker is [`current`].
+#[inline(always)]
+pub(crate) unsafe fn is_on_home_greenlet(worker: *mut Worker) -> bool {
+    // SAFETY: the contract. The current greenlet is held by its thread.
+    unsafe {
+        let began = (*worker).step_greenlet;
+        if began.is_null() {
+            return false;
+        }
+        let now = greenlet::current();
+        ffi::Py_XDECREF(now);
+        now == began
+    }
+}
+
+/// Whether another greenlet is current than where the step began; see `greenlet.rs`.
 ///
 /// # Safety
 ///
@@ -1010,6 +1029,9 @@ pub(crate) unsafe fn bound_for_greenlet() -> Option<usize> {
 pub(crate) unsafe fn on_foreign_greenlet(worker: *mut Worker) -> bool {
     // SAFETY: the contract.
     unsafe {
+        if is_on_home_greenlet(worker) {
+            return false;
+        }
         let now = greenlet::current();
         let mut began = (*worker).step_greenlet;
         if began.is_null() {

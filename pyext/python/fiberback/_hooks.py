@@ -47,4 +47,5 @@ def install() -> None:
         pure_future=getattr(asyncio.futures, "_PyFuture", None),
         wait=getattr(asyncio.wait, "__code__", None),
         wait_for=getattr(asyncio.wait_for, "__code__", None),
+        current_task=current_task,
     )

@@ -2,51 +2,30 @@
 
 A task has a portal in one of two ways. Either its own coroutine was replaced by a `Portal`
 (`ensure_portal`, `bestow_portal`, the task factories): asking the task tells. Or part of what it
-runs is driven through a `Portal` (`with_portal_run…`): `_scoped` tells. That table keeps neither
-tasks nor portals alive. An entry is removed by the call that made it; one that never ends, because
-its coroutine is suspended in a cycle for ever, leaves its entry behind, so an entry counts only for
-the very task it was made for, not for a later one with the same id.
+runs is driven through a `Portal` (`with_portal_run…`), which the native layer notes until that has
+ended: `scoped_portal` tells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from types import CoroutineType
 from typing import Any, ParamSpec, TypeVar
-from weakref import ref
 
 from . import _messages
-from ._fiberback import Portal, bestow, current_portal, portal_of
+from ._fiberback import (
+    bestow,
+    current_portal,
+    on_portal,
+    portal_of,
+    scope,
+    scoped,
+    scoped_call,
+    scoped_portal,
+)
 from ._libraries import current_library, current_task
 
 T = TypeVar("T")
 P = ParamSpec("P")
-
-# id(task) → id(portal) and the task, for calls of `with_portal_run…` in progress.
-_scoped: dict[int, tuple[int, ref[Any]]] = {}
-
-
-def scoped_portal(task: Any) -> int | None:
-    """The id of the portal that a call of `with_portal_run…` in `task` runs through, if any."""
-    entry = _scoped.get(id(task))
-    return entry[0] if entry is not None and entry[1]() is task else None
-
-
-def _enter(task: Any, portal: Any) -> tuple[int, ref[Any]] | None:
-    if task is None:  # under a library we know nothing about there is nothing to note
-        return None
-    key = id(task)
-    outer = _scoped.get(key)
-    _scoped[key] = (id(portal), ref(task))
-    return outer
-
-
-def _leave(task: Any, outer: tuple[int, ref[Any]] | None) -> None:
-    if outer is None:
-        _scoped.pop(id(task), None)
-    else:
-        _scoped[id(task)] = outer
-
 
 def usable_portal(task: Any) -> bool:
     """Whether code running now in `task`, the current one, is on a portal of that task."""
@@ -56,7 +35,7 @@ def usable_portal(task: Any) -> bool:
     if task is None:
         # A library we know nothing about drives the portal; then being on it must do.
         return current_library() not in ("asyncio", "trio")
-    return portal is portal_of(task) or scoped_portal(task) == id(portal)
+    return portal is portal_of(task) or portal is scoped_portal(task)
 
 
 def has_portal_anywhere(task: Any) -> bool:
@@ -125,21 +104,8 @@ async def with_portal_run(
     cancellation pass as through a plain `await`. Works under any async library. Meaning as in
     greenback.
     """
-    task = current_task()
-    if current_portal() is not None and usable_portal(task):
-        return await async_fn(*args, **kwds)
-    awaitable = async_fn(*args, **kwds)
-    coro: Any = awaitable
-    if type(awaitable) is not CoroutineType and not isinstance(awaitable, Coroutine):
-        coro = as_coroutine(awaitable)
-    # `through`, written out here and below: it would be a good part of a short call's cost.
-    portal = Portal(coro)
-    outer = _enter(task, portal)
-    try:
-        result: T = await portal
-        return result
-    finally:
-        _leave(task, outer)
+    # One native call for all of it: this is what a short call's time goes to.
+    return await scoped(async_fn(*args, **kwds), coroutine_of)
 
 
 async def with_portal_run_sync(sync_fn: Callable[P, T], /, *args: P.args, **kwds: P.kwargs) -> T:
@@ -148,24 +114,17 @@ async def with_portal_run_sync(sync_fn: Callable[P, T], /, *args: P.args, **kwds
     In a task that has a portal this is the plain call. Adds no checkpoint beyond the function's
     own `await_` calls. Works under any async library. Meaning as in greenback.
     """
-    task = current_task()
-    if current_portal() is not None and usable_portal(task):
+    if on_portal() and usable_portal(current_task()):
         return sync_fn(*args, **kwds)
-    portal = Portal(call(sync_fn, args, kwds))
-    outer = _enter(task, portal)
-    try:
-        result: T = await portal
-        return result
-    finally:
-        _leave(task, outer)
+    return await scoped_call(sync_fn, args, kwds)
 
 
 async def through(portal: Any, task: Any) -> Any:
-    outer = _enter(task, portal)
-    try:
-        return await portal
-    finally:
-        _leave(task, outer)
+    return await scope(portal, task)
+
+
+def coroutine_of(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:
+    return awaitable if isinstance(awaitable, Coroutine) else as_coroutine(awaitable)
 
 
 async def as_coroutine(awaitable: Awaitable[T]) -> T:

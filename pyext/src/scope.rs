@@ -1,0 +1,389 @@
+//! Portals that serve a task for the length of one call (`with_portal_run…`).
+//!
+//! Such a portal is not the task's coroutine, so asking the task does not tell. It is noted here,
+//! under the task's address, from when it is made until its coroutine has ended or it is dropped;
+//! calls in one task nest, so each portal remembers the one that it is inside of.
+//!
+//! # Invariant
+//!
+//! A portal is in the table, or reached from there along `outer`, exactly while its `task` is not
+//! null; `tp_dealloc` takes it out. Neither keeps the other alive. A portal that is never dropped,
+//! since it is suspended in a leaked cycle, stays; so an entry counts only for the very task that
+//! it was made for, not for a later one at the same address: a weak reference tells.
+//!
+//! All of it is used with the GIL held only.
+
+use crate::portal::{self, PortalObject};
+use crate::{await_, call, error, names};
+use pyo3::ffi::{self, PyObject};
+use std::cell::UnsafeCell;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// What a portal knows of the call that it serves. All null for the others.
+pub(crate) struct Scope {
+    /// A weak reference to the task; owned.
+    task: *mut PyObject,
+    address: usize,
+    /// The portal of the call around this one in the same task. Borrowed.
+    outer: *mut PortalObject,
+}
+
+impl Scope {
+    pub(crate) const NONE: Self =
+        Self { task: ptr::null_mut(), address: 0, outer: ptr::null_mut() };
+
+    #[inline(always)]
+    pub(crate) fn is_some(&self) -> bool {
+        !self.task.is_null()
+    }
+}
+
+/// Addresses are as good as random from the fourth bit on.
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("an address is hashed as usize")
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        // The table takes the bucket from the low bits and a tag from the high ones.
+        let mixed = (address as u64 >> 4).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
+type Portals = HashMap<usize, *mut PortalObject, BuildHasherDefault<AddressHasher>>;
+
+struct Table(UnsafeCell<Option<Portals>>);
+
+// SAFETY: only touched with the GIL held (module docs), and no borrow of it lasts over a call that
+// could release that.
+unsafe impl Sync for Table {}
+
+static TABLE: Table = Table(UnsafeCell::new(None));
+
+/// The table; for one expression.
+///
+/// # Safety
+///
+/// Attached, and no other borrow is alive.
+#[inline(always)]
+unsafe fn table<'a>() -> &'a mut Portals {
+    // SAFETY: the contract.
+    unsafe { (*TABLE.0.get()).get_or_insert_with(Portals::default) }
+}
+
+/// `asyncio.current_task`, once it was needed. Owned.
+static ASYNCIO_CURRENT_TASK: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+
+/// Notes that `portal` serves `task` from now on. False with an error set on failure.
+///
+/// # Safety
+///
+/// Attached; both valid, `portal` a portal.
+unsafe fn enter(portal: *mut PortalObject, task: *mut PyObject) -> bool {
+    // SAFETY: attached; the table is borrowed for single expressions, and what is in it is alive.
+    unsafe {
+        if (*portal).scope.is_some() {
+            return true;
+        }
+        let weak = ffi::PyWeakref_NewRef(task, ptr::null_mut());
+        if weak.is_null() {
+            return false;
+        }
+        if table().try_reserve(1).is_err() {
+            ffi::Py_DECREF(weak);
+            error::set_no_memory();
+            return false;
+        }
+        let address = task.addr();
+        let outer = table().insert(address, portal).unwrap_or(ptr::null_mut());
+        (*portal).scope = Scope { task: weak, address, outer };
+        true
+    }
+}
+
+/// Forgets a portal, if it was noted.
+///
+/// # Safety
+///
+/// Attached; a portal that is alive, be it for the last time.
+#[inline(always)]
+pub(crate) unsafe fn leave(portal: *mut PortalObject) {
+    // SAFETY: passed on.
+    unsafe {
+        if (*portal).scope.is_some() {
+            take_out(portal);
+        }
+    }
+}
+
+unsafe fn take_out(portal: *mut PortalObject) {
+    // SAFETY: attached. The portals of one task form a list, by the invariant, and all in it are
+    // alive. Dropping the weak reference, which has no callback, runs no code.
+    unsafe {
+        let Scope { task, address, outer } = std::mem::replace(&mut (*portal).scope, Scope::NONE);
+        let innermost = table().get(&address).copied().unwrap_or(ptr::null_mut());
+        if innermost == portal {
+            if outer.is_null() {
+                table().remove(&address);
+            } else {
+                table().insert(address, outer);
+            }
+        } else {
+            let mut inner = innermost;
+            while !inner.is_null() {
+                if (*inner).scope.outer == portal {
+                    (*inner).scope.outer = outer;
+                    break;
+                }
+                inner = (*inner).scope.outer;
+            }
+        }
+        ffi::Py_DECREF(task);
+    }
+}
+
+/// `_fiberback.scoped_portal(task)`.
+pub(crate) unsafe extern "C" fn scoped_portal(
+    _: *mut PyObject,
+    task: *mut PyObject,
+) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        // SAFETY: attached; lent. The portal found is held while its weak reference is called.
+        unsafe {
+            let portal = table().get(&task.addr()).copied().unwrap_or(ptr::null_mut());
+            if portal.is_null() {
+                return ffi::Py_NewRef(ffi::Py_None());
+            }
+            ffi::Py_INCREF(portal.cast());
+            let of = ffi::PyObject_CallNoArgs((*portal).scope.task);
+            ffi::Py_XDECREF(of);
+            if of == task {
+                return portal.cast();
+            }
+            ffi::Py_DECREF(portal.cast());
+            if of.is_null() { of } else { ffi::Py_NewRef(ffi::Py_None()) }
+        }
+    })
+}
+
+/// `_fiberback.scope(portal, task)`.
+pub(crate) unsafe extern "C" fn scope(
+    _: *mut PyObject,
+    arguments: *mut *mut PyObject,
+    count: ffi::Py_ssize_t,
+) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        // SAFETY: attached; `METH_FASTCALL`: so many lent objects.
+        unsafe {
+            if count != 2 || !portal::is_portal(*arguments) {
+                error::set_type("scope() takes a portal and a task");
+                return ptr::null_mut();
+            }
+            let (object, task) = (*arguments, *arguments.add(1));
+            if task != ffi::Py_None() && !enter(object.cast(), task) {
+                return ptr::null_mut();
+            }
+            ffi::Py_NewRef(object)
+        }
+    })
+}
+
+/// `_fiberback.scoped(awaitable, coroutine_of)`.
+pub(crate) unsafe extern "C" fn scoped(
+    _: *mut PyObject,
+    arguments: *mut *mut PyObject,
+    count: ffi::Py_ssize_t,
+) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        // SAFETY: attached; `METH_FASTCALL`: so many lent objects.
+        unsafe {
+            if count != 2 {
+                error::set_type("scoped() takes an awaitable and a function");
+                return ptr::null_mut();
+            }
+            let (awaitable, coroutine_of) = (*arguments, *arguments.add(1));
+            let result = portal_around(awaitable, coroutine_of);
+            if result.is_null() {
+                await_::discard(awaitable);
+            }
+            result
+        }
+    })
+}
+
+/// `_fiberback.scoped_call(function, args, kwargs)`.
+pub(crate) unsafe extern "C" fn scoped_call(
+    _: *mut PyObject,
+    arguments: *mut *mut PyObject,
+    count: ffi::Py_ssize_t,
+) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        // SAFETY: attached; `METH_FASTCALL`: so many lent objects, whose types are checked.
+        unsafe {
+            if count != 3
+                || ffi::PyTuple_Check(*arguments.add(1)) == 0
+                || ffi::PyDict_Check(*arguments.add(2)) == 0
+            {
+                error::set_type("scoped_call() takes a function, a tuple and a dict");
+                return ptr::null_mut();
+            }
+            let call = call::new(*arguments, *arguments.add(1), *arguments.add(2));
+            if call.is_null() {
+                return call;
+            }
+            let portal = portal::new(call);
+            ffi::Py_DECREF(call);
+            if portal.is_null() { portal } else { for_current_task(portal) }
+        }
+    })
+}
+
+unsafe fn portal_around(awaitable: *mut PyObject, coroutine_of: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached; borrowed, valid objects. The coroutine made here is closed if it comes to
+    // nothing.
+    unsafe {
+        let on_portal = await_::is_on_usable_portal();
+        if on_portal {
+            return ffi::Py_NewRef(awaitable);
+        }
+        if !ffi::PyErr_Occurred().is_null() {
+            return ptr::null_mut();
+        }
+        let coroutine = if ffi::Py_TYPE(awaitable) == &raw mut ffi::PyCoro_Type {
+            ffi::Py_NewRef(awaitable)
+        } else {
+            ffi::PyObject_CallOneArg(coroutine_of, awaitable)
+        };
+        if coroutine.is_null() {
+            return coroutine;
+        }
+        let portal = portal::new(coroutine);
+        if portal.is_null() {
+            await_::discard(coroutine);
+        }
+        ffi::Py_DECREF(coroutine);
+        if portal.is_null() { portal } else { for_current_task(portal) }
+    }
+}
+
+/// Notes that a portal (owned, and given back) serves the current task, if there is one.
+unsafe fn for_current_task(portal: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached.
+    unsafe {
+        match current_task() {
+            Ok(task) if task.is_null() => portal,
+            Ok(task) => {
+                let entered = enter(portal.cast(), task);
+                ffi::Py_DECREF(task);
+                if entered { portal } else { given_up(portal) }
+            }
+            Err(()) => given_up(portal),
+        }
+    }
+}
+
+/// Drops a portal that was not stepped, with an error set, which is kept. Returns null.
+unsafe fn given_up(portal: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached; ours to drop.
+    unsafe { ffi::Py_DECREF(portal) };
+    ptr::null_mut()
+}
+
+/// The running task of asyncio or Trio, as a new reference; null where there is none. An error is
+/// set if it says so.
+///
+/// Trio brings sniffio, which tells in which steps Trio is in charge: then the Python layer is
+/// asked. asyncio is asked directly.
+unsafe fn current_task() -> Result<*mut PyObject, ()> {
+    // SAFETY: attached; references are owned where they are used.
+    unsafe {
+        // Borrowed. Only a key of `str` is compared, which runs no code and cannot fail.
+        let modules = ffi::PyImport_GetModuleDict();
+        let sniffio = ffi::PyDict_GetItemWithError(modules, names::SNIFFIO.get());
+        if !sniffio.is_null() && says_trio(sniffio) {
+            let task = await_::ask_for_task();
+            return if task.is_null() {
+                Err(())
+            } else if task == ffi::Py_None() {
+                ffi::Py_DECREF(task);
+                Ok(ptr::null_mut())
+            } else {
+                Ok(task)
+            };
+        }
+        let function = asyncio_current_task();
+        if function.is_null() {
+            return Err(());
+        }
+        let task = ffi::PyObject_CallNoArgs(function);
+        if task.is_null() {
+            // No running event loop.
+            if ffi::PyErr_ExceptionMatches(ffi::PyExc_RuntimeError) == 0 {
+                return Err(());
+            }
+            ffi::PyErr_Clear();
+        } else if task == ffi::Py_None() {
+            ffi::Py_DECREF(task);
+            return Ok(ptr::null_mut());
+        }
+        Ok(task)
+    }
+}
+
+unsafe fn says_trio(sniffio: *mut PyObject) -> bool {
+    // SAFETY: attached; a module that is kept alive by `sys.modules` while its attribute is read.
+    unsafe {
+        let local = names::attribute(sniffio, names::THREAD_LOCAL.get());
+        let name = if local.is_null() {
+            ptr::null_mut()
+        } else {
+            names::attribute(local, names::NAME.get())
+        };
+        ffi::Py_XDECREF(local);
+        let is_trio = !name.is_null()
+            && ffi::PyUnicode_Check(name) != 0
+            && ffi::PyUnicode_Compare(name, names::TRIO.get()) == 0;
+        ffi::Py_XDECREF(name);
+        if !ffi::PyErr_Occurred().is_null() {
+            ffi::PyErr_Clear();
+        }
+        is_trio
+    }
+}
+
+/// `asyncio.current_task`, borrowed; null with an error set.
+#[inline(always)]
+unsafe fn asyncio_current_task() -> *mut PyObject {
+    let function = ASYNCIO_CURRENT_TASK.load(Ordering::Relaxed);
+    if !function.is_null() {
+        return function;
+    }
+    // SAFETY: passed on.
+    unsafe { import_current_task() }
+}
+
+#[cold]
+unsafe fn import_current_task() -> *mut PyObject {
+    // SAFETY: attached; the static keeps its reference for ever.
+    unsafe {
+        let asyncio = ffi::PyImport_ImportModule(c"asyncio".as_ptr());
+        if asyncio.is_null() {
+            return asyncio;
+        }
+        let function = ffi::PyObject_GetAttr(asyncio, names::CURRENT_TASK.get());
+        ffi::Py_DECREF(asyncio);
+        ASYNCIO_CURRENT_TASK.store(function, Ordering::Relaxed);
+        function
+    }
+}
