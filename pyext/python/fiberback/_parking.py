@@ -23,16 +23,15 @@ from ._fiberback import run_hosted, set_parking
 _SLEEP_LIMIT = 24 * 3600.0  # seconds; some selectors refuse longer waits
 
 
-def _poll(loop: Any, may_block: bool) -> None:
-    """Wait for something to do, and make the handles of that ready."""
+def _poll(loop: Any, limit: float | None) -> None:
+    """Wait for something to do, at most `limit` seconds, and make the handles of that ready."""
     _drop_cancelled_timers(loop)
     ready, timers = loop._ready, loop._scheduled
-    if ready or not may_block:
-        timeout: float | None = 0
-    elif timers:
-        timeout = min(max(timers[0]._when - loop.time(), 0), _SLEEP_LIMIT)
-    else:
-        timeout = None
+    timeout = limit
+    if ready:
+        timeout = 0
+    elif timers and limit != 0:
+        timeout = min(max(timers[0]._when - loop.time(), 0), limit or _SLEEP_LIMIT)
     loop._process_events(loop._selector.select(timeout))
     timers = loop._scheduled
     if timers:
@@ -113,9 +112,12 @@ def _slow(loop: Any, handle: Any, seconds: float) -> None:
 _STOCK = base_events.BaseEventLoop._run_once  # type: ignore[attr-defined]
 
 
-def hosted_run_once(self: Any) -> None:
+def _run_once(self: Any) -> None:
     """A loop's `_run_once` while fiberback is enabled on it: every callback runs on a fiber."""
     run_hosted(self)
+
+
+hosted_run_once = _run_once
 
 
 def is_stock(loop: Any) -> bool:

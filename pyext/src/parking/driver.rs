@@ -11,6 +11,7 @@ use crate::{error, greenlet, interp, names};
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::cell::Cell;
 use std::ptr;
+use std::time::Instant;
 
 /// What the host is doing.
 #[derive(Clone, Copy)]
@@ -73,6 +74,10 @@ pub(crate) struct Driver {
     /// An empty context for our own callbacks, so that they find theirs free.
     pub(super) context: *mut PyObject,
     pub(super) host: Host,
+    /// The stock loop's callback that the host is in; only compared.
+    pub(super) host_handle: *mut PyObject,
+    /// Which of those was asked to end because the loop is to stop, and when.
+    pub(super) end_asked: Option<(*mut PyObject, Instant)>,
     /// The worker whose stack the host is; null for the thread's own.
     host_worker: *mut Worker,
     /// What the host is to raise; owned.
@@ -137,6 +142,8 @@ impl Driver {
                 ready,
                 context,
                 host: Host::Runs,
+                host_handle: ptr::null_mut(),
+                end_asked: None,
                 host_worker: ptr::null_mut(),
                 host_exception: ptr::null_mut(),
                 hosted: false,
@@ -417,6 +424,7 @@ unsafe fn host_away(
         };
         (*contexts).leave(ts, stock.base);
         (*driver).host = host;
+        (*driver).host_handle = stock.handle;
         switch_from_host(driver, ts, &stock.place, first);
         (*driver).host = Host::Runs;
         (*contexts).enter();

@@ -36,7 +36,8 @@ impl Hook {
     }
 }
 
-/// `poll(loop, may_block)`: everything of `_run_once` that comes before the callbacks.
+/// `poll(loop, limit)`: everything of `_run_once` that comes before the callbacks; waits for at most
+/// `limit` seconds, if that is not None.
 pub(super) static POLL: Hook = Hook::new();
 /// `end_wait(loop, task, future)`: the loop is to stop, and this caller holds the host.
 pub(super) static END_WAIT: Hook = Hook::new();

@@ -6,6 +6,7 @@ use crate::interp::frames::Place;
 use crate::{error, names};
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
+use std::time::Instant;
 
 /// A callback in progress. In the native frame that runs it.
 pub(crate) struct Turn {
@@ -13,6 +14,9 @@ pub(crate) struct Turn {
     /// Seconds that it was parked, in debug mode.
     parked: f64,
 }
+
+/// Seconds that a caller in the way of the loop's end has for its own end, before it is asked again.
+const PATIENCE: f64 = 5.0;
 
 /// Runs callbacks until another stack is to go on. The body of a runner.
 ///
@@ -40,7 +44,10 @@ unsafe fn look(driver: *mut Driver) -> bool {
     // SAFETY: attached, no error set.
     unsafe {
         let stopping = Driver::is_stopping(driver);
-        let mut may_block = !stopping;
+        let mut limit = if stopping { Some(0.0) } else { None };
+        if !stopping {
+            (*driver).end_asked = None;
+        }
         match (*driver).host {
             Host::Idles => {
                 let wanted =
@@ -51,24 +58,37 @@ unsafe fn look(driver: *mut Driver) -> bool {
             }
             Host::Waits(parked) if stopping => {
                 // Only the host can end the loop, and a caller is in its way.
-                may_block = true;
-                let orelse_none = |object: *mut PyObject| {
-                    if object.is_null() { ffi::Py_None() } else { object }
-                };
-                let done = hooks::END_WAIT.call(&[
-                    (*driver).event_loop,
-                    orelse_none((*parked).task),
-                    orelse_none((*parked).future),
-                ]);
-                if done.is_null() {
-                    return raise_on_host(driver);
+                limit = Some(PATIENCE);
+                let asked = (*driver).end_asked;
+                let again = asked.is_none_or(|(handle, at)| {
+                    handle != (*driver).host_handle || at.elapsed().as_secs_f64() > PATIENCE
+                });
+                if again {
+                    (*driver).end_asked = Some(((*driver).host_handle, Instant::now()));
+                    let or_none = |object: *mut PyObject| {
+                        if object.is_null() { ffi::Py_None() } else { object }
+                    };
+                    let done = hooks::END_WAIT.call(&[
+                        (*driver).event_loop,
+                        or_none((*parked).task),
+                        or_none((*parked).future),
+                    ]);
+                    if done.is_null() {
+                        return raise_on_host(driver);
+                    }
+                    ffi::Py_DECREF(done);
+                    // It may have been ended at once.
+                    limit = Some(0.0);
                 }
-                ffi::Py_DECREF(done);
             }
             Host::Waits(_) | Host::Runs => {}
         }
-        let may_block = if may_block { ffi::Py_True() } else { ffi::Py_False() };
-        let done = hooks::POLL.call(&[(*driver).event_loop, may_block]);
+        let limit = match limit {
+            None => ffi::Py_NewRef(ffi::Py_None()),
+            Some(seconds) => ffi::PyFloat_FromDouble(seconds),
+        };
+        let done = hooks::POLL.call(&[(*driver).event_loop, limit]);
+        ffi::Py_XDECREF(limit);
         if done.is_null() {
             return raise_on_host(driver);
         }
