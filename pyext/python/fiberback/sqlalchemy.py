@@ -45,7 +45,7 @@ from typing import Any
 from . import _messages
 from ._fiberback import Portal, await_
 from ._libraries import current_task
-from ._portals import call, through
+from ._portals import call, has_portal, through
 
 __all__ = ["install", "uninstall"]
 
@@ -190,51 +190,55 @@ class _Call:
     def __init__(self, fn: Callable[..., Any], driver: Any) -> None:
         self._fn = fn
         self._coro: Any = None
-        self._finished = False
+        self._over = False
 
     def switch(self, *args: Any, **kwds: Any) -> Any:
         if self._coro is None:
             self._coro = through(Portal(call(self._fn, args, kwds)), current_task())
             before = _waits
-            return self._step(self._coro.send, None, before)
-        (value,) = args
-        if self._finished:
-            self.dead = True
-            return value
-        return self._step(self._coro.send, value)
+            outcome = self._step(self._coro.send, None)
+            # It did wait, for things that were there: `greenlet_spawn` wants to see that.
+            wait = self._over and before != _waits
+        else:
+            (outcome,) = args
+            wait = False
+            if not self._over:
+                outcome = self._step(self._coro.send, outcome)
+        if wait:
+            return _Ready(outcome)
+        self.dead = self._over
+        return outcome
 
     def throw(self, *exc: Any) -> Any:
         error = exc[1] if len(exc) > 1 and exc[1] is not None else exc[0]
-        if self._finished or self._coro is None:
-            self.dead = True
+        if self._over or self._coro is None:
+            self._over = self.dead = True
             raise error
-        return self._step(self._coro.throw, error)
+        # Not here: the caller is handling `error`, which would become the context of whatever
+        # `fn` raises from now on. It has done with it when it waits.
+        return _Throw(self, error)
 
-    def _step(self, step: Callable[[Any], Any], value: Any, before: int | None = None) -> Any:
+    def _step(self, step: Callable[[Any], Any], value: Any) -> Any:
         try:
             return _Request(step(value))
         except StopIteration as end:
-            if before is not None and before != _waits:
-                # It did wait, for things that were there: `greenlet_spawn` wants to see that.
-                self._finished = True
-                return _Ready(end.value)
-            self.dead = True
+            self._over = True
             return end.value
         except BaseException:
-            self.dead = True
+            self._over = self.dead = True
             raise
 
 
 class _Request:
     """Hands what a fiber wants from the event loop on to it."""
 
-    __slots__ = ("_request",)
+    __slots__ = ("request",)
 
     def __init__(self, request: Any) -> None:
-        self._request = request
+        self.request = request
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return (yield self._request)
+        return (yield self.request)
 
 
 class _Ready:
@@ -246,6 +250,20 @@ class _Ready:
     def __await__(self) -> Generator[Any, Any, Any]:
         return self._value
         yield
+
+
+class _Throw:
+    __slots__ = ("_call", "_error")
+
+    def __init__(self, call: _Call, error: BaseException) -> None:
+        self._call = call
+        self._error = error
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        outcome = self._call._step(self._call._coro.throw, self._error)
+        if self._call._over:
+            return outcome
+        return (yield outcome.request)
 
 
 # ---- where it goes --------------------------------------------------------------------------------
@@ -376,11 +394,10 @@ def _replace_in_cleanup() -> None:
             _collecting.now = outer
 
     def _terminate(self: Any) -> None:
-        # Nor where no loop runs: it makes a task of the goodbye.
-        if _collecting.now or asyncio._get_running_loop() is None:
-            self._terminate_force_close()
-        else:
+        if has_portal() and not _collecting.now:
             terminate(self)
+        else:
+            self._terminate_force_close()
 
     _set(base, "_finalize_fairy", _finalize_fairy)
     _set(connectors.AsyncAdapt_terminate, "terminate", _terminate)
