@@ -87,6 +87,7 @@ class ConnectionPool:
             reset=_on_face(reset),
             **options,
         )
+        self._check = check
         self._loop: asyncio.AbstractEventLoop | None = None
         self._returns: set[asyncio.Task[None]] = set()
         if open:

@@ -6,28 +6,47 @@ that waits, only those tasks are to be refused that cannot wait.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
+from contextvars import ContextVar
 from types import FunctionType
 from typing import Any
 
 from django.core.exceptions import SynchronousOnlyOperation
+from django.utils import asyncio as django_asyncio
 from django.utils.asyncio import async_unsafe
 
 from .. import _messages
 from ..dbapi._waiting import can_wait
 
 _CHECK = async_unsafe(lambda: None).__code__
+# Whether what runs has been let through here, and Django's own check need not be made again.
+_let_through: ContextVar[bool] = ContextVar("fiberback_django_let_through", default=False)
 
 
-def _allowed_where_it_waits(marked: Any) -> Any:
-    original = marked.__wrapped__
+def _loop_to_block() -> asyncio.AbstractEventLoop:
+    """What Django's check calls to see whether a loop runs here."""
+    if _let_through.get():
+        raise RuntimeError("no event loop that this call would block")
+    return asyncio.get_running_loop()
 
-    @functools.wraps(original)
-    def call(*args: Any, **kwds: Any) -> Any:
+
+def _allowed_where_it_waits(cls: type, name: str) -> Any:
+    @functools.wraps(getattr(cls, name))
+    def call(self: Any, *args: Any, **kwds: Any) -> Any:
         if not can_wait():
             raise SynchronousOnlyOperation(_messages.DJANGO_NO_PORTAL)
-        return original(*args, **kwds)
+        # Looked up at each call, because Django's test cases wrap these methods in the base class.
+        inherited = getattr(super(cls, self), name)
+        function = getattr(inherited, "__func__", None)
+        if getattr(function, "__code__", None) is _CHECK:
+            return function.__wrapped__(self, *args, **kwds)
+        token = _let_through.set(True)
+        try:
+            return inherited(*args, **kwds)
+        finally:
+            _let_through.reset(token)
 
     return call
 
@@ -37,5 +56,6 @@ def waits(cls: type) -> type:
     for name in dir(cls):
         value = inspect.getattr_static(cls, name)
         if isinstance(value, FunctionType) and value.__code__ is _CHECK:
-            setattr(cls, name, _allowed_where_it_waits(value))
+            setattr(cls, name, _allowed_where_it_waits(cls, name))
+    django_asyncio.get_running_loop = _loop_to_block
     return cls
