@@ -10,8 +10,13 @@
 //!   runtime in pieces of 8 KiB; 16 MiB in all. A native async reader for comparison.
 //! * **csv**: a CSV file of 64 MiB over loopback TCP, read with `csv` at its defaults. Two servers,
 //!   both with all at hand: a task of the same runtime that sends pieces of 8 KiB, and a thread that
-//!   stands for another machine. The reader seldom waits, so the parser's share is large; and the
-//!   bridge parses on a thread of its own while the runtime's thread sends.
+//!   stands for another machine. The reader seldom waits, so this is bound by the processor, and what
+//!   is to be had is bounded: next to the ratio stands that of a reader which costs nothing, the sum
+//!   of the parser alone (over memory) and of the bytes alone (over TCP, not parsed).
+//! * **csv, many connections**: 64 at once, each of which gets 1 MiB of CSV in pieces of 1460 bytes,
+//!   the payload of an Ethernet frame, as they come: from a thread that serves them in turn. The
+//!   readers wait for nearly every piece, as servers do. Also the processor time of all threads but
+//!   the sender's: what is left for other work.
 //! * **gzip**: 16 MiB of text, compressed, over loopback TCP from such a thread, through `flate2`:
 //!   bound by the processor.
 //! * **small reads**: a duplex pipe as in raw, but one byte at a time, which `BufReader` would avoid
@@ -253,6 +258,7 @@ fn compare_tcp(
     at_most: Option<f64>,
     rounds: usize,
 ) {
+    let is_csv = at_least.is_some();
     if !is_wanted(title) {
         return;
     }
@@ -272,6 +278,22 @@ fn compare_tcp(
         let runtime = multi_thread();
         move |n| on_a_thread(&runtime, || over_tcp(n, Arc::clone(bytes), sum, read, server, bridge))
     });
+    if is_csv {
+        bench.case("parser alone", |n| {
+            let began = Instant::now();
+            for _ in 0..n {
+                assert_eq!(expected(bytes, read), sum);
+            }
+            began.elapsed()
+        });
+        bench.case("bytes alone", {
+            let runtime = current_thread();
+            let (read, sum): (Source, _) = (read_raw, bytes.len() as u64);
+            move |n| {
+                on_a_thread(&runtime, || over_tcp(n, Arc::clone(bytes), sum, read, server, fiber))
+            }
+        });
+    }
     bench.measure(rounds);
     println!("{title}: median");
     bench.print_times();
@@ -280,7 +302,137 @@ fn compare_tcp(
             bench.print_ratio("fiber", &[peer], at_most.map(Target::AtMost));
         } else {
             bench.print_ratio(peer, &["fiber"], at_least.map(Target::AtLeast));
+            bench.print_ratio(peer, &["parser alone", "bytes alone"], None);
         }
+    }
+    println!();
+}
+
+/// What something took.
+#[derive(Clone, Copy)]
+struct Cost {
+    wall: Duration,
+    /// Processor time; zero where the system does not tell.
+    processor: Duration,
+}
+
+/// Processor time of all threads that there are now.
+fn processor_time() -> Duration {
+    let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return Duration::ZERO };
+    let nanoseconds = threads.filter_map(|thread| {
+        let times = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        times.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanoseconds.sum())
+}
+
+const CONNECTIONS: usize = 64;
+const FRAME: usize = 1460;
+
+/// Connects, has a thread send `bytes` to all in turn, and waits for all readers.
+async fn many<J: Future<Output = u64>>(
+    bytes: Arc<[u8]>,
+    expected: u64,
+    start: impl Fn(TcpStream) -> J,
+) -> Cost {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = listener.local_addr().expect("it is bound");
+    let (mut near, mut far) = (Vec::new(), Vec::new());
+    for _ in 0..CONNECTIONS {
+        near.push(TcpStream::connect(address).await.expect("it listens"));
+        let (socket, _) = listener.accept().await.expect("somebody connects");
+        let socket = socket.into_std().expect("a socket");
+        socket.set_nonblocking(false).expect("a socket");
+        socket.set_nodelay(true).expect("a socket");
+        far.push(socket);
+    }
+    let (processor, began) = (processor_time(), Instant::now());
+    let sending = thread::spawn(move || {
+        for piece in bytes.chunks(FRAME) {
+            for socket in &mut far {
+                socket.write_all(piece).expect("somebody reads");
+            }
+        }
+    });
+    let reading: Vec<_> = near.into_iter().map(start).collect();
+    for read in reading {
+        assert_eq!(read.await, expected);
+    }
+    let wall = began.elapsed();
+    // Its time goes with it.
+    sending.join().expect("somebody reads");
+    Cost { wall, processor: processor_time().saturating_sub(processor) }
+}
+
+/// Drives [`many`] as [`on_a_thread`] does.
+fn many_on_a_thread<F: Future<Output = Cost>>(
+    runtime: &Runtime,
+    future: impl FnOnce() -> F + Send,
+) -> Cost {
+    let local = async || tokio::task::LocalSet::new().run_until(future()).await;
+    thread::scope(|scope| scope.spawn(|| runtime.block_on(local())).join().expect("nobody panics"))
+}
+
+async fn joined(task: tokio::task::JoinHandle<io::Result<u64>>) -> u64 {
+    task.await.expect("nobody panics").expect("the source does not fail")
+}
+
+fn compare_many(title: &str, bytes: Vec<u8>, read: Source, at_least: f64, rounds: usize) {
+    if !is_wanted(title) {
+        return;
+    }
+    let sum = expected(&bytes, read);
+    let bytes: Arc<[u8]> = bytes.into();
+    let (ours, theirs, multi) = (current_thread(), current_thread(), multi_thread());
+    let pool = fiberback::tokio::PinnedPool::builder().worker_threads(2).build();
+    let pool = pool.expect("two threads");
+    let fibers = || {
+        let start =
+            |socket| joined(fiberback::tokio::spawn_local(move || read(&mut SyncIo::new(socket))));
+        many_on_a_thread(&ours, || many(Arc::clone(&bytes), sum, start))
+    };
+    let pinned = || {
+        let start = |socket: TcpStream| {
+            // Each worker waits for its own sockets.
+            let socket = socket.into_std().expect("a socket");
+            joined(pool.spawn(move || read(&mut SyncIo::new(TcpStream::from_std(socket)?))))
+        };
+        many_on_a_thread(&multi, || many(Arc::clone(&bytes), sum, start))
+    };
+    let bridges = |runtime: &Runtime| {
+        let start = |socket| {
+            joined(tokio::task::spawn_blocking(move || read(&mut SyncIoBridge::new(socket))))
+        };
+        many_on_a_thread(runtime, || many(Arc::clone(&bytes), sum, start))
+    };
+    let names = ["fiber", "PinnedPool, 2 workers", "bridge", "bridge, mt"];
+    let mut samples = vec![Vec::new(); names.len()];
+    let rounds = if harness::in_earnest() { rounds } else { 1 };
+    // The first round is for the threads and stacks to be there.
+    for round in 0..=rounds {
+        let costs = [fibers(), pinned(), bridges(&theirs), bridges(&multi)];
+        if round > 0 {
+            samples.iter_mut().zip(costs).for_each(|(samples, cost)| samples.push(cost));
+        }
+    }
+    let wall = |cost: &Cost| cost.wall.as_nanos() as f64;
+    let processor = |cost: &Cost| cost.processor.as_nanos() as f64;
+    println!("{title}: median");
+    for (name, samples) in names.iter().zip(&samples) {
+        println!(
+            "{name:21}  {:>10}, processor {:>10}",
+            harness::show(harness::median(samples.iter().map(wall).collect())),
+            harness::show(harness::median(samples.iter().map(processor).collect())),
+        );
+    }
+    for (peer, us, target) in [(2, 0, Some(at_least)), (3, 0, Some(at_least)), (3, 1, None)] {
+        let ratio = |of: fn(&Cost) -> f64| {
+            let ratios = samples[peer].iter().zip(&samples[us]).map(|(a, b)| of(a) / of(b));
+            harness::median(ratios.collect())
+        };
+        let (time, work) = (ratio(wall), ratio(processor));
+        let verdict = target.map_or(String::new(), |least| Target::AtLeast(least).verdict(time));
+        println!("{} / {}: {time:.2}, processor {work:.2}{verdict}", names[peer], names[us]);
     }
     println!();
 }
@@ -327,6 +479,13 @@ fn main() {
     ] {
         compare_tcp(title, csv.clone(), read_csv, server, Some(target), None, 15);
     }
+    compare_many(
+        "csv over 64 connections at once, 1 MiB each in pieces of 1460 bytes",
+        csv_file((1 << 20) / scale),
+        read_csv,
+        1.2,
+        15,
+    );
     compare_tcp(
         "gzip over loopback TCP from a thread, 16 MiB of text",
         gzip(&csv_file((16 << 20) / scale)),

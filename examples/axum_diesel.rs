@@ -13,7 +13,7 @@
 
 #[allow(dead_code)]
 #[path = "../tests/support/postgres.rs"]
-mod postgres;
+pub(crate) mod postgres;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;

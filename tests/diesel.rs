@@ -489,6 +489,30 @@ fn on_plain_threads_with_r2d2() {
     assert_eq!(balance, 100 + 20 * (1 + 2 + 3 + 4 + 5));
 }
 
+/// A connection that a thread keeps for itself, with something left to do when the thread ends.
+#[test]
+fn in_the_destructor_of_a_thread_local() {
+    struct Session(Conn, sync::mpsc::Sender<i32>);
+    impl Drop for Session {
+        fn drop(&mut self) {
+            self.1.send(backend(&mut self.0)).unwrap();
+        }
+    }
+    thread_local! {
+        static SESSION: RefCell<Option<Session>> = const { RefCell::new(None) };
+    }
+    let scratch = scratch!();
+    let (tell, told) = sync::mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // Before tokio's own thread-locals, so destroyed after them.
+            SESSION.set(None);
+            SESSION.set(Some(Session(Conn::establish(&scratch.url).unwrap(), tell)));
+        });
+    });
+    assert!(told.recv().unwrap() > 0);
+}
+
 fn on_blocking_threads(runtime: tokio::runtime::Runtime) {
     let scratch = scratch!();
     let pool = scratch.pool(2);
@@ -797,6 +821,7 @@ async fn cancel_everywhere<F>(
 where
     F: Into<Run<QueryResult<()>>>,
 {
+    let seed = std::env::var("FIBERBACK_SEED").map_or(seed, |seed| seed.parse().unwrap());
     let mut random = Random(seed);
     let mut cut = 0;
     for work in WORKS {
@@ -808,6 +833,8 @@ where
                     1 => Drops::WhenWoken,
                     _ => Drops::After(Duration::from_micros(random.below(3000))),
                 };
+                // What to look at first, and what to set, if this fails.
+                println!("FIBERBACK_SEED={seed}: {work:?}, warm {warm}, suspension {k}, {when:?}");
                 let outcome = cancel_at(start(work, warm).into(), k, when).await;
                 check(i32::try_from(random.below(1 << 30)).unwrap()).await;
                 match outcome {

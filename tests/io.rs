@@ -5,7 +5,7 @@ mod io_support;
 
 use fiberback::io::{AsyncReader, AsyncWriter, SyncIo, Yielding, await_error};
 use fiberback::{AwaitError, Budget, Builder, StackPool, await_, run};
-use io_support::{Census, Choppy, Random, Shared, cut_off_everywhere, drive, text};
+use io_support::{Census, Choppy, Random, Shared, cut_off_everywhere, drive, seeds, text};
 use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, BufWriter, Cursor, IoSlice, Read, Seek, SeekFrom, Write};
@@ -505,7 +505,8 @@ fn cancelled_reading_leaks_nothing() {
     for (name, bytes, read) in readers() {
         let (census, seen) = (Census::default(), Seen::default());
         let pool = StackPool::builder().build().unwrap();
-        for seed in 0..3 {
+        for seed in seeds(3) {
+            println!("{name}, seed {seed}");
             let make = || {
                 let source = Choppy::new(Cursor::new(bytes.clone()), seed, 400).counted(&census);
                 let seen = seen.clone();
@@ -529,7 +530,8 @@ fn cancelled_writing_leaks_nothing() {
     for (name, write) in WRITERS {
         let (census, seen) = (Census::default(), Seen::default());
         let expected = written(write);
-        for seed in 0..3 {
+        for seed in seeds(3) {
+            println!("{name}, seed {seed}");
             let target = RefCell::new(Shared::new(Vec::new()));
             let make = || {
                 *target.borrow_mut() = Shared::new(Vec::new());
@@ -558,7 +560,8 @@ fn cancelled_writing_leaks_nothing() {
 #[test]
 fn a_cancelled_read_has_taken_nothing() {
     let bytes = text(21, 4_000);
-    for seed in 0..20 {
+    for seed in seeds(20) {
+        println!("seed {seed}");
         let mut cuts = 0;
         // Cut off after so many polls, another fiber goes on from there, and so on.
         let source = Shared::new(Choppy::new(Cursor::new(bytes.clone()), seed, 90));
@@ -598,7 +601,8 @@ fn a_cancelled_read_has_taken_nothing() {
 #[test]
 fn a_cancelled_write_has_written_nothing() {
     let bytes: &'static [u8] = text(22, 4_000).leak();
-    for seed in 0..20 {
+    for seed in seeds(20) {
+        println!("seed {seed}");
         let mut cuts = 0;
         let sink = Shared::new(Choppy::new(Vec::new(), seed, 90));
         let sent = Rc::new(Cell::new(0));

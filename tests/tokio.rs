@@ -3,7 +3,7 @@
 
 use fiberback::await_;
 use fiberback::tokio::{PinnedPool, spawn_local};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::future::pending;
 use std::panic;
@@ -1083,4 +1083,33 @@ fn auto_traits() {
     let pool = pool(1);
     future(pool.shutdown());
     future(pool.shutdown_timeout(Duration::ZERO));
+}
+
+/// A destructor that waits, of a value that a thread keeps for itself: tokio's own thread-locals may
+/// be gone by then.
+#[test]
+fn block_on_works_in_the_destructor_of_a_thread_local() {
+    struct Goodbye(std::sync::mpsc::Sender<u32>);
+    impl Drop for Goodbye {
+        fn drop(&mut self) {
+            let (answer, is_answered) = tokio::sync::oneshot::channel();
+            thread::spawn(move || answer.send(7).unwrap());
+            let answer = fiberback::block_on(is_answered).unwrap();
+            self.0.send(answer).unwrap();
+        }
+    }
+    thread_local! {
+        static EARLY: RefCell<Option<Goodbye>> = const { RefCell::new(None) };
+        static LATE: RefCell<Option<Goodbye>> = const { RefCell::new(None) };
+    }
+    let (tell, told) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        // One that is destroyed after tokio's, and one before, whichever goes first here.
+        EARLY.set(Some(Goodbye(tell.clone())));
+        fiberback::block_on(async { tokio::time::sleep(Duration::from_micros(1)).await });
+        LATE.set(Some(Goodbye(tell)));
+    })
+    .join()
+    .unwrap();
+    assert_eq!(told.iter().collect::<Vec<_>>(), [7, 7]);
 }

@@ -10,7 +10,8 @@ use crate::error::AwaitError;
 ///   start a runtime from within a runtime".
 /// * On a thread with no runtime: drives the future here, blocking the thread. With the feature
 ///   `tokio`, on a current-thread runtime that this thread keeps for the next call, so that timers
-///   and sockets work.
+///   and sockets work. In a destructor of a thread-local value, where tokio's own may be gone, the
+///   thread parks until others have done what the future waits for.
 ///
 /// ```
 /// fn fetch() -> u32 {
@@ -52,8 +53,11 @@ fn drive_here<F: Future>(future: F) -> Result<F::Output, AwaitError> {
         static RUNTIME: RefCell<Option<Runtime>> = const { RefCell::new(None) };
     }
 
-    if Handle::try_current().is_ok() {
-        return Err(AwaitError::IN_RUNTIME);
+    match Handle::try_current() {
+        Ok(_) => return Err(AwaitError::IN_RUNTIME),
+        // In a destructor at the end of a thread: no runtime can run here any more.
+        Err(gone) if gone.is_thread_local_destroyed() => return Ok(park_until_ready(future)),
+        Err(_) => {}
     }
     let kept = RUNTIME.try_with(|kept| kept.borrow_mut().take()).ok().flatten();
     let runtime = kept.unwrap_or_else(|| {
@@ -67,9 +71,15 @@ fn drive_here<F: Future>(future: F) -> Result<F::Output, AwaitError> {
     Ok(output)
 }
 
-/// Drives `future` on this thread, parking it meanwhile.
+/// Drives `future` on this thread, if that cannot hold up a runtime.
 #[cfg(not(feature = "tokio"))]
 fn drive_here<F: Future>(future: F) -> Result<F::Output, AwaitError> {
+    Ok(park_until_ready(future))
+}
+
+/// Drives `future` on this thread, parking it meanwhile; with nothing below it that sees to timers
+/// and sockets.
+pub(super) fn park_until_ready<F: Future>(future: F) -> F::Output {
     use std::pin::pin;
     use std::sync::Arc;
     use std::task::{Context, Poll, Wake, Waker};
@@ -88,7 +98,7 @@ fn drive_here<F: Future>(future: F) -> Result<F::Output, AwaitError> {
     let mut context = Context::from_waker(&waker);
     loop {
         match future.as_mut().poll(&mut context) {
-            Poll::Ready(output) => return Ok(output),
+            Poll::Ready(output) => return output,
             // A wake-up before this, or a spurious one, only costs another poll.
             Poll::Pending => thread::park(),
         }

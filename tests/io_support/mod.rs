@@ -213,6 +213,13 @@ pub fn drive<F: Future>(future: F) -> F::Output {
     panic!("hangs")
 }
 
+/// So many seeds, from `FIBERBACK_SEED` on if that is set, or else always the same.
+pub fn seeds(count: u64) -> impl Iterator<Item = u64> {
+    let first = std::env::var("FIBERBACK_SEED").ok();
+    let first = first.map_or(0, |seed| seed.parse::<u64>().expect("FIBERBACK_SEED is a number"));
+    (0..count).map(move |n| first.wrapping_add(n))
+}
+
 /// For k = 1, 2, ...: makes the future, polls it k times, drops it, and checks; until it is ready
 /// within k polls. Returns how often it was cut off.
 pub fn cut_off_everywhere<F: Future>(
@@ -223,11 +230,25 @@ pub fn cut_off_everywhere<F: Future>(
         let mut future = Box::pin(make());
         let ready = (0..k)
             .any(|_| future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        // Where it went wrong, if one of these panics.
+        let here = NoteOnPanic(k);
         drop(future);
         check();
+        drop(here);
         if ready {
             return k - 1;
         }
     }
     panic!("never ready")
+}
+
+/// Says where a loop was when a panic ended it.
+struct NoteOnPanic(usize);
+
+impl Drop for NoteOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("cut off after {} polls", self.0);
+        }
+    }
 }

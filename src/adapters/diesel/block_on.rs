@@ -1,6 +1,7 @@
 //! How `diesel-async`'s synchronous wrapper waits.
 
 use super::background;
+use crate::adapters::block_on::park_until_ready;
 use crate::bridge::{await_, on_fiber};
 use crate::error::AwaitError;
 use ::tokio::runtime::Handle;
@@ -63,6 +64,9 @@ impl ::diesel_async::async_connection_wrapper::BlockOn for BlockOn {
             (true, false) => await_(in_background(future)),
             (false, in_runtime) => {
                 let background = background::runtime();
+                if thread_ends() {
+                    return park_until_ready(future);
+                }
                 // What tells a blocking thread of a runtime from its workers is not public: trying
                 // is the only way to ask.
                 if in_runtime
@@ -78,6 +82,12 @@ impl ::diesel_async::async_connection_wrapper::BlockOn for BlockOn {
     fn get_runtime() -> Self {
         Self
     }
+}
+
+/// True in a destructor of a thread-local value, once no runtime can be entered here any more. A
+/// connection's tasks are elsewhere, so its futures only need to be polled.
+fn thread_ends() -> bool {
+    Handle::try_current().is_err_and(|error| error.is_thread_local_destroyed())
 }
 
 /// Polls `future` with the background runtime entered.
