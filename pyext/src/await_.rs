@@ -61,7 +61,7 @@ pub(crate) unsafe extern "C" fn await_(
             if worker.is_null() || (*worker).masked {
                 return off_portal(awaitable, ptr::null_mut());
             }
-            if greenlet::is_loaded() | greenlet::may_be_loaded()
+            if (greenlet::is_loaded() || greenlet::may_be_loaded() && greenlet::look())
                 && !worker::is_on_home_greenlet(worker)
             {
                 return with_greenlet(worker, awaitable, arguments);

@@ -293,15 +293,18 @@ unsafe fn worker_for_step(portal: *mut PortalObject) -> *mut Worker {
 
 /// Notes the greenlet that a worker is resumed in. False with an error set if it cannot be resumed
 /// there.
-#[cold]
 unsafe fn enter_greenlet(worker: *mut Worker) -> bool {
     // SAFETY: attached; greenlet is loaded; the worker is this thread's, and not running.
     unsafe {
-        if !fits_greenlet(worker) {
+        let now = greenlet::current();
+        // By far the most frequent: where it was resumed before, and from no other fiber.
+        let as_before = now == (*worker).step_greenlet && worker::current().is_null();
+        if !as_before && !fits_greenlet(worker) {
+            ffi::Py_XDECREF(now);
             error::set_runtime(error::GREENLET_ORDER);
             return false;
         }
-        let previous = std::mem::replace(&mut (*worker).step_greenlet, greenlet::current());
+        let previous = std::mem::replace(&mut (*worker).step_greenlet, now);
         ffi::Py_XDECREF(previous);
         true
     }

@@ -310,7 +310,12 @@ unsafe fn current_task() -> Result<*mut PyObject, ()> {
     unsafe {
         // Borrowed. Only a key of `str` is compared, which runs no code and cannot fail.
         let modules = ffi::PyImport_GetModuleDict();
-        let sniffio = ffi::PyDict_GetItemWithError(modules, names::SNIFFIO.get());
+        let has_trio = !ffi::PyDict_GetItemWithError(modules, names::TRIO.get()).is_null();
+        let sniffio = if has_trio {
+            ffi::PyDict_GetItemWithError(modules, names::SNIFFIO.get())
+        } else {
+            ptr::null_mut()
+        };
         if !sniffio.is_null() && says_trio(sniffio) {
             let task = await_::ask_for_task();
             return if task.is_null() {

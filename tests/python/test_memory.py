@@ -74,6 +74,124 @@ asyncio.run(main())
     assert grown < 8 << 20, f"{grown / 2**20:.1f} MiB more after 10,000 deep portals"
 
 
+CHUNKS = """
+def mapped():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * 4096
+
+def deep(n, wait):
+    a = b = c = d = e = f = g = h = n
+    if n:
+        result = deep(n - 1, wait)
+    else:
+        result = wait()
+    return result + (a == b == c == d == e == f == g == h == n)
+
+def cycles(n):
+    yield n
+    if n:
+        yield from cycles(n - 1)
+"""
+
+
+@only_fiberback
+def test_data_stacks_grow_beyond_the_fibers_memory_and_shrink_again():
+    """Hundreds of frames need further chunks; the value comes back right through all of them, also
+    if generators and other portals run in between, and no chunk stays mapped."""
+    grown = measure(
+        CHUNKS
+        + """
+sys.setrecursionlimit(20_000)
+
+async def main():
+    def wait():
+        fb.await_(asyncio.sleep(0))
+        assert list(cycles(40)) == list(range(40, -1, -1))
+        assert fb.await_(fb.with_portal_run_sync(deep, 100, lambda: 0)) == 101
+        return 0
+    def climb():
+        # Up and down over the ends of several chunks, suspending at each depth.
+        for n in (0, 50, 120, 150, 160, 170, 400, 10, 800, 1):
+            assert deep(n, wait) == n + 1, n
+        generator = cycles(3)
+        for n in (160, 1, 400):
+            assert deep(n, lambda: next(generator) and wait()) == n + 1
+    async def round():
+        await asyncio.gather(*(fb.with_portal_run_sync(climb) for _ in range(20)))
+    await round()
+    before = mapped()
+    for _ in range(10):
+        await round()
+    print(mapped() - before)
+
+asyncio.run(main())
+"""
+    )
+    assert grown < 1 << 20, f"{grown / 2**20:.1f} MiB more mapped"
+
+
+@only_fiberback
+def test_a_waiting_task_costs_one_page_and_its_objects():
+    """The C stack, the frames and what we keep of the fiber share a page."""
+    per_task = measure("""
+def sync(future):
+    fb.await_(future)
+
+async def main():
+    future = asyncio.get_running_loop().create_future()
+    def start(n):
+        return [asyncio.create_task(fb.with_portal_run_sync(sync, future)) for _ in range(n)]
+    warm = start(10)
+    await asyncio.sleep(0)
+    gc.collect()
+    before = rss()
+    tasks = start(10_000)
+    await asyncio.sleep(0)
+    per_task = (rss() - before) / len(tasks)
+    future.set_result(None)
+    await asyncio.gather(*tasks, *warm)
+    print(per_task)
+
+asyncio.run(main())
+""")
+    assert per_task < 4096 + 2600, f"{per_task:.0f} bytes for each waiting task"
+
+
+def test_greenlets_in_deep_frames_leave_nothing():
+    """greenlets have data stacks of their own, between frames on a fiber's."""
+    pytest.importorskip("greenlet")
+    grown = measure(
+        CHUNKS
+        + """
+import greenlet
+
+async def main():
+    def wait():
+        fb.await_(asyncio.sleep(0))
+        inner = greenlet.greenlet(lambda: deep(300, lambda: greenlet.getcurrent().parent.switch(0)))
+        assert inner.switch() == 0
+        fb.await_(asyncio.sleep(0))
+        assert inner.switch(0) == 301
+        return 0
+    async def round():
+        await asyncio.gather(
+            *(fb.with_portal_run_sync(deep, n, wait) for n in (0, 5, 150, 160, 300) * 4)
+        )
+    for _ in range(3):
+        await round()
+    gc.collect()
+    before = mapped()
+    for _ in range(20):
+        await round()
+    gc.collect()
+    print(mapped() - before)
+
+asyncio.run(main())
+"""
+    )
+    assert grown < 1 << 20, f"{grown / 2**20:.1f} MiB more mapped"
+
+
 def test_exceptions_and_cancellations_leave_nothing():
     grown = measure("""
 def failing():

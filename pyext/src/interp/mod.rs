@@ -138,6 +138,19 @@ impl State {
         unsafe { self.context.is_nested(ts) }
     }
 
+    /// Whether the interpreter allocates frames in the memory that the state was given: not so if
+    /// there are too many for it, or if another stack switcher has put a data stack of its own in
+    /// place.
+    ///
+    /// # Safety
+    ///
+    /// The state must be entered, with the same `ts`.
+    #[inline(always)]
+    pub(crate) unsafe fn is_in_first_chunk(&self, ts: *mut PyThreadState) -> bool {
+        // SAFETY: passed on.
+        unsafe { self.data_stack.is_in_root(ts) }
+    }
+
     /// True if nothing of the fiber's Python code is left: it can serve the next step.
     pub(crate) fn is_clean(&mut self) -> bool {
         self.version.is_clean()

@@ -145,6 +145,14 @@ impl DataStack {
         root.wrapping_add(1).cast::<*mut PyObject>().wrapping_add(1).cast()
     }
 
+    /// Whether the thread allocates frames from our first chunk right now.
+    #[inline(always)]
+    pub(super) unsafe fn is_in_root(&self, ts: *mut PyThreadState) -> bool {
+        // SAFETY: as in `enter`.
+        let chunk = unsafe { *field::<_, *mut Chunk>(ts, facts::TS_DATASTACK_CHUNK) };
+        ptr::eq(chunk, self.root)
+    }
+
     /// No frame is left.
     #[inline]
     pub(super) fn is_clean(&self) -> bool {

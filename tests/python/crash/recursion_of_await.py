@@ -26,7 +26,7 @@ def waiting_sync(n):
 
 async def portal_in_portal(n):
     return await fiberback._portals.through(
-        fiberback._portals.Portal(portal_in_portal(n + 1)), asyncio.current_task()
+        fiberback._fiberback.Portal(portal_in_portal(n + 1)), asyncio.current_task()
     )
 
 
