@@ -21,7 +21,7 @@ General layout: the native module `_fiberback` owns stacks and switching; `_libr
 which event loop is running; `_portals` makes portals; `_hooks` decides what `await_` does where
 there is none, and `_greenlets` where somebody else's greenlet is in the way; `_trio`,
 `_asyncio` and `_tree` hand portals down to child tasks; `_run` is the asyncio entry point;
-`_utilities` is built on `await_` alone. `_messages` has every text a user can meet.
+`_stacks` is about their memory; `_utilities` is built on `await_` alone. `_messages` has every text a user can meet.
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ from ._portals import has_portal as has_portal
 from ._portals import with_portal_run as with_portal_run
 from ._portals import with_portal_run_sync as with_portal_run_sync
 from ._run import run as run
+from ._stacks import get_stack_size as get_stack_size
+from ._stacks import set_stack_size as set_stack_size
+from ._stacks import stats as stats
+from ._stacks import trim as trim
 from ._tree import portals_for_children as portals_for_children
 from ._tree import portals_for_tree as portals_for_tree
 from ._tree import with_portal_run_tree as with_portal_run_tree
@@ -59,11 +63,15 @@ __all__ = [
     "create_task_factory",
     "decorate_as_sync",
     "ensure_portal",
+    "get_stack_size",
     "has_portal",
     "portals_for_children",
     "portals_for_tree",
     "run",
+    "set_stack_size",
+    "stats",
     "task_factory",
+    "trim",
     "with_portal_run",
     "with_portal_run_sync",
     "with_portal_run_tree",
