@@ -1,4 +1,5 @@
 # expect-stdout: fine
+# parts: 8
 """Deep recursion in C code, much of which CPython does not check: where a plain task on the main
 thread (8 MiB of stack) works or raises, a portal must not die. Each case in two forked processes,
 one for each; a case that kills the plain one proves nothing and is passed over.
@@ -209,7 +210,7 @@ CASES = {
     "death of finalized objects": lambda n: wrapped(Finalized, n) and None,
     "death of partials": lambda n: wrapped(lambda v: functools.partial(print, v), n) and None,
     "death of methods": lambda n: wrapped(lambda v: types.MethodType(print, v), n) and None,
-    "death of caches": lambda n: wrapped(functools.lru_cache, n, int) and None,
+    "death of caches": lambda n: wrapped(functools.lru_cache, min(n, 10_000), int) and None,
     "death of closures": lambda n: wrapped(lambda v: lambda: v, n) and None,
     "death of maps": lambda n: wrapped(lambda v: map(int, v), n, iter([])) and None,
     "death of chains": lambda n: wrapped(itertools.chain, n, iter([])) and None,
@@ -217,7 +218,7 @@ CASES = {
     "death of filters": lambda n: wrapped(lambda v: filter(None, v), n, iter([])) and None,
     "death of enumerations": lambda n: wrapped(enumerate, n, iter([])) and None,
     "death of memoryviews": lambda n: wrapped(memoryview, n, memoryview(b"")) and None,
-    "death of readers": lambda n: wrapped(io.BufferedReader, n, io.BytesIO()) and None,
+    "death of readers": lambda n: wrapped(io.BufferedReader, min(n, 500), io.BytesIO()) and None,
     "death of properties": lambda n: wrapped(property, n, None) and None,
     "death of classmethods": lambda n: wrapped(classmethod, n, print) and None,
     "death of weak references": lambda n: weakref.ref(wrapped(Holder, n)),
@@ -238,14 +239,14 @@ CASES = {
         lambda v: functools.partial(lambda f: f(), v), n, int
     )(),
     "call of C partials": lambda n: wrapped(lambda v: functools.partial(map, v), n, int)(),
-    "call of caches": lambda n: wrapped(functools.lru_cache, n, int)(),
+    "call of caches": lambda n: wrapped(functools.lru_cache, min(n, 10_000), int)(),
     "call of objects": lambda n: wrapped(Holder, n, int)(),
     "call of methods": lambda n: wrapped(lambda v: types.MethodType(v, 1), n, print)(),
     "next of maps": lambda n: list(wrapped(lambda v: map(int, v), n, iter([1]))),
     "next of chains": lambda n: list(wrapped(itertools.chain, n, iter([1]))),
     "next of islices": lambda n: list(wrapped(lambda v: itertools.islice(v, 5), n, iter([1]))),
     "next of enumerations": lambda n: next(wrapped(enumerate, n, iter([1]))),
-    "read of readers": lambda n: wrapped(io.BufferedReader, min(n, 3000), io.BytesIO()).read(1),
+    "read of readers": lambda n: wrapped(io.BufferedReader, min(n, 500), io.BytesIO()).read(1),
     "isinstance": lambda n: isinstance(1.5, wrapped(in_tuple, n, int)),
     "issubclass": lambda n: issubclass(float, wrapped(in_tuple, n, int)),
     "except": catch_in_nested_tuple,
@@ -329,9 +330,10 @@ if __name__ == "__main__":
     hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
     if hard == resource.RLIM_INFINITY or hard >= 8 << 20:
         resource.setrlimit(resource.RLIMIT_STACK, (8 << 20, hard))
+    part, parts = map(int, sys.argv[1:]) if sys.argv[1:] else (0, 1)
     bad = [
         (name, depth)
-        for name, case in CASES.items()
+        for name, case in list(CASES.items())[part::parts]
         for depth in DEPTHS
         if dies(portal, case, depth) and not dies(plain, case, depth)
     ]
