@@ -801,13 +801,16 @@ fn new_pool(stack_size: usize) -> Result<StackPool, fiberback::StackError> {
 
 /// Whether large mappings that are never touched count against some limit.
 fn address_space_is_scarce() -> bool {
+    address_space_is_limited()
+        || std::fs::read("/proc/sys/vm/overcommit_memory")
+            .is_ok_and(|mode| mode.first() == Some(&b'2'))
+}
+
+fn address_space_is_limited() -> bool {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: fills in the structure.
     let known = unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) } == 0;
-    if known && limit.rlim_cur != libc::RLIM_INFINITY && limit.rlim_cur < AMPLE_ADDRESS_SPACE {
-        return true;
-    }
-    std::fs::read("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.first() == Some(&b'2'))
+    known && limit.rlim_cur != libc::RLIM_INFINITY && limit.rlim_cur < AMPLE_ADDRESS_SPACE
 }
 
 /// A stack from the pool. None with `StackMemoryError` set if there is none.
@@ -825,10 +828,11 @@ fn take_stack() -> Option<Stack> {
         }
         return stack;
     }
-    let taken = pool.take();
-    match (taken, fallback) {
-        (Err(_), Some(smaller)) => smaller.take(),
-        (taken, _) => taken,
+    match fallback {
+        // The limit was set since: the large stacks would use all of it up.
+        Some(smaller) if address_space_is_limited() => smaller.take(),
+        Some(smaller) => pool.take().or_else(|_| smaller.take()),
+        None => pool.take(),
     }
     .map_err(|error| {
         reserve::release();

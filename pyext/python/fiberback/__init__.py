@@ -21,7 +21,8 @@ General layout: the native module `_fiberback` owns stacks and switching; `_libr
 which event loop is running; `_portals` makes portals; `_hooks` decides what `await_` does where
 there is none, and `_greenlets` where somebody else's greenlet is in the way; `_trio`,
 `_asyncio` and `_tree` hand portals down to child tasks; `_run` is the asyncio entry point;
-`_stacks` is about their memory; `_utilities` is built on `await_` alone. `_messages` has every text a user can meet.
+`_utilities` is built on `await_` alone; `_stacks` counts and sizes the stacks. `_messages` has
+every text a user can meet.
 """
 
 from __future__ import annotations
