@@ -172,6 +172,31 @@ fn in_a_forked_child() {
     assert_reported(&support::run_child("in_a_forked_child", "fork"));
 }
 
+#[test]
+fn in_a_pool_whose_owner_says_what_to_do() {
+    use fiberback::fiber::StackPool;
+    if is_child("advice") {
+        let pool = StackPool::builder()
+            .stack_size(192 << 10)
+            .overflow_advice("Set PARSER_STACK.\nSee the manual.")
+            .build()
+            .unwrap();
+        let _ =
+            poll_once(&mut Builder::new().name("parser").pool(&pool).run(|| recurse(0)).unwrap());
+        return;
+    }
+    let output = support::run_child("in_a_pool_whose_owner_says_what_to_do", "advice");
+    let text = text(&output);
+    assert_eq!(signal(&output), Some(SIGABRT), "{text}");
+    assert!(
+        text.contains(
+            "'parser' has used up its stack of 192 KiB.\nSet PARSER_STACK.\nSee the manual.\n"
+        ),
+        "{text}"
+    );
+    assert!(!text.contains("Builder"), "{text}");
+}
+
 /// A frame of many pages is probed by the compiler; the fault is in the guard all the same.
 #[test]
 fn by_one_enormous_frame() {

@@ -193,7 +193,8 @@ unsafe extern "C" fn trim(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
         // SAFETY: attached; this thread's record.
         unsafe {
             worker::Thread::trim(worker::thread());
-            ffi::PyLong_FromSize_t(worker::pool().trim())
+            let fallback = worker::fallback().map_or(0, |pool| pool.trim());
+            ffi::PyLong_FromSize_t(worker::pool().trim() + fallback)
         }
     })
 }
@@ -202,6 +203,11 @@ unsafe extern "C" fn trim(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
 unsafe extern "C" fn stats(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
         let pool = worker::pool().stats();
+        // Made at once with the pool, hence of use only where that could get no more.
+        let small = worker::fallback().map(|pool| pool.stats());
+        let sum = |count: fn(&fiberback::fiber::PoolStats) -> usize| {
+            count(&pool) + small.as_ref().map_or(0, count)
+        };
         // SAFETY: attached; this thread's record; fresh objects.
         unsafe {
             let (idle, suspended) = worker::Thread::counts(worker::thread());
@@ -209,11 +215,11 @@ unsafe extern "C" fn stats(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject 
                 (c"fibers_idle", idle),
                 (c"fibers_suspended", suspended),
                 (c"stack_size", pool.stack_size),
-                (c"stacks_in_use", pool.in_use),
-                (c"stacks_warm", pool.warm),
-                (c"stacks_cold", pool.cold),
-                (c"stacks_high_water", pool.high_water),
-                (c"reserved_bytes", pool.reserved_bytes),
+                (c"stacks_in_use", sum(|pool| pool.in_use)),
+                (c"stacks_warm", sum(|pool| pool.warm)),
+                (c"stacks_cold", sum(|pool| pool.cold)),
+                (c"stacks_high_water", sum(|pool| pool.high_water)),
+                (c"reserved_bytes", sum(|pool| pool.reserved_bytes)),
                 (c"greenlet_loaded", usize::from(greenlet::look())),
             ];
             let dict = ffi::PyDict_New();

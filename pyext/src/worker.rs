@@ -849,20 +849,33 @@ pub(crate) unsafe fn outcome_of_call(result: *mut PyObject) -> (ffi::PySendResul
 }
 
 /// The stacks that workers run on.
-struct Pool(UnsafeCell<Option<StackPool>>);
+struct Pools {
+    first: StackPool,
+    /// Smaller stacks, for when `first` can have no more address space. None if the size was set.
+    fallback: Option<StackPool>,
+}
 
-// SAFETY: only accessed with the GIL held (`pool`, `set_stack_size`).
+struct Pool(UnsafeCell<Option<Pools>>);
+
+// SAFETY: only accessed with the GIL held (`pool`, `fallback`, `set_stack_size`).
 unsafe impl Sync for Pool {}
 
 static POOL: Pool = Pool(UnsafeCell::new(None));
 
-/// Virtual: a stack uses memory for the pages that it has touched. CPython's own C code gets by
-/// with much less, but extension modules are written for threads' megabytes.
+/// Virtual: a stack uses memory for the pages that it has touched.
 ///
-/// 3.11 has one recursion counter for Python and C calls, so its stacks must have room for the
-/// usual 1000 of the latter, or a Python recursion that works elsewhere would fail on a fiber.
-pub(crate) const DEFAULT_STACK_SIZE: usize =
-    if cfg!(cpython = "3.11") { 4 * 1024 * 1024 } else { 1024 * 1024 };
+/// Much of CPython's C code, and of extension modules', recurses without any check and relies on
+/// the 8 MiB that a thread has: `hash()` of nested tuples, deallocation of chained iterators. So a
+/// fiber must have no less. Twice that is room for the 10,000 nested C calls that 3.13 allows and
+/// for 5,000 calls on 3.11, which counts Python's and C's in one. Beyond 2 MiB the size costs
+/// nothing more: a suspended task takes one page of page tables (4.1 KiB; 2.1 at 1 MiB), and as
+/// much resident memory as with any other size.
+pub(crate) const DEFAULT_STACK_SIZE: usize = 16 * 1024 * 1024;
+/// Where address space is scarce (`RLIMIT_AS`, `vm.overcommit_memory=2`, which counts it as
+/// memory): what CPython's own checked recursions get by with. 3.11 needs more for its 1000 calls.
+const SMALL_STACK_SIZE: usize = if cfg!(cpython = "3.11") { 4 * 1024 * 1024 } else { 1024 * 1024 };
+/// Address space with which the default size is used: some thousand stacks of it.
+const AMPLE_ADDRESS_SPACE: u64 = 32 << 30;
 /// What the parser needs until it gets to its own recursion limit (measured: 640 KiB on 3.12), or
 /// to the end of the stack that 3.14 looks out for.
 pub(crate) const LEAST_STACK_SIZE: usize =
@@ -885,39 +898,82 @@ const RESERVE: usize = {
 const DATA_STACK: usize = RESERVE - size_of::<Worker>();
 const _: () = assert!(RESERVE % 64 == 0 && align_of::<Worker>() <= 64);
 
+fn pools() -> *mut Pools {
+    // SAFETY: the GIL is held, and the borrow ends before anything can release it.
+    unsafe { (*POOL.0.get()).get_or_insert_with(default_pools) }
+}
+
+fn default_pools() -> Pools {
+    let make = |size| new_pool(size).expect("a valid size");
+    if address_space_is_scarce() {
+        return Pools { first: make(SMALL_STACK_SIZE), fallback: None };
+    }
+    Pools { first: make(DEFAULT_STACK_SIZE), fallback: Some(make(SMALL_STACK_SIZE)) }
+}
+
 /// The current pool; a cheap handle.
 pub(crate) fn pool() -> StackPool {
-    // SAFETY: the GIL is held, and the borrow ends before anything can release it.
-    unsafe {
-        (*POOL.0.get())
-            .get_or_insert_with(|| new_pool(DEFAULT_STACK_SIZE).expect("a valid size"))
-            .clone()
-    }
+    // SAFETY: as in `pools`.
+    unsafe { (*pools()).first.clone() }
+}
+
+/// The pool of smaller stacks, if there is one.
+pub(crate) fn fallback() -> Option<StackPool> {
+    // SAFETY: as in `pools`.
+    unsafe { (*pools()).fallback.clone() }
 }
 
 fn new_pool(stack_size: usize) -> Result<StackPool, fiberback::StackError> {
-    StackPool::builder().stack_size(stack_size).reserve(RESERVE).build()
+    StackPool::builder()
+        .stack_size(stack_size)
+        .reserve(RESERVE)
+        .overflow_advice(
+            "Deep recursion in C code that CPython does not check. Give portals more: \
+             `fiberback.set_stack_size(bytes)`, before they are made.",
+        )
+        .build()
+}
+
+/// Whether large mappings that are never touched count against some limit.
+fn address_space_is_scarce() -> bool {
+    address_space_is_limited()
+        || std::fs::read("/proc/sys/vm/overcommit_memory")
+            .is_ok_and(|mode| mode.first() == Some(&b'2'))
+}
+
+fn address_space_is_limited() -> bool {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: fills in the structure.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) } == 0;
+    known && limit.rlim_cur != libc::RLIM_INFINITY && limit.rlim_cur < AMPLE_ADDRESS_SPACE
 }
 
 /// A stack from the pool. None with `StackMemoryError` set if there is none.
 fn take_stack() -> Option<Stack> {
-    let pool = pool();
+    let (pool, fallback) = (pool(), fallback());
     if !reserve::hold() {
         // Memory ran out earlier, and is still short. Only a stack that is there already will do.
-        let stats = pool.stats();
-        if stats.warm + stats.cold == 0 {
+        let idle = [Some(&pool), fallback.as_ref()].into_iter().flatten().find(|pool| {
+            let stats = pool.stats();
+            stats.warm + stats.cold > 0
+        });
+        let stack = idle.and_then(|pool| pool.take().ok());
+        if stack.is_none() {
             error::set_no_memory();
-            return None;
         }
+        return stack;
     }
-    match pool.take() {
-        Ok(stack) => Some(stack),
-        Err(error) => {
-            reserve::release();
-            error::set_no_stack(&error);
-            None
-        }
+    match fallback {
+        // The limit was set since: the large stacks would use all of it up.
+        Some(smaller) if address_space_is_limited() => smaller.take(),
+        Some(smaller) => pool.take().or_else(|_| smaller.take()),
+        None => pool.take(),
     }
+    .map_err(|error| {
+        reserve::release();
+        error::set_no_stack(&error);
+    })
+    .ok()
 }
 
 /// Address space kept for the rest of the process.
@@ -963,7 +1019,7 @@ mod reserve {
 pub(crate) fn set_stack_size(bytes: usize) -> Result<(), fiberback::StackError> {
     let pool = new_pool(bytes)?;
     // SAFETY: the GIL is held, and nothing borrows the option beyond an expression.
-    unsafe { *POOL.0.get() = Some(pool) };
+    unsafe { *POOL.0.get() = Some(Pools { first: pool, fallback: None }) };
     Ok(())
 }
 

@@ -96,6 +96,15 @@ impl Header {
         }
     }
 
+    /// What to tell whoever has overflown the stack. Async-signal-safe.
+    #[cfg(target_os = "linux")]
+    #[allow(unsafe_code)]
+    pub(super) fn overflow_advice(&self) -> &'static str {
+        // SAFETY: the stack is put in when the fiber is made and taken out when it ends; the caller
+        // is on a live fiber, or in a signal handler on top of one, so nobody writes it meanwhile.
+        unsafe { &*self.stack.as_ptr() }.as_ref().map_or("", Stack::overflow_advice)
+    }
+
     /// The fiber's name, or a placeholder.
     #[allow(unsafe_code)]
     pub(super) fn display_name(&self) -> &str {

@@ -2,8 +2,8 @@
 //!
 //! A fiber that runs off its stack hits its guard pages: SIGSEGV (SIGBUS on some systems). Without
 //! help that is a bare crash. The handler here recognises the case, says which fiber it was, how
-//! large its stack is and which setting to raise, and aborts. Every other fault goes to the handler
-//! that was there before, as if ours were not.
+//! large its stack is and, in the words of the pool's owner, which setting to raise, and aborts.
+//! Every other fault goes to the handler that was there before, as if ours were not.
 //!
 //! # Invariant
 //!
@@ -192,8 +192,9 @@ fn report(header: &Header, stack_size: usize) -> ! {
         header.display_name(),
         "' has used up its stack of ",
         kib,
-        " KiB.\nGive it more: `fiberback::Builder::new().stack_size(bytes)` (Rust), \
-         `fiberback.set_stack_size(bytes)` (Python).\n",
+        " KiB.\n",
+        header.overflow_advice(),
+        "\n",
     ] {
         // SAFETY: the bytes are valid; errors cannot be helped here.
         unsafe { libc::write(2, part.as_ptr().cast(), part.len()) };

@@ -39,6 +39,9 @@ const MIN_STACK_SIZE: usize = 16 << 10;
 const MAX_STACK_SIZE: usize = 1 << 36;
 const MAX_RESERVE: usize = 1 << 30;
 
+const DEFAULT_OVERFLOW_ADVICE: &str =
+    "Give it more: `fiberback::Builder::new().stack_size(bytes)`.";
+
 const DEFAULT_WARM_PER_THREAD: usize = 256;
 const DEFAULT_HIGH_WATER_MARK: usize = 4096;
 
@@ -56,6 +59,7 @@ pub struct StackPoolBuilder {
     high_water_mark: usize,
     max_stacks: usize,
     reserve: usize,
+    overflow_advice: &'static str,
 }
 
 impl StackPoolBuilder {
@@ -114,6 +118,17 @@ impl StackPoolBuilder {
         self
     }
 
+    /// What the report of an overflown stack tells its reader to do. Unless set, it names
+    /// [`crate::Builder::stack_size`].
+    ///
+    /// For whoever owns the pool and has a setting of their own for the size: a library, or a
+    /// binding to another language. One or more whole lines of text, without the last line break.
+    /// (`'static`, because a signal handler reads it while everything else may be broken.)
+    pub fn overflow_advice(mut self, text: &'static str) -> Self {
+        self.overflow_advice = text;
+        self
+    }
+
     /// Makes the pool. No memory is reserved before the first stack is taken.
     ///
     /// # Errors
@@ -142,6 +157,7 @@ impl StackPoolBuilder {
             warm_per_thread: self.warm_per_thread.clamp(1, 1 << 20),
             high_water_mark: self.high_water_mark,
             max_stacks: self.max_stacks,
+            overflow_advice: self.overflow_advice,
             closed: AtomicBool::new(false),
             depot: Mutex::new(Depot {
                 warm: Vec::new(),
@@ -204,6 +220,8 @@ pub(super) struct Shared {
     warm_per_thread: usize,
     high_water_mark: usize,
     max_stacks: usize,
+    /// See [`StackPoolBuilder::overflow_advice`].
+    overflow_advice: &'static str,
     /// Set when no handle is left: stacks then go to the depot at once.
     closed: AtomicBool,
     depot: Mutex<Depot>,
@@ -257,6 +275,7 @@ impl StackPool {
             high_water_mark: DEFAULT_HIGH_WATER_MARK,
             max_stacks: usize::MAX,
             reserve: 0,
+            overflow_advice: DEFAULT_OVERFLOW_ADVICE,
         }
     }
 
@@ -386,6 +405,12 @@ impl fmt::Debug for StackPool {
 }
 
 impl Shared {
+    /// See [`StackPoolBuilder::overflow_advice`]. Async-signal-safe.
+    #[cfg(target_os = "linux")]
+    pub(super) fn overflow_advice(&self) -> &'static str {
+        self.overflow_advice
+    }
+
     fn depot(&self) -> MutexGuard<'_, Depot> {
         // Nothing under the lock can leave it half-done.
         self.depot.lock().unwrap_or_else(PoisonError::into_inner)

@@ -33,6 +33,13 @@ impl Stack {
         self.slot
     }
 
+    /// What to tell whoever has overflown it. Async-signal-safe.
+    #[cfg(target_os = "linux")]
+    pub(super) fn overflow_advice(&self) -> &'static str {
+        // SAFETY: the strong reference keeps the pool alive; the field never changes.
+        unsafe { self.pool.as_ref() }.overflow_advice()
+    }
+
     /// The addresses that frames can use, lowest to highest; the guard pages lie below.
     pub fn range(&self) -> std::ops::Range<usize> {
         self.slot.usable()

@@ -6,6 +6,7 @@ Every script in crash/ states in its first lines how it must end:
     # expect-stdout: text         a line that must be printed (any number of these)
     # expect-stderr: text         text that must be in stderr (any number of these)
     # python: 3.12                the first version that it is for
+    # parts: 4                    how often it is run, with arguments "0 4" to "3 4": it does a part
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ SCRIPTS = sorted((pathlib.Path(__file__).parent / "crash").glob("*.py"))
 
 
 def expectations(script):
-    found = {"expect": ["0"], "expect-stdout": [], "expect-stderr": [], "python": ["3.11"]}
+    found = {"expect": ["0"], "expect-stdout": [], "expect-stderr": [], "python": ["3.11"], "parts": ["1"]}
     for line in script.read_text().splitlines():
         if not line.startswith("#"):
             break
         key, separator, value = line[1:].strip().partition(": ")
         if separator and key in found:
-            if key in ("expect", "python"):
+            if key in ("expect", "python", "parts"):
                 found[key] = []
             found[key].append(value.strip())
     return found
@@ -41,8 +42,16 @@ def test_there_are_scripts():
     assert len(SCRIPTS) >= 15
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_script(script):
+def runs():
+    for script in SCRIPTS:
+        parts = int(expectations(script)["parts"][0])
+        for part in range(parts):
+            arguments = [str(part), str(parts)] if parts > 1 else []
+            yield pytest.param(script, arguments, id="-".join([script.stem, *arguments]))
+
+
+@pytest.mark.parametrize(("script", "arguments"), runs())
+def test_script(script, arguments):
     expected = expectations(script)
     first = tuple(map(int, expected["python"][0].split(".")))
     if sys.version_info < first:
@@ -50,7 +59,11 @@ def test_script(script):
     env = dict(os.environ, PYTHONFAULTHANDLER="", FIBERBACK_UNDER_TEST=UNDER_TEST)
     del env["PYTHONFAULTHANDLER"]
     done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, env=env
+        [sys.executable, str(script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=env,
     )
     report = f"\n--- stdout\n{done.stdout[-3000:]}\n--- stderr\n{done.stderr[-3000:]}"
     if done.returncode < 0:

@@ -193,13 +193,16 @@ def test_threads_have_none(gb):
     assert seen == [False]
 
 
-def test_shared_behaviour_on_the_drop_in():
+@pytest.mark.parametrize(
+    "shared",
+    "await exceptions cancel generators contextvars utilities trio_tree greenlets".split(),
+)
+def test_shared_behaviour_on_the_drop_in(shared):
     """Everything that greenback and fiberback share, once more on the drop-in."""
     here = pathlib.Path(__file__).parent
-    shared = "await exceptions cancel generators contextvars utilities trio_tree greenlets".split()
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"]
-        + [str(here / f"test_{name}.py") for name in shared],
+        + [str(here / f"test_{shared}.py")],
         env=dict(os.environ, FIBERBACK_UNDER_TEST="fiberback.greenback"),
         capture_output=True,
         text=True,

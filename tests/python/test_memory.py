@@ -243,3 +243,99 @@ async def main():
 asyncio.run(main())
 """)
     assert per_task < 20_000, f"{per_task:.0f} bytes for each suspended task"
+
+
+def test_stack_size_can_be_set_and_read():
+    print_of = """
+async def main():
+    fb.await_(asyncio.sleep(0))
+    seen.append(fb.stats()["stack_size"])
+
+seen = []
+for size in (fb.get_stack_size(), 1 << 20, (2 << 20) + 1):
+    fb.set_stack_size(size)
+    fb.run(main())
+assert seen == [16 << 20, 1 << 20, (2 << 20) + 4096] == [*seen[:2], fb.get_stack_size()], seen
+for wrong, error in ((0, ValueError), (4096, ValueError), (1 << 40, ValueError),
+                     (-1, OverflowError), (1 << 80, OverflowError), ("1", TypeError)):
+    try:
+        fb.set_stack_size(wrong)
+    except error:
+        continue
+    raise AssertionError(wrong)
+assert fb.get_stack_size() == seen[-1]
+print(0)
+"""
+    assert measure(print_of) == 0
+
+
+def test_stats_count_and_trim_gives_back():
+    assert (
+        measure("""
+def deep(n):  # leaves C frames behind: 200 levels of sorted()
+    return sorted([n], key=lambda n: deep(n - 1) and 0) if n else [0]
+
+def sync(future):
+    try:
+        deep(100)
+    except RecursionError:
+        pass
+    fb.await_(future)
+
+async def main():
+    future = asyncio.get_running_loop().create_future()
+    tasks = [asyncio.create_task(fb.with_portal_run_sync(sync, future)) for _ in range(200)]
+    await asyncio.sleep(0)
+    waiting = fb.stats()
+    assert waiting["fibers_suspended"] == 200, waiting
+    assert waiting["stacks_in_use"] >= 200, waiting
+    assert waiting["reserved_bytes"] >= 200 * waiting["stack_size"], waiting
+    future.set_result(None)
+    await asyncio.gather(*tasks)
+
+asyncio.run(main())
+idle = fb.stats()
+assert idle["fibers_suspended"] == 0 and idle["fibers_idle"] > 0, idle
+before = rss()
+given_back = fb.trim()
+trimmed = fb.stats()
+assert trimmed["fibers_idle"] == trimmed["stacks_in_use"] == trimmed["stacks_warm"] == 0, trimmed
+assert trimmed["stacks_high_water"] == idle["stacks_high_water"], (idle, trimmed)
+assert given_back >= 200 * idle["stack_size"], given_back
+assert before - rss() > 200 * 8192, (before, rss())
+asyncio.run(main())
+print(0)
+""")
+        == 0
+    )
+
+
+@pytest.mark.parametrize("limited", ["before", "after"])
+def test_little_address_space_makes_do_with_small_stacks(limited):
+    """1000 tasks fit where 1000 default stacks would not."""
+    size = measure(f"""
+import resource
+
+def sync(future):
+    fb.await_(future)
+
+async def main(count):
+    future = asyncio.get_running_loop().create_future()
+    tasks = [asyncio.create_task(fb.with_portal_run_sync(sync, future)) for _ in range(count)]
+    await asyncio.sleep(0)
+    future.set_result(None)
+    await asyncio.gather(*tasks)
+
+def limit():
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * 4096
+    resource.setrlimit(resource.RLIMIT_AS, (used + (6 << 30), resource.RLIM_INFINITY))
+
+if {limited == "after"}:
+    asyncio.run(main(1))
+limit()
+asyncio.run(main(1000))
+print(fb.get_stack_size() >> 20)
+""")
+    small = 4 if sys.version_info < (3, 12) else 1
+    assert size == (16 if limited == "after" else small)

@@ -195,21 +195,23 @@ def test_stacks_of_failed_tasks(aio, fb):
 def test_frames_of_suspended_sync_code_can_be_read(backend, fb):
     frames = []
 
-    def worker(secret):
+    def worker(secret, go_on):
         frames.append(sys._getframe())
-        fb.await_(backend.sleep(0.02))
+        fb.await_(go_on.wait())
         secret += 1
         return secret
 
     async def main():
         results = []
+        go_on = backend.Event()
 
         async def run():
-            results.append(await fb.with_portal_run_sync(worker, 41))
+            results.append(await fb.with_portal_run_sync(worker, 41, go_on))
 
         async with backend.group() as group:
             group.spawn(run)
-            await backend.sleep(0.005)
+            while not frames:
+                await backend.sleep(0)
             frame = frames[0]
             assert frame.f_locals["secret"] == 41
             assert frame.f_lineno > frame.f_code.co_firstlineno
@@ -217,6 +219,7 @@ def test_frames_of_suspended_sync_code_can_be_read(backend, fb):
             with pytest.raises(RuntimeError, match="executing frame"):
                 frame.clear()
             traceback.format_stack(frame)
+            go_on.set()
         assert frame.f_locals["secret"] == 42
         assert results == [42]
 
@@ -227,16 +230,19 @@ def test_suspended_frames_do_not_hang_below_the_host(backend, fb):
     """A suspended fiber's bottom frame has no caller, as a suspended coroutine has none."""
     frames = []
 
-    def worker():
+    def worker(go_on):
         frames.append(sys._getframe())
-        fb.await_(backend.sleep(0.02))
+        fb.await_(go_on.wait())
 
     async def main():
+        go_on = backend.Event()
         async with backend.group() as group:
-            group.spawn(fb.with_portal_run_sync, worker)
-            await backend.sleep(0.005)
+            group.spawn(fb.with_portal_run_sync, worker, go_on)
+            while not frames:
+                await backend.sleep(0)
             assert "host_function" not in function_names(frames[0])
             host_function(frames[0])
+            go_on.set()
 
     def host_function(frame):
         assert "host_function" not in function_names(frame)

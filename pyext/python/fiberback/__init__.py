@@ -21,7 +21,8 @@ General layout: the native module `_fiberback` owns stacks and switching; `_libr
 which event loop is running; `_portals` makes portals; `_hooks` decides what `await_` does where
 there is none, and `_greenlets` where somebody else's greenlet is in the way; `_trio`,
 `_asyncio` and `_tree` hand portals down to child tasks; `_run` is the asyncio entry point;
-`_utilities` is built on `await_` alone. `_messages` has every text a user can meet.
+`_utilities` is built on `await_` alone; `_stacks` counts and sizes the stacks. `_messages` has
+every text a user can meet.
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ from ._run import run as run
 from ._runners import close_thread_runner as close_thread_runner
 from ._runners import thread_runner as thread_runner
 from ._to_thread import to_thread as to_thread
+from ._stacks import get_stack_size as get_stack_size
+from ._stacks import set_stack_size as set_stack_size
+from ._stacks import stats as stats
+from ._stacks import trim as trim
 from ._tree import portals_for_children as portals_for_children
 from ._tree import portals_for_tree as portals_for_tree
 from ._tree import with_portal_run_tree as with_portal_run_tree
@@ -69,15 +74,19 @@ __all__ = [
     "decorate_as_sync",
     "enable",
     "ensure_portal",
+    "get_stack_size",
     "has_portal",
     "no_await",
     "parent_loop",
     "portals_for_children",
     "portals_for_tree",
     "run",
+    "set_stack_size",
+    "stats",
     "task_factory",
     "thread_runner",
     "to_thread",
+    "trim",
     "with_portal_run",
     "with_portal_run_sync",
     "with_portal_run_tree",

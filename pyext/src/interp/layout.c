@@ -75,6 +75,11 @@ const struct table fiberback_layout = {
         FIELD(TS_CURRENT_EXCEPTION, PyThreadState, current_exception),
 #  if PY_VERSION_HEX < 0x030E0000
         FIELD(TS_C_RECURSION_REMAINING, PyThreadState, c_recursion_remaining),
+#    ifdef Py_C_RECURSION_LIMIT
+        FACT(C_RECURSION_LIMIT, Py_C_RECURSION_LIMIT),
+#    else
+        FACT(C_RECURSION_LIMIT, C_RECURSION_LIMIT),
+#    endif
 #  endif
 #  if PY_VERSION_HEX < 0x030D0000
         FIELD(TS_TRASH_NESTING, PyThreadState, trash.delete_nesting),

@@ -409,7 +409,12 @@ pub(super) fn c_recursion_units(stack: &std::ops::Range<usize>) -> i32 {
     } else {
         1664 // measured: 1300
     };
+    // The interpreter's own allowance for a thread's stack is the ceiling. (3.11 has none but the
+    // recursion limit itself.)
+    #[cfg(cpython = "3.11")]
+    const MOST: usize = i32::MAX as usize;
+    #[cfg(not(cpython = "3.11"))]
+    const MOST: usize = super::facts::C_RECURSION_LIMIT as usize;
     let units = stack.len().saturating_sub(RESERVE) / UNIT;
-    // The interpreter's own allowance for the main stack is the ceiling.
-    i32::try_from(units.clamp(20, 10_000)).expect("clamped")
+    i32::try_from(units.clamp(20, MOST)).expect("clamped")
 }

@@ -1,0 +1,78 @@
+"""Stacks and their memory: how large they are, how many there are, and giving them back.
+
+Every portal that waits in `await_` keeps a stack of its own. Stacks are address space of which
+only the pages that were touched cost memory, so their size hardly matters; their number does.
+"""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from . import _fiberback
+
+
+class Stats(TypedDict):
+    """What `stats()` returns. Counts, except where bytes are named."""
+
+    fibers_idle: int
+    """Fibers of the calling thread that wait for work, each with its stack."""
+    fibers_suspended: int
+    """Portals of the calling thread that wait in `await_` now."""
+    stack_size: int
+    """Bytes of each new stack, as `get_stack_size()`."""
+    stacks_in_use: int
+    """Stacks that fibers of any thread hold, idle ones included."""
+    stacks_warm: int
+    """Stacks kept for reuse with the memory that they have touched."""
+    stacks_cold: int
+    """Stacks kept for reuse as address space only."""
+    stacks_high_water: int
+    """The most stacks that there ever were at once."""
+    reserved_bytes: int
+    """Address space of all stacks, in bytes; not memory."""
+    greenlet_loaded: int
+    """1 if `greenlet` was found in the process: portals then keep one stack for life. Else 0."""
+
+
+def set_stack_size(size: int, /) -> None:
+    """Set the size of the stacks that are made from now on, in bytes, rounded up to whole pages.
+
+    Unless set, it is 16 MiB, twice what threads usually have; where address space is scarce (a
+    low `RLIMIT_AS`, `vm.overcommit_memory=2`) it is 1 MiB (4 on CPython 3.11), and likewise once
+    address space has run out. A size that was set is never reduced: a portal that finds no such
+    stack raises StackMemoryError.
+
+    A larger stack serves C code that recurses deeply; Python functions that call each other take
+    none of it (on 3.12 and newer). A stack is address space, of which touched pages cost memory:
+    a smaller one saves next to nothing.
+
+    Applies to all threads. Portals that wait keep the stacks that they have; idle stacks of the
+    calling thread are given back, those of other threads are still used up. Raises ValueError if
+    the size is too small for CPython (256 KiB, 768 up to 3.13) or above 64 GiB, TypeError if it
+    is no integer, OverflowError if it is negative or larger than any address.
+    """
+    _fiberback.set_stack_size(size)
+
+
+def get_stack_size() -> int:
+    """The size of the stacks that are made from now on, in bytes: see `set_stack_size`."""
+    return _fiberback.get_stack_size()
+
+
+def stats() -> Stats:
+    """Count fibers, stacks and their address space; see `Stats`.
+
+    Fibers are those of the calling thread, stacks those of the process (since the last
+    `set_stack_size`). Cheap enough for monitoring, not meant for inner loops.
+    """
+    return _fiberback.stats()
+
+
+def trim() -> int:
+    """Give the memory of idle stacks back to the system, say after a burst of many tasks.
+
+    That is of the stacks that the calling thread keeps and of those that no thread keeps; what
+    other threads keep stays. Returns the number of bytes of stack that were given back, touched
+    or not. Nothing that waits is disturbed, and the next portals work as before, a little slower.
+    """
+    return _fiberback.trim()
