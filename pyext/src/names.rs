@@ -78,6 +78,7 @@ names! {
     TASK = c"Task",
     THROW = c"throw",
     TIME = c"time",
+    TRIO = c"trio",
     VALUE = c"value",
 }
 

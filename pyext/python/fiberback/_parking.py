@@ -130,6 +130,12 @@ def is_stock(loop: Any) -> bool:
     )
 
 
+def _is_trio_running() -> bool:
+    """Whether Trio is in charge of this code, inside a callback of an asyncio loop further out."""
+    sniffio: Any = sys.modules.get("sniffio")
+    return sniffio is not None and sniffio.thread_local.name == "trio"
+
+
 def _task_for(loop: asyncio.AbstractEventLoop, awaitable: Any, context: Any) -> Any:
     """A task that awaits `awaitable`, for a callback; in the callback's context if it can share."""
     coro = awaitable if asyncio.iscoroutine(awaitable) else _as_coroutine(awaitable)
@@ -162,5 +168,6 @@ def install() -> None:
         hosted_run_once,
         asyncio.isfuture,
         _task_for,
+        _is_trio_running,
         indices,
     )
