@@ -14,7 +14,7 @@ import math
 import sys
 import types
 import warnings
-from asyncio import _get_running_loop, base_events, tasks
+from asyncio import _get_running_loop, _set_running_loop, base_events, tasks
 from typing import Any
 
 from . import _messages
@@ -169,5 +169,6 @@ def install() -> None:
         asyncio.isfuture,
         _task_for,
         _is_trio_running,
+        _set_running_loop,
         indices,
     )

@@ -26,7 +26,7 @@ const PATIENCE: f64 = 5.0;
 pub(crate) unsafe fn drive(driver: *mut Driver) {
     // SAFETY: the contract.
     unsafe {
-        loop {
+        while !(*driver).closing {
             let go_on = if (*driver).batch > 0 { one(driver) } else { look(driver) };
             if !go_on {
                 break;
