@@ -300,6 +300,10 @@ impl Driver {
                 return true;
             }
             match stock(driver, ts) {
+                Some(_) if !may_leave_host() => {
+                    error::set_runtime(error::GREENLETS_WAIT);
+                    false
+                }
                 Some(stock) => {
                     (*driver).host_worker = Worker::stack_of(ts, &stock.place);
                     true
@@ -327,6 +331,13 @@ impl Driver {
             !(*driver).spare.is_null()
         }
     }
+}
+
+/// Whether the host can be left to runners: greenlets that wait on its stack must be resumed there,
+/// and nowhere else (see `greenlet.rs`).
+unsafe fn may_leave_host() -> bool {
+    // SAFETY: attached, no error set.
+    unsafe { !greenlet::look() || !greenlet::any_waits() }
 }
 
 /// A truthy attribute.
@@ -622,6 +633,7 @@ pub(super) unsafe fn wake(driver: *mut Driver, parked: *mut Parked) -> Wake {
                 Wake::Done
             }
             _ if worker.is_null() => Wake::Later,
+            Host::Runs if !may_leave_host() => Wake::Later,
             Host::Runs => Wake::Switch(Next::Parked(parked)),
             _ => {
                 (*driver).next = Next::Parked(parked);
@@ -689,7 +701,11 @@ pub(super) unsafe fn take_over(driver: *mut Driver) -> bool {
         let handle = std::mem::replace(&mut (*driver).take_over, ptr::null_mut());
         ffi::Py_XDECREF(handle);
         let ts = ffi::PyThreadState_Get();
-        if (*driver).parked == 0 || Driver::is_stopping(driver) || Driver::is_driven(driver) {
+        if (*driver).parked == 0
+            || Driver::is_stopping(driver)
+            || Driver::is_driven(driver)
+            || !may_leave_host()
+        {
             return settle(driver, ts);
         }
         let worker = Worker::take();
