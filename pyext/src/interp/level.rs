@@ -6,8 +6,8 @@
 //!
 //! The data stack stays as it is: it really is in use up to its top.
 
-use super::frames::Place;
 use super::facts::{self, field};
+use super::frames::Place;
 use super::shared::ErrStackItem;
 use super::version::Lowered;
 use pyo3::ffi::PyThreadState;
@@ -23,7 +23,11 @@ pub(crate) struct Level {
 
 impl Level {
     pub(crate) const fn new() -> Self {
-        Self { lowered: Lowered::new(), handled: ErrStackItem::EMPTY, exc_info: std::ptr::null_mut() }
+        Self {
+            lowered: Lowered::new(),
+            handled: ErrStackItem::EMPTY,
+            exc_info: std::ptr::null_mut(),
+        }
     }
 
     /// From here on the thread state is that of the frame at `place`.

@@ -567,8 +567,7 @@ unsafe fn before_user_code(driver: *mut Driver, ts: *mut PyThreadState) {
         } else {
             let nothing = ffi::PyTuple_New(0);
             let context = (*driver).context;
-            let handle =
-                hooks::HANDLE.call(&[callback, nothing, (*driver).event_loop, context]);
+            let handle = hooks::HANDLE.call(&[callback, nothing, (*driver).event_loop, context]);
             ffi::Py_XDECREF(nothing);
             ffi::Py_DECREF(callback);
             handle
@@ -658,12 +657,8 @@ pub(super) unsafe fn call_later(driver: *mut Driver, waker: *mut PyObject) -> bo
             return false;
         }
         let arguments = [(*driver).event_loop, seconds, waker, (*driver).context];
-        let handle = ffi::PyObject_VectorcallMethod(
-            names::CALL_LATER.get(),
-            arguments.as_ptr(),
-            3,
-            names,
-        );
+        let handle =
+            ffi::PyObject_VectorcallMethod(names::CALL_LATER.get(), arguments.as_ptr(), 3, names);
         ffi::Py_DECREF(seconds);
         ffi::Py_XDECREF(handle);
         !handle.is_null()
@@ -736,11 +731,7 @@ unsafe fn settle(driver: *mut Driver, ts: *mut PyThreadState) -> bool {
             ffi::Py_DECREF(exception);
         }
         let wants = stock(driver, ts).map_or(0, |stock| stock.wants);
-        let missing = if Driver::is_stopping(driver) {
-            wants
-        } else {
-            wants - ready_count(driver)
-        };
+        let missing = if Driver::is_stopping(driver) { wants } else { wants - ready_count(driver) };
         if missing <= 0 {
             return true;
         }

@@ -57,7 +57,8 @@ pub(super) unsafe fn prepare() -> bool {
             return true;
         }
         let scope = ffi::PyDict_New();
-        let code = ffi::Py_CompileString(SAMPLE.as_ptr(), c"<fiberback>".as_ptr(), ffi::Py_file_input);
+        let code =
+            ffi::Py_CompileString(SAMPLE.as_ptr(), c"<fiberback>".as_ptr(), ffi::Py_file_input);
         if scope.is_null() || code.is_null() {
             return false;
         }

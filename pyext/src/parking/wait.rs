@@ -363,11 +363,7 @@ unsafe fn runtime_error(format: &std::ffi::CStr, objects: &[*mut PyObject]) -> *
 }
 
 /// Has the waker called when the future is done, or soon if there is none. False with an error set.
-unsafe fn subscribe(
-    driver: *mut Driver,
-    future: *mut PyObject,
-    waker: *mut WakerObject,
-) -> bool {
+unsafe fn subscribe(driver: *mut Driver, future: *mut PyObject, waker: *mut WakerObject) -> bool {
     // SAFETY: attached; one positional and one named argument besides the object itself.
     unsafe {
         let (object, method) = if future.is_null() {

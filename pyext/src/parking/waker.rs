@@ -124,7 +124,9 @@ unsafe extern "C" fn tp_repr(this: *mut PyObject) -> *mut PyObject {
         let task = (*(*waker).parked).task;
         let task = if task.is_null() { ffi::Py_None() } else { task };
         let name = names::attribute(task, names::GET_NAME.get());
-        let name = if name.is_null() { ffi::PyObject_Repr(task) } else {
+        let name = if name.is_null() {
+            ffi::PyObject_Repr(task)
+        } else {
             let got = ffi::PyObject_CallNoArgs(name);
             ffi::Py_DECREF(name);
             got
