@@ -37,6 +37,12 @@ pub(crate) const NOT_IN_A_CALLBACK: &str = "await_() cannot wait here: the event
      of its callbacks (a signal handler of signal.signal() that interrupted the loop itself?); use \
      loop.add_signal_handler() or loop.call_soon_threadsafe()";
 
+/// A wait without a portal, where greenlets would mix up with it.
+pub(crate) const GREENLETS_WAIT: &str = "await_() cannot wait without a portal while another library's \
+     greenlets (SQLAlchemy's, say) are suspended on this thread's stack: start the program with \
+     fiberback.run(main()), call fiberback.enable() before the loop runs, or type 'await \
+     fiberback.ensure_portal()' in this task first";
+
 /// The future of a parked caller is done on another thread than the caller's.
 pub(crate) const PARKED_ELSEWHERE: &str = "the event loop runs on another thread than the one on \
      which a caller of await_() is parked, and that cannot go on here: run the loop on one thread, \

@@ -245,7 +245,10 @@ unsafe extern "C" fn stats(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject 
 unsafe extern "C" fn close_all(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
         // SAFETY: attached, called with no error set.
-        unsafe { ffi::PyLong_FromSize_t(portal::close_all()) }
+        unsafe {
+            let parked = parking::close_all();
+            ffi::PyLong_FromSize_t(parked + portal::close_all())
+        }
     })
 }
 
@@ -420,7 +423,7 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     nullary(
         c"close_all",
         close_all,
-        c"close_all()\n--\n\nThrow GeneratorExit into every portal of this thread that await_() waits in; returns how many ended.",
+        c"close_all()\n--\n\nThrow GeneratorExit into every portal of this thread that await_() waits in, and CancelledError into callers that it has parked; returns how many ended.",
     ),
     ffi::PyMethodDef::zeroed(),
 ]));

@@ -1045,7 +1045,17 @@ pub(crate) unsafe fn bound_for_greenlet() -> Option<usize> {
         let mut inside = now;
         let mut bound = None;
         while !worker.is_null() {
-            let began = (*worker).step_greenlet;
+            let mut began = (*worker).step_greenlet;
+            let root = if began.is_null() && !(*worker).drives.is_null() {
+                // It began before greenlet was imported, hence in the main one.
+                greenlet::root_of(now)
+            } else {
+                ptr::null_mut()
+            };
+            if !root.is_null() {
+                began = root;
+            }
+            ffi::Py_XDECREF(root); // A main greenlet lives as long as its thread.
             if began.is_null() || began != inside {
                 bound = Some((*worker).stack.start);
                 break;

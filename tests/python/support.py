@@ -195,6 +195,11 @@ if sys.version_info >= (3, 12):
     BACKENDS.insert(1, "eager")
 
 
+def parks(backend: Any) -> bool:
+    """Whether `await_` needs no portal there: the whole stack waits (tests in test_parking.py)."""
+    return UNDER_TEST == "fiberback" and backend.name in ("asyncio", "eager")
+
+
 def make_backend(name: str) -> Any:
     if name == "asyncio":
         return AsyncioBackend("asyncio")

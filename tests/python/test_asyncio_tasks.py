@@ -97,13 +97,15 @@ def test_run_refuses(fb):
 
     async def main():
         coro = nothing()
-        with pytest.raises(RuntimeError, match="running event loop"):
+        with pytest.raises(RuntimeError, match="ensure_portal"):
             fb.run(coro)
         return coro
 
+    uvloop = import_or_skip("uvloop")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        coro = asyncio.run(main())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            coro = runner.run(main())
         assert coro.cr_frame is None
 
 

@@ -68,8 +68,9 @@ class _State:
             if task is not None and not task.done():
                 with contextlib.suppress(RuntimeError, TypeError):
                     unbestow(task)
-        if _get_running_loop() is loop:
-            end_hosted(loop)
+        running = _get_running_loop()
+        if running is not None and running is loop:
+            end_hosted(running)
 
 
 def _tasks_of(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:

@@ -9,16 +9,17 @@ find themselves called.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import math
 import sys
 import types
 import warnings
-from asyncio import _get_running_loop, base_events, tasks
+from asyncio import _get_running_loop, _set_running_loop, base_events, tasks
 from typing import Any
 
 from . import _messages
-from ._fiberback import run_hosted, set_parking
+from ._fiberback import bestow, portal_of, run_hosted, set_parking
 
 _SLEEP_LIMIT = 24 * 3600.0  # seconds; some selectors refuse longer waits
 
@@ -130,6 +131,20 @@ def is_stock(loop: Any) -> bool:
     )
 
 
+def _is_trio_running() -> bool:
+    """Whether Trio is in charge of this code, inside a callback of an asyncio loop further out."""
+    sniffio: Any = sys.modules.get("sniffio")
+    return sniffio is not None and sniffio.thread_local.name == "trio"
+
+
+def _give_portal(handle: Any) -> None:
+    """A portal for the task that the handle steps, if that has none."""
+    task = getattr(handle._callback, "__self__", None)
+    if isinstance(task, asyncio.Future) and hasattr(task, "get_coro") and portal_of(task) is None:
+        with contextlib.suppress(RuntimeError, TypeError):  # somebody else's kind of task
+            bestow(task)
+
+
 def _task_for(loop: asyncio.AbstractEventLoop, awaitable: Any, context: Any) -> Any:
     """A task that awaits `awaitable`, for a callback; in the callback's context if it can share."""
     coro = awaitable if asyncio.iscoroutine(awaitable) else _as_coroutine(awaitable)
@@ -162,5 +177,8 @@ def install() -> None:
         hosted_run_once,
         asyncio.isfuture,
         _task_for,
+        _is_trio_running,
+        _set_running_loop,
+        _give_portal,
         indices,
     )

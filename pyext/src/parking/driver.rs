@@ -29,8 +29,8 @@ pub(super) enum Host {
 pub(super) enum Next {
     /// Whoever drives now.
     Same,
-    /// A runner, where a caller on it is parked.
-    Parked(*mut Worker),
+    /// A caller that is parked on a runner.
+    Parked(*mut Parked),
     /// A runner that begins to drive.
     Fresh(*mut Worker),
     Host,
@@ -50,6 +50,9 @@ pub(crate) struct Parked {
     pub(super) future: *mut PyObject,
     /// What the caller is to raise instead of waiting on; owned.
     pub(super) exception: *mut PyObject,
+    /// Neighbours in the driver's list of callers that are parked on runners.
+    before: *mut Parked,
+    after: *mut Parked,
 }
 
 impl Parked {
@@ -62,6 +65,43 @@ impl Parked {
             task,
             future,
             exception: ptr::null_mut(),
+            before: ptr::null_mut(),
+            after: ptr::null_mut(),
+        }
+    }
+
+    /// Notes that the caller is parked on `worker`.
+    unsafe fn link(parked: *mut Self, worker: *mut Worker) {
+        // SAFETY: the caller's frame and its neighbours' are alive while they are parked.
+        unsafe {
+            let driver = (*parked).driver;
+            (*parked).worker = worker;
+            (*parked).before = ptr::null_mut();
+            (*parked).after = (*driver).first;
+            if !(*driver).first.is_null() {
+                (*(*driver).first).before = parked;
+            }
+            (*driver).first = parked;
+            (*driver).parked += 1;
+        }
+    }
+
+    /// Undoes [`link`](Self::link); returns the worker.
+    unsafe fn unlink(parked: *mut Self) -> *mut Worker {
+        // SAFETY: as in `link`.
+        unsafe {
+            let driver = (*parked).driver;
+            let (before, after) = ((*parked).before, (*parked).after);
+            if before.is_null() {
+                (*driver).first = after;
+            } else {
+                (*before).after = after;
+            }
+            if !after.is_null() {
+                (*after).before = before;
+            }
+            (*driver).parked -= 1;
+            std::mem::replace(&mut (*parked).worker, ptr::null_mut())
         }
     }
 }
@@ -91,8 +131,11 @@ pub(crate) struct Driver {
     pub(super) next: Next,
     /// Taken by a caller that is about to park.
     spare: *mut Worker,
-    /// Runners that are parked.
+    /// Callers that are parked on runners: how many, and the latest one.
     pub(super) parked: usize,
+    first: *mut Parked,
+    /// The callers are being ended; nothing else is to run.
+    pub(super) closing: bool,
     /// The callback that runs now; null on the host.
     pub(super) turn: *mut Turn,
     /// A handle that lets a runner drive; owned, or null.
@@ -152,6 +195,8 @@ impl Driver {
                 next: Next::Same,
                 spare: ptr::null_mut(),
                 parked: 0,
+                first: ptr::null_mut(),
+                closing: false,
                 turn: ptr::null_mut(),
                 take_over: ptr::null_mut(),
                 tstate_id: interp::thread_state_id(ffi::PyThreadState_Get()),
@@ -255,6 +300,10 @@ impl Driver {
                 return true;
             }
             match stock(driver, ts) {
+                Some(_) if !may_leave_host() => {
+                    error::set_runtime(error::GREENLETS_WAIT);
+                    false
+                }
                 Some(stock) => {
                     (*driver).host_worker = Worker::stack_of(ts, &stock.place);
                     true
@@ -282,6 +331,13 @@ impl Driver {
             !(*driver).spare.is_null()
         }
     }
+}
+
+/// Whether the host can be left to runners: greenlets that wait on its stack must be resumed there,
+/// and nowhere else (see `greenlet.rs`).
+unsafe fn may_leave_host() -> bool {
+    // SAFETY: attached, no error set.
+    unsafe { !greenlet::look() || !greenlet::any_waits() }
 }
 
 /// A truthy attribute.
@@ -454,10 +510,7 @@ unsafe fn switch_from_host(
                     (*worker).drives = driver;
                     (worker, Input::Drive(driver))
                 }
-                Next::Parked(worker) => {
-                    (*driver).parked -= 1;
-                    (worker, Input::Unpark)
-                }
+                Next::Parked(parked) => (Parked::unlink(parked), Input::Unpark),
                 Next::Host | Next::Same => break,
             };
             if greenlet::is_loaded() {
@@ -466,8 +519,7 @@ unsafe fn switch_from_host(
             }
             match Worker::resume_once(worker, ts, input) {
                 Output::Parked(parked) => {
-                    (*parked).worker = worker;
-                    (*driver).parked += 1;
+                    Parked::link(parked, worker);
                     next = Next::Fresh(std::mem::replace(&mut (*driver).spare, ptr::null_mut()));
                 }
                 Output::Left => {
@@ -580,9 +632,10 @@ pub(super) unsafe fn wake(driver: *mut Driver, parked: *mut Parked) -> Wake {
                 Wake::Done
             }
             _ if worker.is_null() => Wake::Later,
-            Host::Runs => Wake::Switch(Next::Parked(worker)),
+            Host::Runs if !may_leave_host() => Wake::Later,
+            Host::Runs => Wake::Switch(Next::Parked(parked)),
             _ => {
-                (*driver).next = Next::Parked(worker);
+                (*driver).next = Next::Parked(parked);
                 Wake::Done
             }
         }
@@ -643,7 +696,11 @@ pub(super) unsafe fn take_over(driver: *mut Driver) -> bool {
         let handle = std::mem::replace(&mut (*driver).take_over, ptr::null_mut());
         ffi::Py_XDECREF(handle);
         let ts = ffi::PyThreadState_Get();
-        if (*driver).parked == 0 || Driver::is_stopping(driver) || Driver::is_driven(driver) {
+        if (*driver).parked == 0
+            || Driver::is_stopping(driver)
+            || Driver::is_driven(driver)
+            || !may_leave_host()
+        {
             return settle(driver, ts);
         }
         let worker = Worker::take();
@@ -715,5 +772,88 @@ pub(super) unsafe fn host(driver: *mut Driver) -> bool {
             return false;
         }
         true
+    }
+}
+
+/// Times that a caller that goes on waiting is told to end.
+const MOST_EXITS: usize = 100;
+
+/// Ends all callers that this thread has parked on runners: CancelledError is raised in them. Returns
+/// how many have ended.
+///
+/// # Safety
+///
+/// Attached, no error set.
+pub(crate) unsafe fn close_all() -> usize {
+    let mut closed = 0;
+    let mut driver = DRIVERS.get();
+    // SAFETY: this thread's list; a driver with parked callers stays in it. It is held while it is
+    // at work, and the list is read anew after.
+    unsafe {
+        while !driver.is_null() {
+            if (*driver).parked > 0 && Driver::is_ours(driver) && !Driver::is_driven(driver) {
+                Driver::hold(driver);
+                closed += close(driver);
+                let others = (*driver).others;
+                Driver::release(driver);
+                driver = others;
+            } else {
+                driver = (*driver).others;
+            }
+        }
+    }
+    closed
+}
+
+unsafe fn close(driver: *mut Driver) -> usize {
+    // SAFETY: attached, on a stack that is no runner of this driver; its callers wait.
+    unsafe {
+        let count = (*driver).parked;
+        let running = hooks::RUNNING_LOOP.call(&[]);
+        set_running_loop((*driver).event_loop);
+        (*driver).closing = true;
+        for _ in 0..count.saturating_mul(2).saturating_add(MOST_EXITS) {
+            let parked = (*driver).first;
+            if parked.is_null() {
+                break;
+            }
+            let exception = ffi::PyObject_CallNoArgs(hooks::CANCELLED_ERROR.get());
+            if exception.is_null() {
+                ffi::PyErr_Clear();
+                break;
+            }
+            (*parked).exception = exception;
+            let ts = ffi::PyThreadState_Get();
+            let place = Place::current(ts);
+            (*driver).batch = 0;
+            (*driver).host_worker = worker::current();
+            (*driver).host = Host::Idles;
+            switch_from_host(driver, ts, &place, Next::Parked(parked));
+            (*driver).host = Host::Runs;
+            let raised = std::mem::replace(&mut (*driver).host_exception, ptr::null_mut());
+            if !raised.is_null() {
+                error::restore(raised);
+                ffi::PyErr_WriteUnraisable((*driver).event_loop);
+            }
+        }
+        (*driver).closing = false;
+        if running.is_null() {
+            ffi::PyErr_Clear();
+        } else {
+            set_running_loop(running);
+            ffi::Py_DECREF(running);
+        }
+        count.saturating_sub((*driver).parked)
+    }
+}
+
+unsafe fn set_running_loop(event_loop: *mut PyObject) {
+    // SAFETY: attached, no error set.
+    unsafe {
+        let done = hooks::SET_RUNNING_LOOP.call(&[event_loop]);
+        if done.is_null() {
+            ffi::PyErr_Clear();
+        }
+        ffi::Py_XDECREF(done);
     }
 }

@@ -58,6 +58,10 @@ pub(super) static DISCARD_AWAITED: Hook = Hook::new();
 pub(super) static CANCELLED_ERROR: Hook = Hook::new();
 /// `asyncio._get_running_loop`.
 pub(super) static RUNNING_LOOP: Hook = Hook::new();
+/// `asyncio._set_running_loop`.
+pub(super) static SET_RUNNING_LOOP: Hook = Hook::new();
+/// `give_portal(handle)`: gives one to the task that the handle steps.
+pub(super) static GIVE_PORTAL: Hook = Hook::new();
 /// The stock `_run_once`, a function, and the one that takes its place in loops that are enabled for
 /// fiberback.
 pub(super) static STOCK: Hook = Hook::new();
@@ -66,6 +70,8 @@ pub(super) static HOSTED: Hook = Hook::new();
 pub(super) static IS_FUTURE: Hook = Hook::new();
 /// `task_for(loop, awaitable, context)`: a task that awaits it.
 pub(super) static TASK_FOR: Hook = Hook::new();
+/// `is_trio_running()`: whether it is Trio that runs this code, whatever loop is further out.
+pub(super) static IS_TRIO_RUNNING: Hook = Hook::new();
 /// `("context",)`, made when it was first needed.
 static CONTEXT_ALONE: Hook = Hook::new();
 
@@ -117,14 +123,15 @@ pub(super) unsafe fn context_alone() -> *mut PyObject {
 }
 
 /// `_fiberback.set_parking(poll, end_wait, pad, slow, Handle, tasks, code, add, discard,
-/// CancelledError, running_loop, stock, Hosted, isfuture, task_for, indices)`.
+/// CancelledError, running_loop, stock, Hosted, isfuture, task_for,
+/// is_trio_running, set_running_loop, give_portal, indices)`.
 pub(crate) unsafe extern "C" fn set_parking(
     _: *mut PyObject,
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
-        const HOOKS: [&Hook; 15] = [
+        const HOOKS: [&Hook; 18] = [
             &POLL,
             &END_WAIT,
             &PAD,
@@ -140,9 +147,12 @@ pub(crate) unsafe extern "C" fn set_parking(
             &HOSTED,
             &IS_FUTURE,
             &TASK_FOR,
+            &IS_TRIO_RUNNING,
+            &SET_RUNNING_LOOP,
+            &GIVE_PORTAL,
         ];
         if count != HOOKS.len() as ffi::Py_ssize_t + 1 {
-            error::set_type("set_parking() takes sixteen arguments");
+            error::set_type("set_parking() takes nineteen arguments");
             return ptr::null_mut();
         }
         // SAFETY: attached; `METH_FASTCALL`: as many arguments as `count` says.

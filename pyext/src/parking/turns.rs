@@ -3,7 +3,7 @@
 use super::driver::{self, Driver, Host, Next, ready_count};
 use super::hooks;
 use crate::interp::frames::Place;
-use crate::{error, names};
+use crate::{error, greenlet, names};
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
 use std::time::Instant;
@@ -26,7 +26,7 @@ const PATIENCE: f64 = 5.0;
 pub(crate) unsafe fn drive(driver: *mut Driver) {
     // SAFETY: the contract.
     unsafe {
-        loop {
+        while !(*driver).closing {
             let go_on = if (*driver).batch > 0 { one(driver) } else { look(driver) };
             if !go_on {
                 break;
@@ -135,6 +135,14 @@ unsafe fn one(driver: *mut Driver) -> bool {
         if skip {
             ffi::Py_DECREF(handle);
             return true;
+        }
+        if greenlet::look() && !(*driver).hosted {
+            // Greenlets that its task starts must find the same stack again: a portal keeps its own.
+            let done = hooks::GIVE_PORTAL.call(&[handle]);
+            if done.is_null() {
+                ffi::PyErr_WriteUnraisable(handle);
+            }
+            ffi::Py_XDECREF(done);
         }
         let mut turn = Turn { handle, parked: 0.0 };
         (*driver).turn = &raw mut turn;

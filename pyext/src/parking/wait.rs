@@ -41,9 +41,31 @@ pub(crate) unsafe fn try_park(
         if event_loop.is_null() {
             return Some(event_loop);
         }
-        let result = is_stock(event_loop).then(|| park(event_loop, awaitable, yielded));
+        let possible = is_stock(event_loop) && !is_trio_running();
+        let result = if !ffi::PyErr_Occurred().is_null() {
+            Some(ptr::null_mut())
+        } else if possible {
+            Some(park(event_loop, awaitable, yielded))
+        } else {
+            None
+        };
         ffi::Py_DECREF(event_loop);
         result
+    }
+}
+
+/// Whether Trio runs this code, inside a callback of the loop. With an error set if that cannot be
+/// found out.
+unsafe fn is_trio_running() -> bool {
+    // SAFETY: attached.
+    unsafe {
+        let modules = ffi::PyImport_GetModuleDict();
+        if ffi::PyDict_GetItemWithError(modules, names::TRIO.get()).is_null() {
+            return false;
+        }
+        let running = hooks::IS_TRIO_RUNNING.call(&[]);
+        ffi::Py_XDECREF(running);
+        running == ffi::Py_True()
     }
 }
 
