@@ -84,12 +84,14 @@ def in_thread(request):
 
 
 @pytest.fixture(autouse=True)
-def nothing_of_the_runner(fb):
+def no_runner_is_opened(fb, monkeypatch):
     """None of this may fall back to a runner of the thread's own."""
     from fiberback import _runners
 
+    opened = []
+    monkeypatch.setattr(_runners.ThreadRunner, "_open", lambda self: opened.append(self))
     yield
-    assert not _runners._mine.stack
+    assert opened == []
 
 
 async def where():

@@ -8,15 +8,15 @@ knows. So is a task or future that belongs to such a loop. Otherwise this thread
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import inspect
 from typing import Any
 
-from . import _parents, _runners
+from . import _parents, _portals, _runners
 
 
 def await_without_loop(awaitable: Any) -> Any:
-    if not isinstance(awaitable, Awaitable) and not asyncio.iscoroutine(awaitable):
-        return _runners.run_here(awaitable)  # which raises what `await` raises
+    if not inspect.isawaitable(awaitable):
+        _portals.as_coroutine(awaitable).send(None)  # raises what `await` raises
     parent = _parents.find()
     if parent is None and asyncio.isfuture(awaitable):
         loop = awaitable.get_loop()

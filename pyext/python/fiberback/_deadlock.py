@@ -18,7 +18,7 @@ import functools
 import os
 import sys
 from asyncio import current_task
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -44,15 +44,16 @@ def before_wait(future: Any) -> None:
         return
     if task is None or future.done():
         return
-    try:
+    # Somebody waits for hardly any task but by a callback on it.
+    if future is task or task._callbacks or (_leads_to and task in _leads_to):
         circle = find_circle(task, future)
-        if circle is None:
-            watch(task, future)
-            return
-        future._asyncio_future_blocking = False  # nobody will
-        raise RuntimeError(_describe(circle))
-    finally:
-        circle = None
+        if circle is not None:
+            future._asyncio_future_blocking = False  # nobody will
+            try:
+                raise RuntimeError(_describe(circle))
+            finally:
+                del circle  # it is in a frame of the error's traceback
+    _watch_of(task.get_loop()).add(task, future)
 
 
 def leads_to(task: asyncio.Future[Any], result: asyncio.Future[Any]) -> None:
@@ -64,6 +65,9 @@ def find_circle(task: Any, future: Any) -> list[Any] | None:
     """From `task` over those that wait for it to `future`, each waiting for the one before."""
     if future is task:
         return [task]
+    waiters = _waiters(task)
+    if not waiters:
+        return None
     came_from: dict[Any, Any] = {task: None}
     queue = [task]
     for node in queue:
@@ -90,13 +94,16 @@ def _waiters(node: Any) -> list[Any]:
         waiter = _completes(callback, node)
         if waiter is not None:
             found.append(waiter)
-    result = _leads_to.get(node)
-    if result is not None and (known := result()) is not None:
-        found.append(known)
+    if _leads_to:
+        result = _leads_to.get(node)
+        if result is not None and (known := result()) is not None:
+            found.append(known)
     return found
 
 
 def _completes(callback: Any, node: Any) -> Any:
+    if type(callback) is FunctionType:
+        return _completes_by_closure(callback)
     owner = getattr(callback, "__self__", None)
     if owner is not None:
         if getattr(owner, "_fut_waiter", None) is node:
@@ -108,9 +115,11 @@ def _completes(callback: Any, node: Any) -> Any:
         if callback.func is getattr(asyncio.tasks, "_release_waiter", callback):
             return callback.args[0]
         return None
-    code = getattr(callback, "__code__", None)
-    if code is None:
-        return getattr(callback, "__fiberback_waiter__", None)
+    return None
+
+
+def _completes_by_closure(callback: FunctionType) -> Any:
+    code = callback.__code__
     if code.co_filename != _TASKS:
         return None
     cells = zip(code.co_freevars, callback.__closure__ or (), strict=False)
@@ -190,7 +199,7 @@ def _users(frame: FrameType | None, one: bool = False) -> FrameType | None:
 
 class _Watch:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = ref(loop)
+        self.loop = ref(loop)
         self._waits: dict[int, tuple[ref[Any], ref[Any]]] = {}
         self._is_armed = False
         self._pause = _FIRST_LOOK
@@ -202,7 +211,7 @@ class _Watch:
             self._arm()
 
     def _arm(self) -> None:
-        loop = self._loop()
+        loop = self.loop()
         if loop is not None and not loop.is_closed():
             self._is_armed = True
             # In a context of its own, which keeps nothing of the task's alive.
@@ -237,11 +246,16 @@ def _wake_with(error: Exception, task: Any, future: Any) -> None:
 
 
 _watches: WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch] = WeakKeyDictionary()
+# The one that was asked for last. It knows its loop weakly, so it keeps nothing alive.
+_latest: _Watch | None = None
 
 
-def watch(task: Any, future: Any) -> None:
-    loop = task.get_loop()
-    watch = _watches.get(loop)
-    if watch is None:
-        watch = _watches[loop] = _Watch(loop)
-    watch.add(task, future)
+def _watch_of(loop: asyncio.AbstractEventLoop) -> _Watch:
+    global _latest
+    watch = _latest
+    if watch is None or watch.loop() is not loop:
+        watch = _watches.get(loop)
+        if watch is None:
+            watch = _watches[loop] = _Watch(loop)
+        _latest = watch
+    return watch

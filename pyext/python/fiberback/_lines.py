@@ -259,7 +259,7 @@ class Line:
                     suspected, pause = True, _FIRST_LOOK
                 if not (warned or request.is_taken) and now - since >= _BUSY:
                     warned = True
-                    text = _describe(_messages.LOOP_BUSY.format(seconds=_BUSY), ident)
+                    text = _describe(_messages.LOOP_BUSY, ident, seconds=_BUSY)
                     warnings.warn(text, RuntimeWarning, stacklevel=_stack_level())
         except BaseException:
             self._give_up(request)
@@ -295,13 +295,14 @@ class _WhenCancelled:
             cancel(asyncio.CancelledError())
 
 
-def _describe(text: str, ident: int) -> str:
+def _describe(text: str, ident: int, **more: object) -> str:
     mine = threading.get_ident()
     return text.format(
         thread=_stuck.name_of(mine),
         other=_stuck.name_of(ident),
         stack=_stuck.stack_of(mine),
         other_stack=_stuck.stack_of(ident),
+        **more,
     )
 
 

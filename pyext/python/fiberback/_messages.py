@@ -49,7 +49,7 @@ RUNNER_BUSY = (
     "set: something has called asyncio._set_running_loop(None)"
 )
 RUNNER_CLOSE = "this thread's runner cannot be closed from inside its own event loop"
-RUNNER_END = "Exception ignored while closing the event loop of this thread's fiberback.await_() in"
+RUNNER_END = "Exception ignored while closing the event loop of a thread's own runner"
 NO_AWAIT = (
     "fiberback.await_() was called inside a region where nothing may wait: fiberback.no_await() of "
     "{region}. Move the call out of the region, or pass in what it was to get"

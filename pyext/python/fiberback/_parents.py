@@ -274,5 +274,7 @@ def _is_trio_worker() -> bool:
 
 
 def _is_anyio_worker() -> bool:
-    from_thread: Any = sys.modules.get("anyio.from_thread")
-    return hasattr(getattr(from_thread, "threadlocals", None), "current_token")
+    import anyio.from_thread
+
+    threadlocals: Any = getattr(anyio.from_thread, "threadlocals", None)
+    return hasattr(threadlocals, "current_token")

@@ -125,15 +125,19 @@ def _close_quietly(runner: ThreadRunner) -> None:
     try:
         runner.close()
     except BaseException as error:
-        sys.unraisablehook(
-            _Unraisable(type(error), error, error.__traceback__, _messages.RUNNER_END, runner)
-        )
+        report: Any = _Unraisable(error, runner)
+        sys.unraisablehook(report)
 
 
 class _Unraisable:
-    def __init__(self, kind: Any, value: Any, traceback: Any, text: str, thing: Any) -> None:
-        self.exc_type, self.exc_value, self.exc_traceback = kind, value, traceback
-        self.err_msg, self.object = text, thing
+    """What `sys.unraisablehook` takes; its own class cannot be instantiated."""
+
+    def __init__(self, error: BaseException, runner: ThreadRunner) -> None:
+        self.exc_type = type(error)
+        self.exc_value = error
+        self.exc_traceback = error.__traceback__
+        self.err_msg = _messages.RUNNER_END
+        self.object = runner
 
 
 def _innermost() -> ThreadRunner:

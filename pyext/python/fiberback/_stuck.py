@@ -38,23 +38,35 @@ def thread_of(loop: asyncio.AbstractEventLoop) -> int | None:
     known: int | None = getattr(loop, "_thread_id", None)
     if known is not None:
         return known
-    for ident, frame in sys._current_frames().items():  # uvloop does not say
-        for name in ("self", "loop"):
-            current: FrameType | None = frame
-            while current is not None:
-                held = current.f_locals.get(name)
-                if isinstance(held, asyncio.Runner):
-                    held = getattr(held, "_loop", None)
-                if held is loop:
-                    return ident
-                current = current.f_back
+    # uvloop does not say, nor does it leave frames. But those who run it do.
+    task: Any = asyncio.current_task(loop)
+    coro = task.get_coro() if task is not None else None
+    step = getattr(coro, "cr_frame", None)
+    mine = threading.get_ident()
+    for ident, top in sys._current_frames().items():
+        frame: FrameType | None = top if ident != mine else None
+        while frame is not None:
+            if frame is step or _runs(frame, loop):
+                return ident
+            frame = frame.f_back
     return None
+
+
+def _runs(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the code of `frame` runs loops, and has this one at hand."""
+    names = frame.f_code.co_names
+    if "run_forever" not in names and "run_until_complete" not in names:
+        return False
+    held = frame.f_locals
+    own = getattr(held.get("self"), "__dict__", {})
+    known = (*held.values(), *own.values(), *map(frame.f_globals.get, names))
+    return any(thing is loop for thing in known)
 
 
 def work_future(frame: FrameType | None) -> Future[Any] | None:
     """The future of the executor's work item that runs on the stack that ends in `frame`."""
     while frame is not None:
-        if frame.f_code.co_qualname == "_WorkItem.run":
+        if frame.f_code.co_qualname.endswith("_WorkItem.run"):
             future = getattr(frame.f_locals.get("self"), "future", None)
             if isinstance(future, Future):
                 return future
