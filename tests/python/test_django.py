@@ -516,9 +516,9 @@ def test_500_cancels_at_random_points(fb, project, using):
                 for _ in range(12)
             ]
             for task in tasks:
-                loop.call_later(rng.expovariate(1 / 0.03), task.cancel)
+                loop.call_later(rng.expovariate(1 / 0.08), task.cancel)
                 if rng.random() < 0.2:
-                    loop.call_later(rng.expovariate(1 / 0.03), task.cancel)
+                    loop.call_later(rng.expovariate(1 / 0.08), task.cancel)
             for result in await asyncio.gather(*tasks, return_exceptions=True):
                 if isinstance(result, asyncio.CancelledError):
                     cancelled += 1

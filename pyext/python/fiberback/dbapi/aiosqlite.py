@@ -42,7 +42,7 @@ from types import TracebackType
 from typing import Any
 
 import aiosqlite as _aiosqlite
-from typing_extensions import Self
+from typing import Self
 
 from .. import await_
 from ._waiting import can_wait, running_loop

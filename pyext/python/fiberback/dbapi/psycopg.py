@@ -14,6 +14,7 @@ for `psycopg` wherever sync code gets its driver by name.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Any
 
 import psycopg as _psycopg
@@ -53,11 +54,40 @@ from psycopg import threadsafety as threadsafety
 from psycopg.abc import AdaptContext, ConnParam
 from psycopg.pq import TransactionStatus
 from psycopg.rows import Row, RowFactory
-from typing_extensions import Self
+from typing import Self
 
 from .. import await_
 from ._locks import Lock
 from ._waiting import can_wait, running_loop
+
+
+# The attempts to connect of the `_connect` that runs in this context.
+_attempts: ContextVar[list[Any]] = ContextVar("fiberback_psycopg_attempts")
+
+
+class _Driver(AsyncConnection[Any]):
+    """An async connection that leaves nothing behind when connecting is cancelled.
+
+    psycopg leaves half a connection to the garbage collector, and the server has one client too many
+    until then.
+    """
+
+    @classmethod
+    def _connect_gen(cls, *args: Any, **kwds: Any) -> Any:
+        attempt = super()._connect_gen(*args, **kwds)
+        _attempts.get().append(attempt)
+        return attempt
+
+    @classmethod
+    async def connect(cls, *args: Any, **kwds: Any) -> Any:  # type: ignore[override]
+        attempts: list[Any] = []
+        token = _attempts.set(attempts)
+        try:
+            return await super().connect(*args, **kwds)
+        finally:
+            _attempts.reset(token)
+            for attempt in attempts:
+                attempt.close()
 
 
 class Connection(_psycopg.Connection[Row]):
@@ -120,7 +150,7 @@ class Connection(_psycopg.Connection[Row]):
                 cursor_factory=cursor_factory,
                 **kwargs,
             )
-        connecting = AsyncConnection.connect(
+        connecting = _Driver.connect(
             conninfo,
             autocommit=autocommit,
             prepare_threshold=prepare_threshold,

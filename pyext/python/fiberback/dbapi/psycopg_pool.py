@@ -13,21 +13,20 @@ from types import TracebackType
 from typing import Any
 
 import psycopg_pool as _psycopg_pool
-from psycopg import AsyncConnection
 from psycopg_pool import PoolClosed as PoolClosed
 from psycopg_pool import PoolTimeout as PoolTimeout
 from psycopg_pool import TooManyRequests as TooManyRequests
-from typing_extensions import Self
+from typing import Self
 
 from .. import _messages, await_, with_portal_run_sync
 from ._waiting import can_wait, running_loop
-from .psycopg import Connection
+from .psycopg import Connection, _Driver
 
 
 def _driver_class(kind: type[Connection[Any]]) -> Any:
     """What the async pool keeps: with its face, whose settings live as long as the connection."""
 
-    class Driver(AsyncConnection[Any]):
+    class Driver(_Driver):
         face: Connection[Any]
 
         @classmethod
