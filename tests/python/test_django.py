@@ -269,7 +269,6 @@ def test_threads_keep_connections_of_their_own(fb, project):
 
 def test_refused_where_it_would_block(project):
     from django.core.exceptions import SynchronousOnlyOperation
-
     from fiberback.dbapi._waiting import can_wait
 
     async def main():
@@ -405,10 +404,7 @@ def test_a_client_that_goes_away_cancels_the_view_and_its_query(project):
 
     async def main():
         await asyncio.gather(
-            *(
-                request(application, f"/slow/?name=n{n}", disconnect_after=0.04)
-                for n in range(20)
-            )
+            *(request(application, f"/slow/?name=n{n}", disconnect_after=0.04) for n in range(20))
         )
         await until_no_backends(project)
         status, _, _ = await request(application, "/slow/?name=last")
@@ -512,8 +508,7 @@ def test_500_cancels_at_random_points(fb, project, using):
         finished = cancelled = 0
         while cancelled < 500:
             tasks = [
-                asyncio.create_task(fb.with_portal_run_sync(work, next(numbers)))
-                for _ in range(12)
+                asyncio.create_task(fb.with_portal_run_sync(work, next(numbers))) for _ in range(12)
             ]
             for task in tasks:
                 loop.call_later(rng.expovariate(1 / 0.08), task.cancel)

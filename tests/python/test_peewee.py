@@ -71,10 +71,10 @@ def kit(request, tmp_path):
         )
     else:
         pragmas = {"foreign_keys": 1, "journal_mode": "wal", "synchronous": "off"}
-        db = kinds[request.param](
-            str(tmp_path / "db"), pragmas=pragmas, timeout=20
-        ) if not pooled else kinds[request.param](
-            str(tmp_path / "db"), pragmas=pragmas, **pooled
+        db = (
+            kinds[request.param](str(tmp_path / "db"), pragmas=pragmas, timeout=20)
+            if not pooled
+            else kinds[request.param](str(tmp_path / "db"), pragmas=pragmas, **pooled)
         )
     return Kit(db)
 
@@ -189,7 +189,9 @@ def test_aggregates_tuples_dicts_and_raw(run):
         assert list(query.dicts())[1] == {"score": 1, "n": 3}
         assert User.select(fn.MAX(User.score)).scalar() == 2
         param = kit.db.param
-        assert [u.name for u in User.raw(f'SELECT * FROM "user" WHERE name = {param}', "4")] == ["4"]
+        assert [u.name for u in User.raw(f'SELECT * FROM "user" WHERE name = {param}', "4")] == [
+            "4"
+        ]
         assert len(list(User.select().iterator())) == 9
 
     run(work)

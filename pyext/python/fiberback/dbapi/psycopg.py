@@ -12,10 +12,14 @@ constructors are psycopg's own, and so is everything that is not named here: thi
 for `psycopg` wherever sync code gets its driver by name.
 """
 
+# The packages named here may be missing or untyped where the types are checked.
+# mypy: disable-error-code="import-untyped,import-not-found,misc"
+# mypy: warn-unused-ignores=False
+
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Self
 
 import psycopg as _psycopg
 from psycopg import BINARY as BINARY
@@ -54,12 +58,10 @@ from psycopg import threadsafety as threadsafety
 from psycopg.abc import AdaptContext, ConnParam
 from psycopg.pq import TransactionStatus
 from psycopg.rows import Row, RowFactory
-from typing import Self
 
 from .. import await_
 from ._locks import Lock
 from ._waiting import can_wait, running_loop
-
 
 # The attempts to connect of the `_connect` that runs in this context.
 _attempts: ContextVar[list[Any]] = ContextVar("fiberback_psycopg_attempts")
@@ -213,4 +215,6 @@ connect = Connection.connect
 
 
 def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
     return getattr(_psycopg, name)
