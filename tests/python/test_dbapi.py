@@ -152,9 +152,7 @@ def test_psycopg_tour_without_a_loop(psycopg, database):
 
 def test_psycopg_tour_in_a_thread_beside_a_loop(fb, psycopg, database):
     async def main():
-        await asyncio.to_thread(
-            dbapi_tour, psycopg, lambda: psycopg.connect(database.dsn), "%s"
-        )
+        await asyncio.to_thread(dbapi_tour, psycopg, lambda: psycopg.connect(database.dsn), "%s")
 
     fb.run(main())
 
@@ -413,7 +411,9 @@ def test_500_cancels_at_random_points(fb, psycopg, psycopg_pool, database):
                 None,
                 "",
             ), seed
-            conn.execute("SELECT set_config('app.user', %s, true)", (str(n),))  # for the transaction
+            conn.execute(
+                "SELECT set_config('app.user', %s, true)", (str(n),)
+            )  # for the transaction
             with conn.transaction():
                 conn.execute("INSERT INTO done VALUES (%s)", (n,))
                 with contextlib.suppress(ZeroDivisionError), conn.transaction():
@@ -433,15 +433,11 @@ def test_500_cancels_at_random_points(fb, psycopg, psycopg_pool, database):
         pool = psycopg_pool.ConnectionPool(database.dsn, min_size=2, max_size=6)
         finished, cancelled = [], 0
         while cancelled < 500:
-            tasks = [
-                asyncio.create_task(fb.with_portal_run_sync(work, pool, n)) for n in range(12)
-            ]
+            tasks = [asyncio.create_task(fb.with_portal_run_sync(work, pool, n)) for n in range(12)]
             for task in tasks:
                 asyncio.get_running_loop().call_later(rng.expovariate(1 / 0.02), task.cancel)
                 if rng.random() < 0.2:  # and once more while it cleans up
-                    asyncio.get_running_loop().call_later(
-                        rng.expovariate(1 / 0.02), task.cancel
-                    )
+                    asyncio.get_running_loop().call_later(rng.expovariate(1 / 0.02), task.cancel)
             for result in await asyncio.gather(*tasks, return_exceptions=True):
                 if isinstance(result, asyncio.CancelledError):
                     cancelled += 1
@@ -573,9 +569,7 @@ def test_pool_needs_a_loop(psycopg_pool, database):
         psycopg_pool.ConnectionPool(database.dsn).getconn()
 
 
-def test_pool_takes_connections_back_from_a_callback_and_another_thread(
-    fb, psycopg_pool, database
-):
+def test_pool_takes_connections_back_from_a_callback_and_another_thread(fb, psycopg_pool, database):
     async def main():
         loop = asyncio.get_running_loop()
         with psycopg_pool.ConnectionPool(database.dsn, min_size=1, max_size=1) as pool:

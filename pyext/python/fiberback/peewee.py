@@ -22,6 +22,10 @@ PostgreSQL goes through `fiberback.dbapi.psycopg` (psycopg 3), SQLite through
 `fiberback.dbapi.aiosqlite`. Parameters and errors are Peewee's.
 """
 
+# The packages named here may be missing or untyped where the types are checked.
+# mypy: disable-error-code="import-untyped,import-not-found,misc"
+# mypy: warn-unused-ignores=False
+
 from __future__ import annotations
 
 import asyncio
@@ -105,7 +109,7 @@ class _PooledTasks:
 
     def _is_closed(self, conn: Any) -> bool:
         try:
-            closed: bool = super()._is_closed(conn)  # type: ignore[misc]
+            closed: bool = super()._is_closed(conn)
         except BaseException:  # cancelled: it is in nobody's hands now
             conn.close()
             raise
@@ -113,7 +117,7 @@ class _PooledTasks:
 
     def _can_reuse(self, conn: Any) -> bool:
         try:
-            reusable: bool = super()._can_reuse(conn)  # type: ignore[misc]
+            reusable: bool = super()._can_reuse(conn)
         except BaseException:
             conn.close()
             raise
@@ -126,7 +130,7 @@ class _PooledTasks:
         task.add_done_callback(_returning.discard)
 
 
-class _Psycopg(peewee.Psycopg3Adapter):  # type: ignore[misc,name-defined]
+class _Psycopg(peewee.Psycopg3Adapter):
     def connect(self, db: Any, **params: Any) -> Any:
         if db._encoding:
             params.setdefault("client_encoding", db._encoding)
@@ -135,7 +139,7 @@ class _Psycopg(peewee.Psycopg3Adapter):  # type: ignore[misc,name-defined]
         return psycopg.connect(autocommit=True, **params)
 
 
-class PostgresqlDatabase(_Tasks, peewee.PostgresqlDatabase):  # type: ignore[misc]
+class PostgresqlDatabase(_Tasks, peewee.PostgresqlDatabase):
     """`peewee.PostgresqlDatabase` on psycopg 3, with connections for tasks."""
 
     psycopg3_adapter = _Psycopg
@@ -145,11 +149,14 @@ class PostgresqlDatabase(_Tasks, peewee.PostgresqlDatabase):  # type: ignore[mis
         super().init(database, *args, **{**kwds, "prefer_psycopg3": True})
 
 
-class SqliteDatabase(_Tasks, peewee.SqliteDatabase):  # type: ignore[misc]
+class SqliteDatabase(_Tasks, peewee.SqliteDatabase):
     """`peewee.SqliteDatabase` on aiosqlite, with connections for tasks.
 
     Registered functions, aggregates and collations run in the connection's thread.
     """
+
+    _timeout: Any
+    _add_conn_hooks: Any
 
     def _connect(self) -> Any:
         from .dbapi import aiosqlite
@@ -167,7 +174,7 @@ class SqliteDatabase(_Tasks, peewee.SqliteDatabase):  # type: ignore[misc]
 
 class PooledPostgresqlDatabase(
     _PooledTasks,
-    pool._PooledPostgresqlDatabase,  # type: ignore[misc]
+    pool._PooledPostgresqlDatabase,
     PostgresqlDatabase,
 ):
     """`playhouse.pool.PooledPostgresqlDatabase` for tasks. `timeout` waits without blocking the loop."""
@@ -175,7 +182,7 @@ class PooledPostgresqlDatabase(
 
 class PooledSqliteDatabase(
     _PooledTasks,
-    pool._PooledSqliteDatabase,  # type: ignore[misc]
+    pool._PooledSqliteDatabase,
     SqliteDatabase,
 ):
     """`playhouse.pool.PooledSqliteDatabase` for tasks. `timeout` waits without blocking the loop."""

@@ -11,6 +11,10 @@ When a task is cancelled in a statement, the statement is interrupted and has en
 goes on: sqlite3 then tells by `in_transaction` whether there is something to roll back.
 """
 
+# The packages named here may be missing or untyped where the types are checked.
+# mypy: disable-error-code="import-untyped,import-not-found,misc"
+# mypy: warn-unused-ignores=False
+
 from __future__ import annotations
 
 import asyncio
@@ -33,16 +37,15 @@ from sqlite3 import ProgrammingError as ProgrammingError
 from sqlite3 import Row as Row
 from sqlite3 import Time as Time
 from sqlite3 import TimeFromTicks as TimeFromTicks
-from sqlite3 import Timestamp as Timestamp
+from sqlite3 import Timestamp as Timestamp  # type: ignore[attr-defined]
 from sqlite3 import TimestampFromTicks as TimestampFromTicks
 from sqlite3 import Warning as Warning
 from sqlite3 import apilevel as apilevel
 from sqlite3 import paramstyle as paramstyle
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import aiosqlite as _aiosqlite
-from typing_extensions import Self
 
 from .. import await_
 from ._waiting import can_wait, running_loop
@@ -181,10 +184,9 @@ class Connection:
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool:
+    ) -> None:
         """As sqlite3: commits, or rolls back on an error, and does not close."""
         self._run(self._raw().__exit__, kind, error, traceback)
-        return False
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -377,4 +379,6 @@ async def _open(database: Any, kwds: dict[str, Any]) -> _aiosqlite.Connection:
 
 
 def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
     return getattr(_sqlite3, name)

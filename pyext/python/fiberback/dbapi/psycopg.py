@@ -12,9 +12,14 @@ constructors are psycopg's own, and so is everything that is not named here: thi
 for `psycopg` wherever sync code gets its driver by name.
 """
 
+# The packages named here may be missing or untyped where the types are checked.
+# mypy: disable-error-code="import-untyped,import-not-found,misc"
+# mypy: warn-unused-ignores=False
+
 from __future__ import annotations
 
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, Self
 
 import psycopg as _psycopg
 from psycopg import BINARY as BINARY
@@ -53,11 +58,38 @@ from psycopg import threadsafety as threadsafety
 from psycopg.abc import AdaptContext, ConnParam
 from psycopg.pq import TransactionStatus
 from psycopg.rows import Row, RowFactory
-from typing_extensions import Self
 
 from .. import await_
 from ._locks import Lock
 from ._waiting import can_wait, running_loop
+
+# The attempts to connect of the `_connect` that runs in this context.
+_attempts: ContextVar[list[Any]] = ContextVar("fiberback_psycopg_attempts")
+
+
+class _Driver(AsyncConnection[Any]):
+    """An async connection that leaves nothing behind when connecting is cancelled.
+
+    psycopg leaves half a connection to the garbage collector, and the server has one client too many
+    until then.
+    """
+
+    @classmethod
+    def _connect_gen(cls, *args: Any, **kwds: Any) -> Any:
+        attempt = super()._connect_gen(*args, **kwds)
+        _attempts.get().append(attempt)
+        return attempt
+
+    @classmethod
+    async def connect(cls, *args: Any, **kwds: Any) -> Any:  # type: ignore[override]
+        attempts: list[Any] = []
+        token = _attempts.set(attempts)
+        try:
+            return await super().connect(*args, **kwds)
+        finally:
+            _attempts.reset(token)
+            for attempt in attempts:
+                attempt.close()
 
 
 class Connection(_psycopg.Connection[Row]):
@@ -120,7 +152,7 @@ class Connection(_psycopg.Connection[Row]):
                 cursor_factory=cursor_factory,
                 **kwargs,
             )
-        connecting = AsyncConnection.connect(
+        connecting = _Driver.connect(
             conninfo,
             autocommit=autocommit,
             prepare_threshold=prepare_threshold,
@@ -183,4 +215,6 @@ connect = Connection.connect
 
 
 def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
     return getattr(_psycopg, name)

@@ -4,45 +4,45 @@ Reads like `psycopg_pool.ConnectionPool`, and is a `psycopg_pool.AsyncConnection
 workers are tasks of the loop on which the pool is opened, and no threads.
 """
 
+# The packages named here may be missing or untyped where the types are checked.
+# mypy: disable-error-code="import-untyped,import-not-found,misc"
+# mypy: warn-unused-ignores=False
+
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import psycopg_pool as _psycopg_pool
-from psycopg import AsyncConnection
 from psycopg_pool import PoolClosed as PoolClosed
 from psycopg_pool import PoolTimeout as PoolTimeout
 from psycopg_pool import TooManyRequests as TooManyRequests
-from typing_extensions import Self
 
 from .. import _messages, await_, with_portal_run_sync
 from ._waiting import can_wait, running_loop
-from .psycopg import Connection
+from .psycopg import Connection, _Driver
 
 
-def _driver_class(kind: type[Connection[Any]]) -> Any:
+class _PooledDriver(_Driver):
     """What the async pool keeps: with its face, whose settings live as long as the connection."""
 
-    class Driver(AsyncConnection[Any]):
-        face: Connection[Any]
+    face_class: type[Connection[Any]]
+    face: Connection[Any]
 
-        @classmethod
-        async def connect(  # type: ignore[override]
-            cls, conninfo: str = "", *, row_factory: Any = None, cursor_factory: Any = None, **kwds: Any
-        ) -> Self:
-            self = await super().connect(conninfo, **kwds)
-            self.face = kind.over(self)
-            if row_factory:
-                self.face.row_factory = row_factory
-            if cursor_factory:
-                self.face.cursor_factory = cursor_factory
-            return self
-
-    return Driver
+    @classmethod
+    async def connect(
+        cls, conninfo: str = "", *, row_factory: Any = None, cursor_factory: Any = None, **kwds: Any
+    ) -> Any:
+        self = await super().connect(conninfo, **kwds)
+        self.face = cls.face_class.over(self)
+        if row_factory:
+            self.face.row_factory = row_factory
+        if cursor_factory:
+            self.face.cursor_factory = cursor_factory
+        return self
 
 
 class ConnectionPool:
@@ -79,7 +79,7 @@ class ConnectionPool:
             options["reconnect_failed"] = reconnect
         self._pool: _psycopg_pool.AsyncConnectionPool[Any] = _psycopg_pool.AsyncConnectionPool(
             conninfo,
-            connection_class=_driver_class(connection_class),
+            connection_class=type("Driver", (_PooledDriver,), {"face_class": connection_class}),
             kwargs=kwargs,
             open=False,
             configure=_on_face(configure),
@@ -210,4 +210,6 @@ def _on_face(callback: Callable[[Any], None] | None) -> Any:
 
 
 def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
     return getattr(_psycopg_pool, name)

@@ -23,6 +23,10 @@ has no portal. `get_asgi_application` and `fiberback.run` give portals; under an
 put "fiberback.django.PortalMiddleware" first in MIDDLEWARE.
 """
 
+# The packages named here may be missing or untyped where the types are checked.
+# mypy: disable-error-code="import-untyped,import-not-found,misc"
+# mypy: warn-unused-ignores=False
+
 from __future__ import annotations
 
 from ._asgi import ASGIHandler as ASGIHandler

@@ -7,6 +7,10 @@ transaction. Code that blocks (a sync HTTP client, a long computation) then hold
 to `asyncio.to_thread`, or to `sync_to_async(..., thread_sensitive=False)`.
 """
 
+# The packages named here may be missing or untyped where the types are checked.
+# mypy: disable-error-code="import-untyped,import-not-found,misc"
+# mypy: warn-unused-ignores=False
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -43,7 +47,7 @@ class _InTask(Executor):
             self._thread.shutdown(wait=wait, cancel_futures=cancel_futures)
 
 
-class ASGIHandler(asgi.ASGIHandler):  # type: ignore[misc]
+class ASGIHandler(asgi.ASGIHandler):
     """`django.core.handlers.asgi.ASGIHandler` whose requests have portals and need no threads."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

@@ -4,6 +4,10 @@ Django's own storage is thread-local and, on an event loop, a context variable: 
 inherit its connection, and with it its transaction, and nobody would close it.
 """
 
+# The packages named here may be missing or untyped where the types are checked.
+# mypy: disable-error-code="import-untyped,import-not-found,misc"
+# mypy: warn-unused-ignores=False
+
 from __future__ import annotations
 
 import logging

@@ -4,6 +4,10 @@ Django marks what would block with `@async_unsafe`, which refuses whenever a loo
 that waits, only those tasks are to be refused that cannot wait.
 """
 
+# The packages named here may be missing or untyped where the types are checked.
+# mypy: disable-error-code="import-untyped,import-not-found,misc"
+# mypy: warn-unused-ignores=False
+
 from __future__ import annotations
 
 import asyncio
@@ -38,8 +42,8 @@ def _allowed_where_it_waits(cls: type, name: str) -> Any:
         if not can_wait():
             raise SynchronousOnlyOperation(_messages.DJANGO_NO_PORTAL)
         # Looked up at each call, because Django's test cases wrap these methods in the base class.
-        inherited = getattr(super(cls, self), name)
-        function = getattr(inherited, "__func__", None)
+        inherited: Any = getattr(super(cls, self), name)
+        function: Any = getattr(inherited, "__func__", None)
         if getattr(function, "__code__", None) is _CHECK:
             return function.__wrapped__(self, *args, **kwds)
         token = _let_through.set(True)
@@ -51,11 +55,12 @@ def _allowed_where_it_waits(cls: type, name: str) -> Any:
     return call
 
 
-def waits(cls: type) -> type:
-    """A class decorator: overrides all that `cls` inherits and that is marked `@async_unsafe`."""
-    for name in dir(cls):
-        value = inspect.getattr_static(cls, name)
+def that_waits(backend: type) -> Any:
+    """A subclass of a backend's wrapper that overrides all that is marked `@async_unsafe` in it."""
+    waiting: Any = type(backend.__name__, (backend,), {"__module__": __name__})
+    for name in dir(backend):
+        value = inspect.getattr_static(backend, name)
         if isinstance(value, FunctionType) and value.__code__ is _CHECK:
-            setattr(cls, name, _allowed_where_it_waits(cls, name))
+            setattr(waiting, name, _allowed_where_it_waits(waiting, name))
     django_asyncio.get_running_loop = _loop_to_block
-    return cls
+    return waiting

@@ -6,6 +6,10 @@ in threads without one it makes Django's own pool. CONN_MAX_AGE keeps a connecti
 task, never beyond: across requests use the pool.
 """
 
+# The packages named here may be missing or untyped where the types are checked.
+# mypy: disable-error-code="import-untyped,import-not-found,misc"
+# mypy: warn-unused-ignores=False
+
 from __future__ import annotations
 
 import asyncio
@@ -21,14 +25,16 @@ from ... import _messages
 from ...dbapi import psycopg
 from ...dbapi._waiting import running_loop
 from .._connections import install
-from .._safety import waits
+from .._safety import that_waits
 
 if not is_psycopg3:  # Django prefers psycopg 3, so this is an old one
     raise ImproperlyConfigured(_messages.DJANGO_NEEDS_PSYCOPG)
 
 
-@waits
-class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]
+_Waiting = that_waits(base.DatabaseWrapper)
+
+
+class DatabaseWrapper(_Waiting):
     """What `django.db.connections[alias]` is with this engine."""
 
     Database = psycopg
