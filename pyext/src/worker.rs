@@ -72,6 +72,8 @@ pub(crate) struct Worker {
     thread: *mut Thread,
     /// The thread's mailbox. It outlives the thread, and so says for ever which thread it was.
     mailbox: Arc<Mailbox>,
+    /// The thread state that it was last resumed with.
+    ts: *mut PyThreadState,
     /// The worker that was current when this one was resumed; null between resumes.
     outer: *mut Worker,
     /// The portal being stepped or bound. Borrowed: the portal outlives its hold on the worker.
@@ -334,6 +336,7 @@ impl Ambient for Swap {
         unsafe {
             let outer = replace_current(self.worker);
             (*self.worker).outer = outer;
+            (*self.worker).ts = self.ts;
             let outer = if outer.is_null() { None } else { Some(&(*outer).state) };
             (*self.worker).state.enter(self.ts, outer);
         }
@@ -445,6 +448,7 @@ impl Worker {
                 stack: range,
                 thread,
                 mailbox: Arc::clone(&(*thread).mailbox),
+                ts: ptr::null_mut(),
                 outer: ptr::null_mut(),
                 portal: ptr::null_mut(),
                 awaiting: ptr::null_mut(),
@@ -1081,10 +1085,10 @@ pub(crate) unsafe fn bound_for_greenlet() -> Option<usize> {
 /// Attached; the worker is [`current`].
 #[inline(always)]
 pub(crate) unsafe fn is_on_home_greenlet(worker: *mut Worker) -> bool {
-    // SAFETY: the contract; a current worker's state is entered.
+    // SAFETY: the contract; a current worker's state is entered, with that thread state.
     unsafe {
         let state = &(*worker).state;
-        state.is_in_first_chunk(ffi::PyThreadState_Get())
+        state.is_in_first_chunk((*worker).ts)
     }
 }
 
