@@ -345,14 +345,16 @@ def test_current_task_and_its_waiter(fb, run):
 def test_the_rest_of_the_loop_goes_on(fb, run):
     async def main():
         order = []
+        ticked = asyncio.Event()
 
         async def ticks():
             for n in range(5):
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(0.001)
                 order.append(n)
+            ticked.set()
 
         task = asyncio.create_task(ticks())
-        fb.await_(asyncio.sleep(0.05))
+        fb.await_(ticked.wait())
         order.append("caller")
         await task
         return order
@@ -990,13 +992,13 @@ def test_exceptions_in_callbacks_go_to_the_handler(fb, run_raw):
 def test_the_slow_callback_log_does_not_count_parked_time(fb, run_raw, where, caplog):
     async def main():
         loop = asyncio.get_running_loop()
-        loop.slow_callback_duration = 0.05
+        loop.slow_callback_duration = 0.5
         done = loop.create_future()
 
         def waits():
             handle = loop._current_handle
             assert handle is not None
-            fb.await_(asyncio.sleep(0.15))
+            fb.await_(asyncio.sleep(1.2))
             if where == "callback":
                 assert loop._current_handle is handle
 
@@ -1008,7 +1010,7 @@ def test_the_slow_callback_log_does_not_count_parked_time(fb, run_raw, where, ca
 
         async def slow():
             fb.await_(asyncio.sleep(0.001))
-            threading.Event().wait(0.08)
+            threading.Event().wait(0.6)
 
         await asyncio.create_task(slow(), name="slow")
 
@@ -1021,46 +1023,51 @@ def test_the_slow_callback_log_does_not_count_parked_time(fb, run_raw, where, ca
 
 def test_stop_and_run_again(fb):
     loop = asyncio.new_event_loop()
+    gates = [loop.create_future() for _ in range(4)]
     log = []
 
-    def first():
-        log.append(fb.await_(value_later("first", 0.03)))
+    def wait(n):
+        log.append(fb.await_(gates[n]))
 
     async def task(n):
-        log.append(fb.await_(value_later(n, 0.02)))
+        wait(n)
 
     with fb.enable(loop):
-        loop.call_soon(first)
+        loop.call_soon(wait, 3)
         tasks = [loop.create_task(task(n)) for n in range(3)]
         loop.run_until_complete(asyncio.sleep(0.001))
-        assert log == []
         loop.call_later(0.001, loop.stop)
         loop.run_forever()
         assert log == []
+        for n in range(3):
+            gates[n].set_result(n)
         loop.run_until_complete(asyncio.gather(*tasks))
         assert log == [0, 1, 2]
-        loop.run_until_complete(asyncio.sleep(0.02))
-        assert log == [0, 1, 2, "first"]
+        gates[3].set_result("callback")
+        loop.run_until_complete(asyncio.sleep(0.001))
+        assert log == [0, 1, 2, "callback"]
     loop.close()
 
 
 def test_callers_on_runners_are_carried_over(fb):
     """Whatever is not parked on the host survives a run of the loop."""
     loop = asyncio.new_event_loop()
+    gates = [loop.create_future() for _ in range(3)]
     log = []
 
-    async def task(n, delay):
-        log.append(fb.await_(value_later(n, delay)))
+    async def task(n):
+        log.append(fb.await_(gates[n]))
 
     async def main():
         fb.await_(asyncio.sleep(0.001))
 
     mains = loop.create_task(main())  # the first to park: on the host
-    tasks = [loop.create_task(task(n, 0.01 + n / 1000)) for n in range(3)]
+    tasks = [loop.create_task(task(n)) for n in range(3)]
     loop.run_until_complete(mains)
-    assert log == []
     loop.run_until_complete(asyncio.sleep(0))
     assert log == []
+    for n, gate in enumerate(gates):
+        gate.set_result(n)
     loop.run_until_complete(asyncio.gather(*tasks))
     assert log == [0, 1, 2]
     loop.close()
