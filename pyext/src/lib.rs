@@ -288,6 +288,15 @@ const fn any(
     function(name, meth, ffi::METH_FASTCALL | ffi::METH_KEYWORDS, doc)
 }
 
+/// The signature, as `inspect` reads it, and the page about the one function that everybody calls.
+const AWAIT_DOC: &CStr = {
+    let text = concat!("await_(awaitable, /)\n--\n\n", include_str!("await_.txt"), "\0");
+    match CStr::from_bytes_with_nul(text.as_bytes()) {
+        Ok(text) => text,
+        Err(_) => panic!("a zero byte in await_.txt"),
+    }
+};
+
 const FUNCTION_COUNT: usize = 27;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
@@ -295,7 +304,7 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"await_",
         ffi::PyMethodDefPointer { PyCFunctionFast: await_::await_ },
         ffi::METH_FASTCALL,
-        c"await_(awaitable, /)\n--\n\nWait for 'awaitable' and return its result, in synchronous code.",
+        AWAIT_DOC,
     ),
     function(
         c"set_parking",

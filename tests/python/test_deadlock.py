@@ -17,14 +17,17 @@ LIMIT = 20  # seconds; what should take none
 class Circle:
     """Two tasks: 'first' waits for 'second' in `await_`, and 'second' for 'first' as `how` says."""
 
-    def __init__(self, fb, how, second_has_portal=True, pause=0.0):
+    def __init__(self, fb, how, first_has_portal=True, second_has_portal=True, pause=0.0):
+        self.first_has_portal = first_has_portal
         self.fb = fb
         self.how = how
         self.second_has_portal = second_has_portal
         self.pause = pause
 
     async def first(self):
-        await self.fb.ensure_portal()
+        if self.first_has_portal:
+            await self.fb.ensure_portal()
+        await asyncio.sleep(0)
         return self.fb.await_(self.tasks["second"])
 
     async def second(self):
@@ -119,6 +122,15 @@ def test_two_tasks(aio, fb, how):
     assert "task 'first' (at " in text
     assert "task 'second' (at " in text
     assert __file__ in text
+
+
+@pytest.mark.parametrize("how", WAYS, ids=lambda how: how.__name__)
+@pytest.mark.parametrize("debug", [False, True], ids=["", "debug"])
+def test_two_parked_tasks(fb, how, debug):
+    """Without portals, on a stock loop."""
+    circle = Circle(fb, how, first_has_portal=False, second_has_portal=False)
+    text = asyncio.run(circle.run(), debug=debug)
+    assert "task 'first' (at " in text and "task 'second' (at " in text
 
 
 @pytest.mark.parametrize("how", [natively, by_native_gather, by_task_group])

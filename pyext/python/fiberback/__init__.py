@@ -17,9 +17,14 @@ one call by `with_portal_run()` / `with_portal_run_sync()`. All of this works on
 and Trio; `run` and the task factories are asyncio's. `fiberback.greenback` is a drop-in
 replacement of the greenback package.
 
+`await_` works in worker threads, too, and where there is no event loop at all; see its docstring.
+`no_await` forbids it for a region.
+
 General layout: the native module `_fiberback` owns stacks and switching; `_libraries` knows
 which event loop is running; `_portals` makes portals; `_hooks` decides what `await_` does where
-there is none, and `_greenlets` where somebody else's greenlet is in the way; `_trio`,
+there is none, and `_greenlets` where somebody else's greenlet is in the way; without a loop in the thread, `_anywhere`
+asks `_parents` for one in another thread, which `_lines` lead to, or else `_runners`;
+`_guards` and `_deadlock` refuse what must not wait; `_trio`,
 `_asyncio` and `_tree` hand portals down to child tasks; `_run` is the asyncio entry point;
 `_utilities` is built on `await_` alone; `_stacks` counts and sizes the stacks. `_messages` has
 every text a user can meet.

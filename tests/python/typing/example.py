@@ -48,6 +48,29 @@ def sync(text: str) -> list[str]:
     return found
 
 
+def in_thread(loop: asyncio.AbstractEventLoop) -> int:
+    with fiberback.parent_loop(loop):
+        return fiberback.await_(number("8"))
+
+
+@fiberback.no_await
+def balanced(amount: int, *, to: int) -> int:
+    with fiberback.no_await("inner"):
+        return amount + to
+
+
+@fiberback.no_await("named")
+def named() -> None:
+    assert_type(balanced(1, to=2), int)
+
+
+def without_a_loop() -> int:
+    with fiberback.thread_runner(debug=False, loop_factory=asyncio.new_event_loop):
+        result = fiberback.await_(number("7"))
+    fiberback.close_thread_runner()
+    return result
+
+
 async def main() -> int:
     assert_type(await fiberback.with_portal_run(number, "7", base=8), int)
     assert_type(await fiberback.with_portal_run_sync(sync, "7"), list[str])
@@ -67,10 +90,15 @@ async def main() -> int:
     loop.set_task_factory(before)
     assert_type(await greenback.with_portal_run(number, "3"), int)
     assert_type(greenback.await_(number("4")), int)
+    assert_type(await fiberback.to_thread(sync, "4"), list[str])
+    assert_type(await asyncio.to_thread(in_thread, loop), int)
+    assert_type(balanced(1, to=2), int)
     await cached(3)
     return fiberback.await_(task)
 
 
 if __name__ == "__main__":
     assert_type(fiberback.run(main(), debug=False, loop_factory=asyncio.new_event_loop), int)
+    assert_type(without_a_loop(), int)
+    named()
     assert_type(fiberback.__version__, str)
