@@ -42,6 +42,7 @@ from ._portals import ensure_portal as ensure_portal
 from ._portals import has_portal as has_portal
 from ._portals import with_portal_run as with_portal_run
 from ._portals import with_portal_run_sync as with_portal_run_sync
+from ._possible import can_await as can_await
 from ._run import run as run
 from ._runners import close_thread_runner as close_thread_runner
 from ._runners import thread_runner as thread_runner
@@ -69,6 +70,7 @@ __all__ = [
     "autoawait",
     "await_",
     "bestow_portal",
+    "can_await",
     "close_thread_runner",
     "create_task_factory",
     "decorate_as_sync",
