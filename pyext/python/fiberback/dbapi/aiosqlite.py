@@ -48,7 +48,7 @@ from typing import Any, Self
 import aiosqlite as _aiosqlite
 
 from .. import await_
-from ._waiting import should_wait, running_loop
+from ._waiting import running_loop, should_wait
 
 # Tasks may share a connection: its thread takes their calls one by one.
 threadsafety = 2

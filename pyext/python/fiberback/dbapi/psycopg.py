@@ -61,7 +61,7 @@ from psycopg.rows import Row, RowFactory
 
 from .. import await_
 from ._locks import Lock
-from ._waiting import should_wait, running_loop
+from ._waiting import running_loop, should_wait
 
 # The attempts to connect of the `_connect` that runs in this context.
 _attempts: ContextVar[list[Any]] = ContextVar("fiberback_psycopg_attempts")

@@ -22,7 +22,7 @@ from psycopg_pool import PoolTimeout as PoolTimeout
 from psycopg_pool import TooManyRequests as TooManyRequests
 
 from .. import _messages, await_, with_portal_run_sync
-from ._waiting import should_wait, running_loop
+from ._waiting import running_loop, should_wait
 from .psycopg import Connection, _Driver
 
 
