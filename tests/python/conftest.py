@@ -25,6 +25,7 @@ TIME_LIMIT = int(os.environ.get("FIBERBACK_TIME_LIMIT", "120"))
 def pytest_configure(config: pytest.Config) -> None:
     # `await_` of a bad awaitable closes it or not, as `await` does; some tests make such things.
     config.addinivalue_line("filterwarnings", "ignore:coroutine '_never' was never awaited")
+    config.addinivalue_line("markers", "time_limit(seconds): for a test that runs whole suites")
 
 
 def pytest_report_header() -> list[str]:
@@ -60,11 +61,14 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     if not hasattr(signal, "SIGALRM"):
         return (yield)
 
+    marker = item.get_closest_marker("time_limit")
+    limit = marker.args[0] if marker else TIME_LIMIT
+
     def expired(signum: int, frame: Any) -> None:
-        raise TimeoutError(f"this test did not end in {TIME_LIMIT} seconds")
+        raise TimeoutError(f"this test did not end in {limit} seconds")
 
     previous = signal.signal(signal.SIGALRM, expired)
-    signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT, 5)  # and again, if cleaning up hangs too
+    signal.setitimer(signal.ITIMER_REAL, limit, 5)  # and again, if cleaning up hangs too
     try:
         return (yield)
     finally:

@@ -161,6 +161,19 @@ def test_aiosqlite_tour(run, aiosqlite, tmp_path):
     run(dbapi_tour, aiosqlite, lambda: aiosqlite.connect(tmp_path / "db"), "?")
 
 
+def test_aiosqlite_tour_without_a_loop(aiosqlite, tmp_path):
+    dbapi_tour(aiosqlite, lambda: aiosqlite.connect(tmp_path / "db"), "?")
+
+
+def test_aiosqlite_tour_in_a_thread_beside_a_loop(fb, aiosqlite, tmp_path):
+    async def main():
+        await asyncio.to_thread(
+            dbapi_tour, aiosqlite, lambda: aiosqlite.connect(tmp_path / "db"), "?"
+        )
+
+    fb.run(main())
+
+
 # psycopg
 
 
@@ -317,18 +330,31 @@ def test_threads_and_tasks_share_a_connection(fb, psycopg, database):
     conn.close()
 
 
-def test_a_task_without_a_portal_does_not_block_the_loop(psycopg, database):
-    """Where await_ cannot wait, it says what to type, and the connection stays usable."""
+def test_a_task_without_a_portal_parks_or_is_told_what_to_type(aio, psycopg, database):
+    """uvloop cannot be entered again; the connection stays usable."""
     conn = psycopg.connect(database.dsn)
+    ticks = []
 
     async def main():
+        async def tick():
+            while True:
+                ticks.append(1)
+                await asyncio.sleep(0.002)
+
+        ticking = asyncio.create_task(tick())
         try:
-            return conn.execute("SELECT 1").fetchone()
+            return conn.execute("SELECT 1, pg_sleep(0.05)").fetchone()[0]
         except RuntimeError as error:
             return str(error)
+        finally:
+            ticking.cancel()
 
-    told = asyncio.run(main())
-    assert told == (1,) or "portal" in told
+    told = aio.run(main)
+    if aio.name == "uvloop":
+        assert "portal" in told
+    else:
+        assert told == 1 and len(ticks) > 3
+    conn.rollback()
     assert conn.execute("SELECT 2").fetchone() == (2,)
     conn.close()
 

@@ -267,23 +267,22 @@ def test_threads_keep_connections_of_their_own(fb, project):
     fb.run(main())
 
 
-def test_refused_where_it_would_block(project):
+def test_waits_without_a_portal_or_is_refused_where_it_would_block(aio, project):
     from django.core.exceptions import SynchronousOnlyOperation
-    from fiberback.dbapi._waiting import can_wait
 
     async def main():
-        if can_wait():
-            assert project.Item.objects.count() == 0
-            return
-        with pytest.raises(SynchronousOnlyOperation, match="fiberback.django.PortalMiddleware"):
-            project.Item.objects.count()
         import fiberback
 
+        if aio.name == "uvloop":  # which cannot be entered again
+            with pytest.raises(SynchronousOnlyOperation, match="fiberback.django.PortalMiddleware"):
+                project.Item.objects.count()
+        else:
+            assert project.Item.objects.count() == 0
         assert await fiberback.with_portal_run_sync(project.Item.objects.count) == 0
         await fiberback.ensure_portal()
         assert project.Item.objects.count() == 0
 
-    asyncio.run(main())
+    aio.run(main)
 
 
 def test_a_blocking_backend_beside_ours_is_still_refused(fb, project, tmp_path):

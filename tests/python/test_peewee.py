@@ -566,13 +566,12 @@ def test_functions_in_sqlite_and_server_side_cursors_in_postgres(run):
 
 
 def test_threads_without_a_loop_block_as_peewee_does(kit):
-    if not kit.postgres:
-        pytest.skip("aiosqlite needs a loop")
     kit.db.create_tables([kit.User, kit.Post])
     names = []
 
     def thread(n):
-        with kit.db.connection_context(), kit.db.atomic():
+        kind = () if kit.postgres else ("IMMEDIATE",)
+        with kit.db.connection_context(), kit.db.atomic(*kind):
             names.append(kit.User.create(name=f"t{n}").name)
 
     threads = [threading.Thread(target=thread, args=(n,)) for n in range(5)]

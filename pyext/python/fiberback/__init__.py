@@ -47,14 +47,15 @@ from ._portals import ensure_portal as ensure_portal
 from ._portals import has_portal as has_portal
 from ._portals import with_portal_run as with_portal_run
 from ._portals import with_portal_run_sync as with_portal_run_sync
+from ._possible import can_await as can_await
 from ._run import run as run
 from ._runners import close_thread_runner as close_thread_runner
 from ._runners import thread_runner as thread_runner
-from ._to_thread import to_thread as to_thread
 from ._stacks import get_stack_size as get_stack_size
 from ._stacks import set_stack_size as set_stack_size
 from ._stacks import stats as stats
 from ._stacks import trim as trim
+from ._to_thread import to_thread as to_thread
 from ._tree import portals_for_children as portals_for_children
 from ._tree import portals_for_tree as portals_for_tree
 from ._tree import with_portal_run_tree as with_portal_run_tree
@@ -74,6 +75,7 @@ __all__ = [
     "autoawait",
     "await_",
     "bestow_portal",
+    "can_await",
     "close_thread_runner",
     "create_task_factory",
     "decorate_as_sync",

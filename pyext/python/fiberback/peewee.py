@@ -16,7 +16,7 @@ Take the database class from here; models, queries and transactions stay as they
 Connections, transactions and `db.connection_context()` belong to the task, as with Peewee they belong
 to the thread: a task's children have connections of their own (`":memory:"` is another database for
 each). What a task leaves open is closed, or given back to the pool, when the task ends. In threads
-without a loop PostgreSQL blocks as with Peewee.
+without a loop all of it blocks, as with Peewee.
 
 PostgreSQL goes through `fiberback.dbapi.psycopg` (psycopg 3), SQLite through
 `fiberback.dbapi.aiosqlite`. Parameters and errors are Peewee's.

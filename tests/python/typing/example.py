@@ -79,6 +79,7 @@ async def main() -> int:
     task = asyncio.create_task(number("5"))
     fiberback.bestow_portal(task)
     assert_type(fiberback.has_portal(task), bool)
+    assert_type(fiberback.can_await(), bool)
     with fiberback.portals_for_children():
         await asyncio.create_task(number("6"))
     async with fiberback.portals_for_tree():

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from typing import Any
 
-from .. import _messages, has_portal
+from .. import _messages, can_await
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -24,7 +24,14 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 def can_wait() -> bool:
     """Whether a database call made now would neither be refused nor stop an event loop."""
-    return asyncio._get_running_loop() is None or has_portal()
+    return asyncio._get_running_loop() is None or can_await()
+
+
+def should_wait() -> bool:
+    """The same, but not in a loop's callback: those that clean up are best over at once."""
+    if asyncio._get_running_loop() is None:
+        return True
+    return asyncio.current_task() is not None and can_await()
 
 
 def current_task() -> asyncio.Task[Any] | None:

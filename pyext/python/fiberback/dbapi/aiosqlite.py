@@ -48,7 +48,7 @@ from typing import Any, Self
 import aiosqlite as _aiosqlite
 
 from .. import await_
-from ._waiting import can_wait, running_loop
+from ._waiting import running_loop, should_wait
 
 # Tasks may share a connection: its thread takes their calls one by one.
 threadsafety = 2
@@ -152,7 +152,7 @@ class Connection:
         """
         if self._driver._connection is None:
             return
-        if running_loop() is not None and not can_wait():
+        if running_loop() is not None and not should_wait():
             self._driver.stop()
         else:
             await_(self._driver.close())
@@ -307,7 +307,7 @@ class Cursor:
         self._rows.clear()
         self._more = False
         if self._cursor is not None and self.connection._driver._connection is not None:
-            if running_loop() is None or can_wait():
+            if running_loop() is None or should_wait():
                 self.connection._run(self._cursor.close)
 
     @property

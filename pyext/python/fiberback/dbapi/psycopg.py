@@ -61,7 +61,7 @@ from psycopg.rows import Row, RowFactory
 
 from .. import await_
 from ._locks import Lock
-from ._waiting import can_wait, running_loop
+from ._waiting import running_loop, should_wait
 
 # The attempts to connect of the `_connect` that runs in this context.
 _attempts: ContextVar[list[Any]] = ContextVar("fiberback_psycopg_attempts")
@@ -205,7 +205,7 @@ class Connection(_psycopg.Connection[Row]):
 
     def cancel(self) -> None:
         """`cancel_safe`, or psycopg's blocking request in a loop's callback, where nothing can wait."""
-        if running_loop() is not None and can_wait():
+        if running_loop() is not None and should_wait():
             self.cancel_safe()
         else:
             super().cancel()

@@ -22,7 +22,7 @@ from psycopg_pool import PoolTimeout as PoolTimeout
 from psycopg_pool import TooManyRequests as TooManyRequests
 
 from .. import _messages, await_, with_portal_run_sync
-from ._waiting import can_wait, running_loop
+from ._waiting import running_loop, should_wait
 from .psycopg import Connection, _Driver
 
 
@@ -131,7 +131,7 @@ class ConnectionPool:
         if loop is self._loop:
             # In a task of its own: a caller that is cancelled must not interrupt it.
             task = self._put(driver)
-            if can_wait():
+            if should_wait():
                 await_(asyncio.shield(task))
         elif self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._put, driver)

@@ -21,7 +21,7 @@ import django
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 from django.core.handlers import asgi
 
-from .. import await_, has_portal, with_portal_run_tree
+from .. import await_, can_await, with_portal_run_tree
 
 
 class _InTask(Executor):
@@ -31,7 +31,7 @@ class _InTask(Executor):
         self._thread: ThreadPoolExecutor | None = None
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwds: Any) -> Future[Any]:
-        if not has_portal():
+        if not can_await():
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(max_workers=1)
             return self._thread.submit(fn, *args, **kwds)

@@ -34,7 +34,7 @@ if not is_psycopg3:  # Django prefers psycopg 3, so this is an old one
 _Waiting = that_waits(base.DatabaseWrapper)
 
 
-class DatabaseWrapper(_Waiting):
+class DatabaseWrapper(_Waiting):  # type: ignore[valid-type]
     """What `django.db.connections[alias]` is with this engine."""
 
     Database = psycopg
