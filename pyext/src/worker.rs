@@ -890,7 +890,7 @@ pub(crate) const LEAST_STACK_SIZE: usize =
 /// so that is the only one that a task touches which waits a few calls deep. How much of it is left
 /// to C frames decides how many that are, and of which kind; these were measured (`benches/portal.py`)
 /// to suffice for synchronous code that calls `await_` from its second function, on 3.11 to 3.13.
-const FIRST_C_FRAMES: usize = 2048;
+const FIRST_C_FRAMES: usize = 2368;
 const PAGE: usize = 4096;
 /// At least as much as CPython's own chunks, so that not everybody needs a second one.
 const LEAST_DATA_STACK: usize = 16 * 1024;
@@ -901,6 +901,10 @@ const RESERVE: usize = {
 };
 const DATA_STACK: usize = RESERVE - size_of::<Worker>();
 const _: () = assert!(RESERVE % 64 == 0 && align_of::<Worker>() <= 64);
+// A greenlet that was current on a fiber and is dropped for good frees the chunk that it last saw,
+// as if it were its own (`PythonState::did_finish`). That is `munmap`, which refuses what does not
+// begin with a page.
+const _: () = assert!((FIRST_C_FRAMES + StackPool::RECORD_SIZE + size_of::<Worker>()) % PAGE != 0);
 
 fn pools() -> *mut Pools {
     // SAFETY: the GIL is held, and the borrow ends before anything can release it.

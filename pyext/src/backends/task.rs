@@ -153,7 +153,12 @@ unsafe fn locate(task: *mut PyObject) -> Option<(*mut PyObject, Place)> {
             }
             return None;
         }
+        // `_coro` of a C task is a read-only view of its slot.
+        let in_slot = is_c_task(task);
         for name in [&names::CORO, &names::CORO_PRIVATE] {
+            if in_slot {
+                break;
+            }
             let attribute = names::attribute(task, name.get());
             let found = attribute == coroutine;
             ffi::Py_XDECREF(attribute);
@@ -161,8 +166,7 @@ unsafe fn locate(task: *mut PyObject) -> Option<(*mut PyObject, Place)> {
                 ffi::Py_DECREF(coroutine);
                 return None;
             }
-            // `_coro` of a C task is a read-only view of its slot.
-            if found && !is_c_task(task) {
+            if found {
                 return Some((coroutine, Place::Attribute(name.get())));
             }
         }
