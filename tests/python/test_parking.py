@@ -917,7 +917,8 @@ def test_bad_yields_are_told_in_the_awaitable(fb, run_raw):
         assert "yield was used instead of yield from" in fb.await_(Bad(future))
         me = asyncio.current_task()
         me._asyncio_future_blocking = True
-        assert "Task cannot await on itself" in fb.await_(Bad(me))
+        told = fb.await_(Bad(me))
+        assert "await on itself" in told or "deadlock" in told
         me._asyncio_future_blocking = False
         other = asyncio.new_event_loop()
         theirs = other.create_future()
@@ -1314,3 +1315,47 @@ def test_trio_says_what_to_type(fb):
             fb.await_(trio.sleep(0))
 
     trio.run(main)
+
+
+def test_deadlocks_of_parked_tasks_are_named(fb):
+    async def main():
+        tasks = {}
+
+        async def one(name, other):
+            await asyncio.sleep(0)
+            return fb.await_(tasks[other])
+
+        tasks["a"] = asyncio.create_task(one("a", "b"), name="a")
+        tasks["b"] = asyncio.create_task(one("b", "a"), name="b")
+        done = await asyncio.gather(*tasks.values(), return_exceptions=True)
+        assert all(isinstance(error, RuntimeError) for error in done)
+        assert any("'a'" in str(error) and "'b'" in str(error) for error in done), done
+
+        async def itself():
+            fb.await_(asyncio.current_task())
+
+        with pytest.raises(RuntimeError):
+            await asyncio.create_task(itself())
+
+    asyncio.run(main())
+
+
+def test_no_await_refuses_parking(fb):
+    async def main():
+        with fb.no_await("region"):
+            with pytest.raises(RuntimeError, match="region"):
+                fb.await_(value_later(1))
+        assert fb.await_(value_later(1)) == 1
+
+        def callback():
+            with fb.no_await("callback"):
+                try:
+                    fb.await_(asyncio.sleep(0))
+                except RuntimeError as error:
+                    told.set_result(str(error))
+
+        told = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(callback)
+        assert "callback" in fb.await_(told)
+
+    asyncio.run(main())

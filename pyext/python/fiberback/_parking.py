@@ -139,8 +139,15 @@ def _is_trio_running() -> bool:
 
 def _give_portal(handle: Any) -> None:
     """A portal for the task that the handle steps, if that has none."""
-    task = getattr(handle._callback, "__self__", None)
-    if isinstance(task, asyncio.Future) and hasattr(task, "get_coro") and portal_of(task) is None:
+    callback = handle._callback
+    task = getattr(callback, "__self__", None)
+    if (
+        type(callback).__module__ != "fiberback._fiberback"  # those go on in the middle of a step
+        and isinstance(task, asyncio.Future)
+        and hasattr(task, "get_coro")
+        and not getattr(task.get_coro(), "cr_running", False)
+        and portal_of(task) is None
+    ):
         with contextlib.suppress(RuntimeError, TypeError):  # somebody else's kind of task
             bestow(task)
 

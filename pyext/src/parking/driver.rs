@@ -48,6 +48,8 @@ pub(crate) struct Parked {
     pub(super) task: *mut PyObject,
     /// What it waits for, owned by the caller.
     pub(super) future: *mut PyObject,
+    /// The future that the waker was called with; owned, or null.
+    pub(super) outcome: *mut PyObject,
     /// What the caller is to raise instead of waiting on; owned.
     pub(super) exception: *mut PyObject,
     /// Neighbours in the driver's list of callers that are parked on runners.
@@ -64,6 +66,7 @@ impl Parked {
             contexts: Left::new(),
             task,
             future,
+            outcome: ptr::null_mut(),
             exception: ptr::null_mut(),
             before: ptr::null_mut(),
             after: ptr::null_mut(),

@@ -406,18 +406,20 @@ unsafe fn wait(driver: *mut Driver, parked: *mut Parked, waker: *mut WakerObject
             enter_task((*driver).event_loop, task);
             end_wait(task, future);
         }
-        let exception = (*parked).exception;
+        let (exception, done) = ((*parked).exception, (*parked).outcome);
         if !exception.is_null() {
+            ffi::Py_XDECREF(done);
             unsubscribe(future, waker);
             return Answer::Throw(exception);
         }
         let mut outcome = ptr::null_mut();
-        if !future.is_null() {
-            let result = names::call_none(future, names::RESULT.get());
+        if !done.is_null() {
+            let result = names::call_none(done, names::RESULT.get());
             if result.is_null() {
                 outcome = error::take();
             }
             ffi::Py_XDECREF(result);
+            ffi::Py_DECREF(done);
         }
         if !task.is_null() && task::must_cancel(task) {
             let is_cancellation = !outcome.is_null()

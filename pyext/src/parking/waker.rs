@@ -90,6 +90,7 @@ unsafe extern "C" fn tp_call(
             let done = match (*waker).kind {
                 Kind::TakeOver => driver::take_over(driver),
                 Kind::Wake if (*waker).parked.is_null() => true,
+                Kind::Wake if !note_outcome((*waker).parked, arguments) => false,
                 Kind::Wake => match driver::wake(driver, (*waker).parked) {
                     driver::Wake::Done => {
                         (*waker).parked = ptr::null_mut();
@@ -160,6 +161,20 @@ static ATTRIBUTES: Attributes = Attributes(UnsafeCell::new([
         closure: ptr::null_mut(),
     },
 ]));
+
+/// Notes which future is done: usually, but not always, the one that the caller waits for. False
+/// with an error set.
+unsafe fn note_outcome(parked: *mut Parked, arguments: *mut PyObject) -> bool {
+    // SAFETY: attached; a tuple; the waiting caller's frame is alive.
+    unsafe {
+        if ffi::PyTuple_Size(arguments) > 0 {
+            let future = ffi::Py_NewRef(ffi::PyTuple_GetItem(arguments, 0));
+            let before = std::mem::replace(&mut (*parked).outcome, future);
+            ffi::Py_XDECREF(before);
+        }
+        ffi::PyErr_Occurred().is_null()
+    }
+}
 
 unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
     // SAFETY: the last reference is gone.
