@@ -206,7 +206,7 @@ class Line:
 
     # In the worker thread.
 
-    def close(self, _: Any = None) -> None:
+    def close(self) -> None:
         """No more requests will come."""
         try:
             self.loop.call_soon_threadsafe(self.finish)

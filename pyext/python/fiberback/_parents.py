@@ -173,8 +173,14 @@ def _of_work_item() -> Line | None:
     if result is None:
         return None
     line = _lines[future] = Line(result.get_loop(), result)
-    future.add_done_callback(line.close)
+    future.add_done_callback(_is_over)
     return line
+
+
+def _is_over(future: Future[Any]) -> None:
+    line = _lines.pop(future, None)
+    if line is not None:
+        line.close()
 
 
 def _awaited_through(future: Future[Any]) -> asyncio.Future[Any] | None:
