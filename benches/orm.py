@@ -87,7 +87,7 @@ POOL = ThreadPoolExecutor(TASKS)
 
 
 async def measure(cluster, rounds, sessions):
-    """Queries per second: one list of rounds for each contender."""
+    """Queries per second, and processor microseconds per query: a list of each contender's rounds."""
     options = {"pool_size": TASKS, "max_overflow": 0}
     engines = {
         "fiberback": create_engine(cluster.url("asyncpg"), **options),
@@ -97,6 +97,7 @@ async def measure(cluster, rounds, sessions):
     contenders = {"fiberback": on_fiberback, "greenlet": on_greenlet, "threads": in_threads}
     names = list(contenders)
     rates = {name: [] for name in names}
+    costs = {name: [] for name in names}
     for number in range(rounds + 1):
         for name in names[number % 3 :] + names[: number % 3]:
             # What is not the contender's own is out of its way.
@@ -105,16 +106,17 @@ async def measure(cluster, rounds, sessions):
             else:
                 fiberback.sqlalchemy.uninstall()
             gc.collect()
-            begin = time.perf_counter()
+            begin, spent = time.perf_counter(), time.process_time()
             await contenders[name](engines[name], sessions)
-            seconds = time.perf_counter() - begin
+            seconds, spent = time.perf_counter() - begin, time.process_time() - spent
             if number:  # the first round connects and warms up
                 rates[name].append(TASKS * sessions * QUERIES / seconds)
+                costs[name].append(spent / (TASKS * sessions * QUERIES) * 1e6)
     await engines["greenlet"].dispose()
     engines["threads"].dispose()
     fiberback.sqlalchemy.install()
     await fiberback.with_portal_run_sync(engines["fiberback"].dispose)
-    return rates
+    return rates, costs
 
 
 async def sleeps(cluster, count=50, pause=0.1):
@@ -165,7 +167,7 @@ def main():
             rows = [{"id": n, "name": f"item {n}", "price": n} for n in range(ROWS)]
             connection.execute(Item.__table__.insert(), rows)
         engine.dispose()
-        rates = asyncio.run(measure(cluster, rounds, sessions))
+        rates, costs = asyncio.run(measure(cluster, rounds, sessions))
         threads = threading.active_count()
         POOL.shutdown()
         idle = threading.active_count()
@@ -179,7 +181,8 @@ def main():
         "threads": f"Session in {TASKS} threads, psycopg",
     }
     for name, label in names.items():
-        print(f"    {label:36} {statistics.median(rates[name]):8,.0f}")
+        rate, cost = statistics.median(rates[name]), statistics.median(costs[name])
+        print(f"    {label:36} {rate:8,.0f}   ({cost:,.0f} µs of this process's time for each)")
     met = []
     for peer, least in (("greenlet", 1.1), ("threads", 1.5)):
         ratios = [ours / theirs for ours, theirs in zip(rates["fiberback"], rates[peer], strict=True)]

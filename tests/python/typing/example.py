@@ -10,6 +10,7 @@ from typing import assert_type
 
 import fiberback
 import fiberback.greenback as greenback
+import fiberback.sqlalchemy
 
 
 async def number(text: str, base: int = 10) -> int:
@@ -96,6 +97,12 @@ async def main() -> int:
     assert_type(balanced(1, to=2), int)
     await cached(3)
     return fiberback.await_(task)
+
+
+def sqlalchemy_adapter() -> None:
+    with fiberback.sqlalchemy.install() as nothing:
+        assert_type(nothing, None)
+    fiberback.sqlalchemy.uninstall()
 
 
 if __name__ == "__main__":
