@@ -1105,6 +1105,29 @@ def test_a_caller_on_the_host_is_cancelled_with_a_warning(fb):
     loop.close()
 
 
+def test_a_short_wait_on_the_host_ends_by_itself(fb):
+    loop = asyncio.new_event_loop()
+    log = []
+
+    async def works():
+        while True:
+            log.append(fb.await_(asyncio.sleep(0.001, len(log))))
+            await asyncio.sleep(0)
+
+    task = loop.create_task(works())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(5):
+            before = len(log)
+            loop.run_until_complete(asyncio.sleep(0.005))
+            assert not task.done()
+        assert len(log) > before
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(task)
+    loop.close()
+
+
 def test_asyncio_run_cancels_without_a_warning(fb):
     log = []
 

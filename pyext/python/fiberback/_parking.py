@@ -67,15 +67,21 @@ def _drop_cancelled_timers(loop: Any) -> None:
         heapq.heappop(timers)._scheduled = False
 
 
-def _end_wait(loop: Any, task: Any, future: Any) -> None:
-    """The loop is to stop, and cannot while this caller is parked on the loop's own stack."""
+def _end_wait(loop: Any, task: Any, future: Any, is_over: bool) -> bool:
+    """The loop is to stop, and cannot while this caller is parked on the loop's own stack.
+
+    It has some time, unless all tasks are cancelled next anyway. Whether it was cancelled.
+    """
     if not _is_asyncio_run():
+        if not is_over:
+            return False
         what = repr(task) if task is not None else f"a callback that waits for {future!r}"
         warnings.warn(_messages.PARKED_AT_STOP.format(what=what), RuntimeWarning, stacklevel=2)
     if task is not None:
         task.cancel(_messages.PARKED_AT_STOP_CANCEL)
     elif future is not None:
         future.cancel(_messages.PARKED_AT_STOP_CANCEL)
+    return True
 
 
 def _is_asyncio_run() -> bool:

@@ -119,8 +119,8 @@ pub(crate) struct Driver {
     pub(super) host: Host,
     /// The stock loop's callback that the host is in; only compared.
     pub(super) host_handle: *mut PyObject,
-    /// Which of those was asked to end because the loop is to stop, and when.
-    pub(super) end_asked: Option<(*mut PyObject, Instant)>,
+    /// The caller on the host is in the way of the loop's end.
+    pub(super) end_asked: Option<Asked>,
     /// The worker whose stack the host is; null for the thread's own.
     host_worker: *mut Worker,
     /// What the host is to raise; owned.
@@ -604,6 +604,14 @@ unsafe fn withdraw_take_over(driver: *mut Driver) {
             ffi::Py_DECREF(handle);
         }
     }
+}
+
+/// What was done about a caller that is in the way of the loop's end.
+pub(super) struct Asked {
+    /// The stock loop's callback that the caller is in; only compared.
+    pub(super) handle: *mut PyObject,
+    pub(super) since: Instant,
+    pub(super) cancelled: bool,
 }
 
 /// What has to happen for a caller to go on whose wait has ended.

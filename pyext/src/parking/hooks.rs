@@ -39,7 +39,8 @@ impl Hook {
 /// `poll(loop, limit)`: everything of `_run_once` that comes before the callbacks; waits for at most
 /// `limit` seconds, if that is not None.
 pub(super) static POLL: Hook = Hook::new();
-/// `end_wait(loop, task, future)`: the loop is to stop, and this caller holds the host.
+/// `end_wait(loop, task, future, is_over)`: the loop is to stop, and this caller holds the host; its
+/// time is over or not. Whether it was cancelled.
 pub(super) static END_WAIT: Hook = Hook::new();
 /// `pad(loop, count)`: makes that many cancelled handles the next ones.
 pub(super) static PAD: Hook = Hook::new();

@@ -1,6 +1,6 @@
 //! A loop's callbacks, run one by one, as stock `_run_once` runs them.
 
-use super::driver::{self, Driver, Host, Next, ready_count};
+use super::driver::{self, Asked, Driver, Host, Next, Parked, ready_count};
 use super::hooks;
 use crate::interp::frames::Place;
 use crate::{error, greenlet, names};
@@ -15,7 +15,9 @@ pub(crate) struct Turn {
     parked: f64,
 }
 
-/// Seconds that a caller in the way of the loop's end has for its own end, before it is asked again.
+/// Seconds that a caller in the way of the loop's end has before it is cancelled, and before it is
+/// cancelled again.
+const GRACE: f64 = 0.5;
 const PATIENCE: f64 = 5.0;
 
 /// Runs callbacks until another stack is to go on. The body of a runner.
@@ -58,27 +60,9 @@ unsafe fn look(driver: *mut Driver) -> bool {
             }
             Host::Waits(parked) if stopping => {
                 // Only the host can end the loop, and a caller is in its way.
-                limit = Some(PATIENCE);
-                let asked = (*driver).end_asked;
-                let again = asked.is_none_or(|(handle, at)| {
-                    handle != (*driver).host_handle || at.elapsed().as_secs_f64() > PATIENCE
-                });
-                if again {
-                    (*driver).end_asked = Some(((*driver).host_handle, Instant::now()));
-                    let or_none = |object: *mut PyObject| {
-                        if object.is_null() { ffi::Py_None() } else { object }
-                    };
-                    let done = hooks::END_WAIT.call(&[
-                        (*driver).event_loop,
-                        or_none((*parked).task),
-                        or_none((*parked).future),
-                    ]);
-                    if done.is_null() {
-                        return raise_on_host(driver);
-                    }
-                    ffi::Py_DECREF(done);
-                    // It may have been ended at once.
-                    limit = Some(0.0);
+                match end_wait(driver, parked) {
+                    Some(seconds) => limit = Some(seconds),
+                    None => return raise_on_host(driver),
                 }
             }
             Host::Waits(_) | Host::Runs => {}
@@ -95,6 +79,44 @@ unsafe fn look(driver: *mut Driver) -> bool {
         ffi::Py_DECREF(done);
         (*driver).batch = ready_count(driver);
         true
+    }
+}
+
+/// Sees to it that the caller that is parked on the host comes to an end. Returns for how many
+/// seconds there is nothing more to do about it; `None` with an error set.
+unsafe fn end_wait(driver: *mut Driver, parked: *mut Parked) -> Option<f64> {
+    // SAFETY: attached, no error set; the caller waits.
+    unsafe {
+        let handle = (*driver).host_handle;
+        let asked = (*driver).end_asked.take_if(|asked| asked.handle == handle);
+        let (is_over, left) = match &asked {
+            None => (false, 0.0),
+            Some(asked) => {
+                let time = if asked.cancelled { PATIENCE } else { GRACE };
+                let left = time - asked.since.elapsed().as_secs_f64();
+                (true, left)
+            }
+        };
+        if left > 0.0 {
+            (*driver).end_asked = asked;
+            return Some(left);
+        }
+        let or_none =
+            |object: *mut PyObject| if object.is_null() { ffi::Py_None() } else { object };
+        let answer = hooks::END_WAIT.call(&[
+            (*driver).event_loop,
+            or_none((*parked).task),
+            or_none((*parked).future),
+            if is_over { ffi::Py_True() } else { ffi::Py_False() },
+        ]);
+        if answer.is_null() {
+            return None;
+        }
+        let cancelled = answer == ffi::Py_True();
+        ffi::Py_DECREF(answer);
+        (*driver).end_asked = Some(Asked { handle, since: Instant::now(), cancelled });
+        // Cancelled, it may be ready to go on.
+        Some(if cancelled { 0.0 } else { GRACE })
     }
 }
 

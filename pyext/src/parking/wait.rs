@@ -124,7 +124,7 @@ unsafe fn with_task(
 ) -> Result<*mut PyObject, ()> {
     // SAFETY: attached.
     unsafe {
-        let task = current_task(event_loop)?;
+        let (task, _) = current_task(event_loop)?;
         if !task.is_null() {
             ffi::Py_DECREF(task);
             return Ok(ffi::Py_NewRef(awaitable));
@@ -219,7 +219,9 @@ unsafe fn wait_for(driver: *mut Driver, iterator: *mut PyObject, yielded: *mut P
         if !Driver::can_park(driver, ts) || !Driver::prepare_runner(driver) {
             return Answer::Refused;
         }
-        let Ok(task) = current_task((*driver).event_loop) else { return Answer::Refused };
+        let Ok((task, is_pure)) = current_task((*driver).event_loop) else {
+            return Answer::Refused;
+        };
         let is_future = match future_to_wait_for(driver, task, yielded) {
             Ok(is_future) => is_future,
             Err(exception) => {
@@ -245,7 +247,7 @@ unsafe fn wait_for(driver: *mut Driver, iterator: *mut PyObject, yielded: *mut P
             }
             Answer::Refused
         } else {
-            wait(driver, parked, waker)
+            wait(driver, parked, waker, is_pure)
         };
         ffi::Py_XDECREF(waker.cast());
         ffi::Py_XDECREF(task);
@@ -253,21 +255,26 @@ unsafe fn wait_for(driver: *mut Driver, iterator: *mut PyObject, yielded: *mut P
     }
 }
 
-/// The task that runs now, as a new reference; null if there is none.
-unsafe fn current_task(event_loop: *mut PyObject) -> Result<*mut PyObject, ()> {
+/// The task that runs now, as a new reference; null if there is none. True with it if it is one in
+/// pure Python, which asyncio's C functions do not know of since 3.14.
+unsafe fn current_task(event_loop: *mut PyObject) -> Result<(*mut PyObject, bool), ()> {
     // SAFETY: attached.
     unsafe {
-        let function = hooks::of_tasks(&names::CURRENT_TASK);
-        let task = if function.is_null() {
-            function
-        } else {
-            ffi::PyObject_CallOneArg(function, event_loop)
-        };
-        if task == ffi::Py_None() {
+        for (name, is_pure) in [(&names::CURRENT_TASK, false), (&names::PY_CURRENT_TASK, true)] {
+            let function = hooks::of_tasks(name);
+            if function.is_null() {
+                continue;
+            }
+            let task = ffi::PyObject_CallOneArg(function, event_loop);
+            if task.is_null() {
+                return Err(());
+            }
+            if task != ffi::Py_None() {
+                return Ok((task, is_pure));
+            }
             ffi::Py_DECREF(task);
-            return Ok(ptr::null_mut());
         }
-        if task.is_null() { Err(()) } else { Ok(task) }
+        Ok((ptr::null_mut(), false))
     }
 }
 
@@ -388,13 +395,18 @@ unsafe fn subscribe(driver: *mut Driver, future: *mut PyObject, waker: *mut Wake
 }
 
 /// Parks, and says how the wait has ended.
-unsafe fn wait(driver: *mut Driver, parked: *mut Parked, waker: *mut WakerObject) -> Answer {
+unsafe fn wait(
+    driver: *mut Driver,
+    parked: *mut Parked,
+    waker: *mut WakerObject,
+    is_pure: bool,
+) -> Answer {
     // SAFETY: attached, no error set; the task and the future are the caller's.
     unsafe {
         let (task, future) = ((*parked).task, (*parked).future);
         if !task.is_null() {
             begin_wait(task, future);
-            if !leave_task((*driver).event_loop, task) {
+            if !leave_task((*driver).event_loop, task, is_pure) {
                 (*waker).parked = ptr::null_mut();
                 task::set_waiter(task, ptr::null_mut());
                 return Answer::Refused;
@@ -403,7 +415,7 @@ unsafe fn wait(driver: *mut Driver, parked: *mut Parked, waker: *mut WakerObject
         driver::give_way(driver, parked);
         (*waker).parked = ptr::null_mut();
         if !task.is_null() {
-            enter_task((*driver).event_loop, task);
+            enter_task((*driver).event_loop, task, is_pure);
             end_wait(task, future);
         }
         let (exception, done) = ((*parked).exception, (*parked).outcome);
@@ -502,10 +514,11 @@ unsafe fn call_graph(hook: &hooks::Hook, future: *mut PyObject, task: *mut PyObj
 }
 
 /// No task is current any more. False with an error set.
-unsafe fn leave_task(event_loop: *mut PyObject, task: *mut PyObject) -> bool {
+unsafe fn leave_task(event_loop: *mut PyObject, task: *mut PyObject, is_pure: bool) -> bool {
     // SAFETY: attached, no error set.
     unsafe {
-        let function = hooks::of_tasks(&names::LEAVE_TASK);
+        let name = if is_pure { &names::PY_LEAVE_TASK } else { &names::LEAVE_TASK };
+        let function = hooks::of_tasks(name);
         let arguments = [event_loop, task];
         let done = ffi::PyObject_Vectorcall(function, arguments.as_ptr(), 2, ptr::null_mut());
         ffi::Py_XDECREF(done);
@@ -514,11 +527,12 @@ unsafe fn leave_task(event_loop: *mut PyObject, task: *mut PyObject) -> bool {
 }
 
 /// The task is current again.
-unsafe fn enter_task(event_loop: *mut PyObject, task: *mut PyObject) {
+unsafe fn enter_task(event_loop: *mut PyObject, task: *mut PyObject, is_pure: bool) {
     // SAFETY: attached, no error set. Between two callbacks no task is current, so that this
     // cannot fail but for want of memory.
     unsafe {
-        let function = hooks::of_tasks(&names::ENTER_TASK);
+        let name = if is_pure { &names::PY_ENTER_TASK } else { &names::ENTER_TASK };
+        let function = hooks::of_tasks(name);
         let arguments = [event_loop, task];
         let done = ffi::PyObject_Vectorcall(function, arguments.as_ptr(), 2, ptr::null_mut());
         if done.is_null() {
