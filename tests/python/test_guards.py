@@ -307,3 +307,26 @@ def test_the_dropin_is_guarded_too(aio, fb):
         return greenback.await_(ready())
 
     assert aio.run(main) == "ready"
+
+
+def test_refused_where_it_would_park(fb):
+    """In a task and in a callback without a portal, on a stock loop."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+
+        def callback():
+            with fb.no_await("callback"):
+                text = refused(fb, asyncio.sleep(0))
+            done.set_result((text, fb.await_(asyncio.sleep(0.01, "parked"))))
+
+        with fb.no_await("task"):
+            assert "'task'" in refused(fb, asyncio.sleep(0))
+            loop.call_soon(callback)
+            text, result = await done
+        return text, result, fb.await_(asyncio.sleep(0.01, "parked"))
+
+    text, *results = asyncio.run(main())
+    assert "'callback'" in text
+    assert results == ["parked", "parked"]

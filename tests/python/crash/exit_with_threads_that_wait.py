@@ -34,8 +34,6 @@ class Daemons(asyncio.SelectorEventLoop):
         return self.create_future()
 
 
-threading.Thread(
-    target=lambda: fiberback.run(main(), loop_factory=Daemons), daemon=True
-).start()
+threading.Thread(target=lambda: fiberback.run(main(), loop_factory=Daemons), daemon=True).start()
 time.sleep(0.5)
 print("main left", flush=True)
