@@ -9,8 +9,10 @@ only when the registry cannot be reached; `FIBERBACK_SQLALCHEMY_SDISTS` names a 
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tarfile
@@ -96,7 +98,11 @@ def url(request):
     return database.url("asyncpg")
 
 
-def run_pytest(folder, arguments, time, **environment):
+def run_pytest(folder, arguments, **environment):
+    # A whole suite in one test: seconds on a machine of one's own, minutes on a busy one. Neither
+    # conftest.py nor pytest's faulthandler shall take that for a hang before `timeout` does.
+    faulthandler.cancel_dump_traceback_later()
+    signal.setitimer(signal.ITIMER_REAL, 0)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     done = subprocess.run(
         command,
@@ -104,7 +110,7 @@ def run_pytest(folder, arguments, time, **environment):
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=time,
+        timeout=500,
     )
     assert done.returncode == 0, done.stdout[-12000:] + done.stderr[-2000:]
     return done.stdout.splitlines()[-1]
@@ -118,7 +124,7 @@ def test_sqlalchemys_own_suite(suite, url, part):
         arguments.append(f"test/base/{CONCURRENCY[version]}")
         for test in REFUSALS:
             arguments += ["--deselect", test.format(concurrency=CONCURRENCY[version])]
-    summary = run_pytest(folder, arguments, 115, PYTHONPATH=str(folder.parent))
+    summary = run_pytest(folder, arguments, PYTHONPATH=str(folder.parent))
     passed = int(summary.partition(" passed")[0].split()[-1])
     # If SQLAlchemy found that nothing can run, it would skip it all.
     least = {"engine": 150, "cancellation": 8, "twice": 2}[part]
@@ -133,4 +139,4 @@ def test_our_own_tests_with_sqlalchemy_2_0(tmp_path):
     library = tmp_path / f"sqlalchemy-{VERSIONS['2.0']}" / "lib"
     tests = pathlib.Path(__file__).with_name("test_sqlalchemy.py")
     chosen = "(asyncio- or not -) and not cancelled_tasks"
-    run_pytest(tmp_path, [str(tests), "-x", "-k", chosen], 115, PYTHONPATH=str(library))
+    run_pytest(tmp_path, [str(tests), "-x", "-k", chosen], PYTHONPATH=str(library))
