@@ -4,11 +4,14 @@ On aiosqlite everywhere; on asyncpg and psycopg where PostgreSQL is. `test_sqlal
 runs this file with SQLAlchemy 2.0, too.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
 
 import asyncio
 import gc
 import logging
+import pathlib
 import random
 import subprocess
 import sys
@@ -785,3 +788,19 @@ except ImportError as error:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert "pip install fiberback[sqlalchemy]" in done.stdout, done.stderr
+
+
+# ---- the example ------------------------------------------------------------------------------------
+
+
+def test_the_example_on_postgresql(database):
+    for name in ("asyncpg", "psycopg"):
+        import_or_skip(name)
+    example = pathlib.Path(__file__).parents[2] / "examples" / "orm.py"
+    done = subprocess.run(
+        [sys.executable, str(example), database.dsn], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "10 connections to postgresql" in done.stdout
+    assert "the same answers each time: True" in done.stdout
+    assert database.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == ["0"]
