@@ -31,6 +31,9 @@ An engine's connections belong to the event loop in which they were made: call `
 there before another loop uses the engine, as with `AsyncEngine`. A program that uses it before its
 loop starts does so on the thread's own loop, which is another one.
 
+`scoped_session` has one session for each thread unless told otherwise, and tasks share a thread:
+give it `scopefunc=asyncio.current_task`, and call `remove()` at the end of the task.
+
 Cancellation reaches the query that waits, as with `AsyncSession`; the connection is then
 invalidated or rolled back before the pool hands it out again.
 """
@@ -335,7 +338,7 @@ def _import_without_greenlet() -> Any:
     before = sys.modules.get("greenlet", _MISSING)
     sys.modules["greenlet"] = stand_in
     try:
-        real = importlib.import_module("sqlalchemy.util._concurrency_py3k")
+        real: Any = importlib.import_module("sqlalchemy.util._concurrency_py3k")
     finally:
         if before is _MISSING:
             del sys.modules["greenlet"]
