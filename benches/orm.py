@@ -185,7 +185,9 @@ def main():
         print(f"    {label:36} {rate:8,.0f}   ({cost:,.0f} µs of this process's time for each)")
     met = []
     for peer, least in (("greenlet", 1.1), ("threads", 1.5)):
-        ratios = [ours / theirs for ours, theirs in zip(rates["fiberback"], rates[peer], strict=True)]
+        ratios = [
+            ours / theirs for ours, theirs in zip(rates["fiberback"], rates[peer], strict=True)
+        ]
         ratio = statistics.median(ratios)
         met.append(verdict(f"times {peer}", f"{ratio:.2f}", ratio >= least, f"at least {least}"))
     assert threads > idle == 1

@@ -172,7 +172,9 @@ def main(url: str | None = None) -> dict[str, tuple[list[str], float, float, int
             session.commit()
 
         print(f"{REQUESTS} requests at once, {CONNECTIONS} connections to {engine.dialect.name}")
-        print(f"\n{'':14}{'driver':12}{'wall time':>12}{'threads':>10}{'longest pause of the loop':>29}")
+        print(
+            f"\n{'':14}{'driver':12}{'wall time':>12}{'threads':>10}{'longest pause of the loop':>29}"
+        )
         results = {}
         cleanup.enter_context(fiberback.sqlalchemy.install())
         for name in WAYS:

@@ -8,12 +8,14 @@ import subprocess
 import sys
 
 import pytest
-from support import only_fiberback
+from support import import_or_skip, only_fiberback
 
 pytestmark = only_fiberback
 
 FOLDER = pathlib.Path(__file__).parents[2] / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
+# What an example imports beyond fiberback.
+NEEDS = {"orm": ["sqlalchemy", "aiosqlite"]}
 
 
 def test_there_are_examples():
@@ -22,6 +24,8 @@ def test_there_are_examples():
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example(example):
+    for name in NEEDS.get(example.stem, []):
+        import_or_skip(name)
     namespace = runpy.run_path(str(example))
     tests = [value for name, value in namespace.items() if name.startswith("test_")]
     assert tests

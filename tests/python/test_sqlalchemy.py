@@ -4,11 +4,14 @@ On aiosqlite everywhere; on asyncpg and psycopg where PostgreSQL is. `test_sqlal
 runs this file with SQLAlchemy 2.0, too.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
 
 import asyncio
 import gc
 import logging
+import pathlib
 import random
 import subprocess
 import sys
@@ -16,7 +19,7 @@ import textwrap
 import weakref
 
 import pytest
-from support import import_or_skip, only_fiberback
+from support import import_or_skip, make_backend, only_fiberback
 
 pytestmark = only_fiberback
 
@@ -336,10 +339,8 @@ def test_a_pool_that_would_block_the_loop_is_refused(url):
         create_engine(url, poolclass=sqlalchemy.pool.QueuePool)
 
 
-def test_a_connection_that_is_dropped_is_closed_at_once(aio, url, request):
+def test_a_connection_that_is_dropped_is_closed_at_once(aio, url):
     """As the garbage collector closes it, nothing waits: it may be at work anywhere."""
-    if "psycopg" in url:
-        pytest.skip("SQLAlchemy leaves a psycopg connection to psycopg here")
     waits = []
 
     def main():
@@ -357,6 +358,84 @@ def test_a_connection_that_is_dropped_is_closed_at_once(aio, url, request):
         engine.dispose()
 
     run(aio, main)
+
+
+@pytest.fixture(params=["asyncio", "eager"] if sys.version_info >= (3, 12) else ["asyncio"])
+def stock(request):
+    """The loops on which `await_` needs no portal."""
+    return make_backend(request.param)
+
+
+def test_without_a_portal(stock, url):
+    """Sync code that is just called, in tasks of a loop that knows nothing of fiberback."""
+
+    def request(engine, n):
+        with Session(engine) as session:
+            user = session.get(User, n % USERS + 1)
+            session.execute(text("SELECT 1"))
+            return repr(user)
+
+    async def task(engine, n):
+        return request(engine, n)
+
+    async def main():
+        engine = create_engine(url, pool_size=4)
+        fill(engine)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(task(engine, n)) for n in range(12)]
+        assert [task.result() for task in tasks] == [
+            f"<user {n % USERS}: [{n % USERS}, {10 * (n % USERS)}]>" for n in range(12)
+        ]
+        engine.dispose()
+        engine = create_async_engine(url)
+        async with AsyncSession(engine) as session:
+            user = (await session.scalars(select(User).order_by(User.id))).first()
+            assert repr(user) == "<user 0: [0, 0]>"
+        await engine.dispose()
+
+    stock.run(main)
+
+
+def test_in_worker_threads(stock, url):
+    """They wait for the loop that they work for, and share its connections."""
+
+    def request(engine, n):
+        with Session(engine) as session:
+            return repr(session.get(User, n % USERS + 1))
+
+    async def main():
+        engine = create_engine(url, pool_size=3)
+        await fiberback.with_portal_run_sync(fill, engine)
+        answers = await asyncio.gather(
+            *(asyncio.to_thread(request, engine, n) for n in range(6)),
+            *(fiberback.with_portal_run_sync(request, engine, n) for n in range(6)),
+        )
+        assert answers[:6] == answers[6:]
+        with pytest.raises(KeyError):
+            await asyncio.to_thread(invalidated, engine)
+        assert engine.pool.checkedout() == 0
+        await fiberback.with_portal_run_sync(engine.dispose)
+
+    def invalidated(engine):
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+            connection.invalidate()
+            raise KeyError
+
+    stock.run(main)
+
+
+def test_in_a_plain_script(url):
+    """No loop runs: the thread's own does."""
+    engine = create_engine(url)
+    fill(engine)
+    with Session(engine) as session:
+        assert repr(session.get(User, 3)) == "<user 2: [2, 20]>"
+        session.connection().invalidate()
+    with Session(engine) as session:
+        assert repr(session.get(User, 4)) == "<user 3: [3, 30]>"
+    engine.dispose()
+    fiberback.close_thread_runner()
 
 
 # ---- AsyncSession -----------------------------------------------------------------------------------
@@ -493,8 +572,6 @@ def test_a_spawned_call_is_cancelled_where_it_waits(aio):
 
 def test_five_hundred_cancelled_tasks_leave_a_sane_pool(aio, url, request):
     """Cancelled at random points. Nothing half done is committed, and the pool serves afterwards."""
-    if aio.name == "eager":
-        pytest.skip("eager tasks are cancelled as others are: the time is better spent")
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     request.addfinalizer(lambda: logging.getLogger("sqlalchemy.pool").setLevel(logging.NOTSET))
     sqlite = "sqlite" in url
@@ -578,20 +655,6 @@ def test_five_hundred_cancelled_tasks_leave_a_sane_pool(aio, url, request):
 
 
 # ---- install and uninstall ------------------------------------------------------------------------
-
-
-def waits(engine):
-    """Whether SQLAlchemy waits through fiberback."""
-
-    async def main():
-        try:
-            await fiberback.with_portal_run_sync(engine.connect().close)
-        except sa_exc.MissingGreenlet:
-            return False
-        await fiberback.with_portal_run_sync(engine.dispose)
-        return True
-
-    return asyncio.run(main())
 
 
 @pytest.fixture
@@ -724,3 +787,19 @@ except ImportError as error:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert "pip install fiberback[sqlalchemy]" in done.stdout, done.stderr
+
+
+# ---- the example ------------------------------------------------------------------------------------
+
+
+def test_the_example_on_postgresql(database):
+    for name in ("asyncpg", "psycopg"):
+        import_or_skip(name)
+    example = pathlib.Path(__file__).parents[2] / "examples" / "orm.py"
+    done = subprocess.run(
+        [sys.executable, str(example), database.dsn], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "10 connections to postgresql" in done.stdout
+    assert "the same answers each time: True" in done.stdout
+    assert database.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == ["0"]

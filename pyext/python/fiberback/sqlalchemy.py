@@ -27,6 +27,13 @@ touched: there is no `MissingGreenlet`. The greenlet package is neither used nor
 How: all of SQLAlchemy's waiting goes through two things that it takes from the greenlet package,
 `getcurrent` and a subclass of `greenlet`; these two are replaced. SQLAlchemy 2.0 and 2.1.
 
+An engine's connections belong to the event loop in which they were made: call `engine.dispose()`
+there before another loop uses the engine, as with `AsyncEngine`. A program that uses it before its
+loop starts does so on the thread's own loop, which is another one.
+
+`scoped_session` has one session for each thread unless told otherwise, and tasks share a thread:
+give it `scopefunc=asyncio.current_task`, and call `remove()` at the end of the task.
+
 Cancellation reaches the query that waits, as with `AsyncSession`; the connection is then
 invalidated or rolled back before the pool hands it out again.
 """
@@ -45,7 +52,8 @@ from typing import Any
 from . import _messages
 from ._fiberback import Portal, await_
 from ._libraries import current_task
-from ._portals import call, has_portal, through
+from ._portals import call, through
+from ._possible import can_await
 
 __all__ = ["install", "uninstall"]
 
@@ -330,7 +338,7 @@ def _import_without_greenlet() -> Any:
     before = sys.modules.get("greenlet", _MISSING)
     sys.modules["greenlet"] = stand_in
     try:
-        real = importlib.import_module("sqlalchemy.util._concurrency_py3k")
+        real: Any = importlib.import_module("sqlalchemy.util._concurrency_py3k")
     finally:
         if before is _MISSING:
             del sys.modules["greenlet"]
@@ -381,7 +389,6 @@ def _replace_in_cleanup() -> None:
     base: Any = importlib.import_module("sqlalchemy.pool.base")
     connectors: Any = importlib.import_module("sqlalchemy.connectors.asyncio")
     finalize = base._finalize_fairy
-    terminate = connectors.AsyncAdapt_terminate.terminate
 
     def _finalize_fairy(*args: Any, **kwds: Any) -> None:
         # 2.1 says so; 2.0 passes the weak reference that called back.
@@ -394,10 +401,21 @@ def _replace_in_cleanup() -> None:
             _collecting.now = outer
 
     def _terminate(self: Any) -> None:
-        if has_portal() and not _collecting.now:
-            terminate(self)
-        else:
+        if _collecting.now or not can_await():
             self._terminate_force_close()
+        else:
+            await_(_say_goodbye(self))
 
     _set(base, "_finalize_fairy", _finalize_fairy)
     _set(connectors.AsyncAdapt_terminate, "terminate", _terminate)
+
+
+async def _say_goodbye(connection: Any) -> None:
+    # SQLAlchemy's own makes a task of it before it waits, which takes a running loop: not where a
+    # thread waits for another one's.
+    try:
+        await asyncio.shield(connection._terminate_graceful_close())
+    except connection._terminate_handled_exceptions() as error:
+        connection._terminate_force_close()
+        if isinstance(error, asyncio.CancelledError):
+            raise
