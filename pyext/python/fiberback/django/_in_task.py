@@ -59,7 +59,7 @@ def let_async_to_sync_wait() -> None:
 
     Sync views use it, and have always had a thread without a loop. Does nothing the second time.
     """
-    refusing = AsyncToSync.__call__
+    refusing: Any = AsyncToSync.__call__
     if hasattr(refusing, "_waits"):
         return
 
