@@ -135,10 +135,21 @@ async def slow(request: Any) -> Any:
 
 
 def sync_view(request: Any) -> Any:
+    from asgiref.sync import async_to_sync, sync_to_async
     from django.http import JsonResponse
 
     threads.add(threading.get_ident())
-    return JsonResponse({"count": Item.objects.count(), "threads": threading.active_count()})
+
+    def again() -> int:
+        return int(Item.objects.count())
+
+    async def through_async() -> int:
+        await asyncio.sleep(0)
+        return await sync_to_async(again)() + await Item.objects.acount()
+
+    count = Item.objects.count()
+    assert async_to_sync(through_async)() == 2 * count
+    return JsonResponse({"count": count, "threads": threading.active_count()})
 
 
 async def boom(request: Any) -> Any:

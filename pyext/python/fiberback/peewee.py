@@ -116,6 +116,8 @@ class _PooledTasks:
         return closed
 
     def _can_reuse(self, conn: Any) -> bool:
+        if getattr(conn, "interrupted", False):
+            return False
         try:
             reusable: bool = super()._can_reuse(conn)
         except BaseException:

@@ -99,6 +99,9 @@ class Connection(_psycopg.Connection[Row]):
     raise `await_`'s RuntimeError. A method cancelled in the middle ends the query first.
     """
 
+    #: Whether a wait was ever cancelled. The transaction can be rolled back; what belongs to the session
+    #: (open cursors, settings, locks) may be half done, so pools do not use such a connection again.
+    interrupted: bool = False
     _driver: AsyncConnection[Any]
 
     def __init__(self, pgconn: Any, *args: Any, **kwds: Any) -> None:
@@ -185,7 +188,9 @@ class Connection(_psycopg.Connection[Row]):
             return super().wait(gen, *args, **kwds)
         try:
             return await_(self._underneath().wait(gen, *args, **kwds))
-        except BaseException:
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self.interrupted = True
             # psycopg has cancelled the query and waited for its end. A COPY that was beginning has
             # only begun then, and nobody would ever end it.
             beginning = getattr(gen, "__name__", None) == "_start_copy_gen"

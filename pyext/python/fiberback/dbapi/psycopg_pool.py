@@ -45,6 +45,27 @@ class _PooledDriver(_Driver):
         return self
 
 
+class _UntilCancelled:
+    """A worker's queue, from which a worker that has been cancelled gets nothing more."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+
+    async def get(self) -> Any:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
+        return await self._queue.get()
+
+
+class _Pool(_psycopg_pool.AsyncConnectionPool[Any]):
+    @classmethod
+    async def worker(cls, q: Any) -> None:
+        # psycopg_pool's own goes on when it is cancelled at work; then asyncio.run, which cancels the
+        # tasks that are left and waits for them, would never end with a pool open.
+        await super().worker(_UntilCancelled(q))  # type: ignore[arg-type]
+
+
 class ConnectionPool:
     """A pool of `fiberback.dbapi.psycopg.Connection`, for the tasks of one event loop.
 
@@ -53,8 +74,8 @@ class ConnectionPool:
     opens at the first use or with `open()`, and belongs to the loop that runs then. In threads without
     a loop use `psycopg_pool.ConnectionPool` itself, with `connection_class=psycopg.Connection`.
 
-    Connections given back busy, in a transaction or broken are rolled back or replaced, never handed
-    out as they are. A cancelled `getconn` has taken none.
+    Connections given back in a transaction are rolled back; those given back busy or broken, or after a
+    cancelled wait, are replaced. A cancelled `getconn` has taken none.
     """
 
     def __init__(
@@ -77,7 +98,7 @@ class ConnectionPool:
                 await with_portal_run_sync(failed, self)
 
             options["reconnect_failed"] = reconnect
-        self._pool: _psycopg_pool.AsyncConnectionPool[Any] = _psycopg_pool.AsyncConnectionPool(
+        self._pool = _Pool(
             conninfo,
             connection_class=type("Driver", (_PooledDriver,), {"face_class": connection_class}),
             kwargs=kwargs,
@@ -127,6 +148,8 @@ class ConnectionPool:
         """Give a connection back. Nothing is waited for where the caller cannot wait."""
         driver = conn._driver
         conn._pool = None
+        if conn.interrupted:
+            driver.pgconn.finish()  # and the pool makes another
         loop = running_loop()
         if loop is self._loop:
             # In a task of its own: a caller that is cancelled must not interrupt it.

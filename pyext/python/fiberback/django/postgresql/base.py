@@ -13,6 +13,7 @@ task, never beyond: across requests use the pool.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -31,6 +32,7 @@ if not is_psycopg3:  # Django prefers psycopg 3, so this is an old one
     raise ImproperlyConfigured(_messages.DJANGO_NEEDS_PSYCOPG)
 
 
+_cursor_numbers = itertools.count()
 _Waiting = that_waits(base.DatabaseWrapper)
 
 
@@ -67,6 +69,11 @@ class DatabaseWrapper(_Waiting):  # type: ignore[valid-type]
                 kwargs=params, configure=self._configure_pooled, **options
             )
         return pools[self.alias]
+
+    def chunked_cursor(self) -> Any:
+        """A server-side cursor, of a name that no other has that this connection may have seen."""
+        self._named_cursor_idx = next(_cursor_numbers)
+        return super().chunked_cursor()
 
     def _configure_pooled(self, connection: Any) -> None:
         self._configure_connection(connection)
