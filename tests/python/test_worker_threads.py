@@ -367,6 +367,22 @@ def test_timeouts_inside(aio, fb, in_thread):
     assert aio.run(main) == 7
 
 
+def test_a_timeout_that_expires_between_two_calls(aio, fb, in_thread):
+    async def timeout():
+        return asyncio.timeout(0.02)
+
+    def work():
+        with pytest.raises(TimeoutError), fb.async_context(fb.await_(timeout())):
+            time.sleep(0.2)
+            fb.await_(asyncio.sleep(60))
+        return fb.await_(native())
+
+    async def main():
+        return await in_thread(work)
+
+    assert aio.run(main) == 7
+
+
 def test_task_group_across_calls(aio, fb, in_thread):
     async def fails():
         await asyncio.sleep(0.01)

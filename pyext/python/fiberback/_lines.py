@@ -115,6 +115,12 @@ class Line:
         try:
             while await self._more():
                 await self._run(task)
+        except asyncio.CancelledError as cancelled:
+            # Between two requests: a timeout that the thread has entered, or the end of the loop.
+            # The loop must not wait for the thread, but the thread is to know.
+            if not self._requests:
+                self._cancelled = cancelled
+            raise
         finally:
             self._task = None
             while self._requests:
