@@ -181,9 +181,13 @@ def main():
     if options.memory:
         return memory(options.memory)
     rounds, count = (5, 300) if options.quick else (options.rounds, 500)
-    print(f"CPython {platform.python_version()}, fiberback {fiberback.__version__}, medians of {rounds}")
+    print(
+        f"CPython {platform.python_version()}, fiberback {fiberback.__version__}, medians of {rounds}"
+    )
     print(f"{'':>14} {'sleep(0)':>24} {'a future':>24}")
-    print(f"{'others':>14} {'native':>8}{'parked':>8}{'cost':>8} {'native':>8}{'parked':>8}{'cost':>8}  µs")
+    print(
+        f"{'others':>14} {'native':>8}{'parked':>8}{'cost':>8} {'native':>8}{'parked':>8}{'cost':>8}  µs"
+    )
     costs = {}
     for others in (10, 100, 1000, 10_000):
         row = measure(others, rounds, count)

@@ -310,7 +310,7 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"set_parking",
         ffi::PyMethodDefPointer { PyCFunctionFast: parking::set_parking },
         ffi::METH_FASTCALL,
-        c"set_parking(*hooks, indices, /)\n--\n\nTell await_() what it needs to know of asyncio to wait without a portal.",
+        c"set_parking(*hooks)\n--\n\nTell await_() what it needs to know of asyncio to wait without a portal.",
     ),
     unary(
         c"context_of",

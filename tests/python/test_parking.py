@@ -284,16 +284,22 @@ def test_in_del(fb, run):
 
 def snapshot(loop):
     def plain(mapping):
-        return {key: copy.copy(value) if key == "_ready" else value for key, value in mapping.items()}
+        return {
+            key: copy.copy(value) if key == "_ready" else value for key, value in mapping.items()
+        }
 
     task = asyncio.current_task()
     fields = {
         name: getattr(task, name)
         for name in dir(task)
-        if not callable(getattr(task, name)) and not name.startswith("__") and name != "_log_traceback"
+        if not callable(getattr(task, name))
+        and not name.startswith("__")
+        and name != "_log_traceback"
     }
     modules = {
-        name: plain(vars(module)) for name, module in sys.modules.items() if name.split(".")[0] in ("asyncio", "_asyncio")
+        name: plain(vars(module))
+        for name, module in sys.modules.items()
+        if name.split(".")[0] in ("asyncio", "_asyncio")
     }
     classes = [dict(vars(cls)) for cls in type(loop).__mro__]
     loops = plain(vars(loop))
@@ -402,10 +408,12 @@ async def interleave(seed, wait):
     count = random_.randint(3, 12)
     events = [asyncio.Event() for _ in range(count)]
     plans = []
-    for n in range(count):
+    for _ in range(count):
         steps = []
         for _ in range(random_.randint(1, 6)):
-            kind = random_.choice(["yield", "yield", "set", "wait", "timeout", "raise", "nested", "shield"])
+            kind = random_.choice(
+                ["yield", "yield", "set", "wait", "timeout", "raise", "nested", "shield"]
+            )
             steps.append((kind, random_.randrange(count)))
         plans.append(steps)
 
@@ -509,7 +517,9 @@ def test_cancel_is_prompt(fb, run):
                 log.append(error.args)
                 raise
             finally:
-                log.append((asyncio.current_task().cancelling(), asyncio.current_task()._must_cancel))
+                log.append(
+                    (asyncio.current_task().cancelling(), asyncio.current_task()._must_cancel)
+                )
 
         task = asyncio.get_running_loop().create_task(parked())
         await asyncio.sleep(0.001)
@@ -1186,7 +1196,10 @@ def test_subclassed_loops(fb):
         fb.await_(asyncio.gather(*(value_later(n, 0.001) for n in range(5))))
         return 1
 
-    for runner in (asyncio.Runner(loop_factory=Loop), asyncio.Runner(loop_factory=asyncio.new_event_loop)):
+    for runner in (
+        asyncio.Runner(loop_factory=Loop),
+        asyncio.Runner(loop_factory=asyncio.new_event_loop),
+    ):
         with runner:
             assert runner.run(main()) == 1
             assert runner.run(main()) == 1
@@ -1256,7 +1269,9 @@ def test_nested_calls(fb, run):
         return fb.await_(inner()) if n else 0
 
     async def main():
-        return await asyncio.gather(*(asyncio.to_thread(int), value_later(sync(20)), value_later(1)))
+        return await asyncio.gather(
+            *(asyncio.to_thread(int), value_later(sync(20)), value_later(1))
+        )
 
     assert run(main())[1] == 20
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import textwrap
 
-import pytest
 from support import import_or_skip, only_fiberback
 
 pytestmark = only_fiberback

@@ -49,8 +49,7 @@ def _drop_cancelled_timers(loop: Any) -> None:
     cancelled = loop._timer_cancelled_count
     if (
         len(timers) > base_events._MIN_SCHEDULED_TIMER_HANDLES  # type: ignore[attr-defined]
-        and cancelled / len(timers)
-        > base_events._MIN_CANCELLED_TIMER_HANDLES_FRACTION  # type: ignore[attr-defined]
+        and cancelled / len(timers) > base_events._MIN_CANCELLED_TIMER_HANDLES_FRACTION  # type: ignore[attr-defined]
     ):
         kept = []
         for handle in timers:

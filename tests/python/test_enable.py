@@ -1,0 +1,269 @@
+"""`enable` and `run` inside a running loop: scoped, reversible, with tasks in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+
+import pytest
+from support import import_or_skip, only_fiberback
+
+pytestmark = only_fiberback
+
+
+async def value_later(value, delay=0.0):
+    await asyncio.sleep(delay)
+    return value
+
+
+def attributes(loop):
+    return {name: value for name, value in vars(loop).items() if name != "_scheduled"}
+
+
+def test_every_attribute_is_as_before(fb):
+    loop = asyncio.new_event_loop()
+
+    def factory(loop, coro, **kwds):
+        if kwds.get("name", "") is None:
+            del kwds["name"]
+        return asyncio.Task(coro, loop=loop, **kwds)
+
+    for inner in (None, factory):
+        loop.set_task_factory(inner)
+        before, on_class = attributes(loop), dict(vars(asyncio.BaseEventLoop))
+        with fb.enable(loop):
+            assert loop.get_task_factory() is not inner
+            assert loop.run_until_complete(value_later(1)) == 1
+        assert attributes(loop) == before
+        with fb.enable():
+            assert loop.run_until_complete(value_later(1)) == 1
+        assert attributes(loop) == before
+        assert dict(vars(asyncio.BaseEventLoop)) == on_class
+    loop.close()
+
+
+def test_tasks_in_flight_at_both_ends(fb):
+    loop = asyncio.new_event_loop()
+    gate, log = loop.create_future(), []
+
+    async def native(n):
+        await asyncio.sleep(0)
+        log.append((n, await gate))
+
+    async def parked(n):
+        await asyncio.sleep(0)
+        log.append((n, fb.await_(gate)))
+
+    async def first():
+        fb.await_(asyncio.sleep(0.001))  # takes the host, so that the others park on fibers
+
+    def start(k):
+        coros = [native(k), parked(k + 1)]
+        return [loop.create_task(coro) for coro in coros], coros
+
+    before = attributes(loop)
+    main = loop.create_task(first())
+    early, early_coros = start(0)
+    loop.run_until_complete(main)
+    enabled = fb.enable(loop)
+    late, _ = start(2)
+    loop.call_soon(lambda: log.append(("callback", fb.await_(gate))))
+    loop.run_until_complete(asyncio.sleep(0.001))
+    enabled.disable()
+    enabled.disable()  # does nothing
+    assert attributes(loop) == before
+    if "greenlet" not in sys.modules:  # with it, tasks that runners step keep their portals
+        assert early[0].get_coro() is early_coros[0]  # what it was given was taken away
+    loop.run_until_complete(asyncio.sleep(0.001))
+    assert log == []
+    gate.set_result("open")
+    loop.run_until_complete(asyncio.gather(*early, *late))
+    loop.run_until_complete(asyncio.sleep(0.001))
+    names = [0, 1, 2, 3, "callback"]
+    assert sorted(log, key=str) == [(name, "open") for name in names]
+    loop.close()
+
+
+def test_enabled_within_a_running_loop(fb):
+    async def main():
+        loop = asyncio.get_running_loop()
+        before = attributes(loop)
+
+        async def child():
+            return fb.has_portal(), fb.await_(value_later(1, 0.001))
+
+        with fb.enable():
+            assert await asyncio.create_task(child()) == (True, 1)
+            await asyncio.sleep(0)
+            assert fb.has_portal()
+            assert fb.await_(value_later(2)) == 2
+            done = loop.create_future()
+            loop.call_soon(lambda: done.set_result(fb.await_(value_later(3, 0.001))))
+            assert await done == 3
+        assert attributes(loop) == before
+        await asyncio.sleep(0.001)
+        assert await asyncio.create_task(child()) == (False, 1)
+        return 4
+
+    assert asyncio.run(main()) == 4
+
+
+def test_scopes_overlap(fb):
+    loop = asyncio.new_event_loop()
+    before = attributes(loop)
+    one, two = fb.enable(loop), fb.enable(loop)
+
+    async def has():
+        return fb.has_portal()
+
+    one.disable()
+    assert loop.run_until_complete(has())
+    with fb.enable():
+        assert loop.run_until_complete(has())
+    assert loop.run_until_complete(has())
+    two.disable()
+    assert attributes(loop) == before
+    assert not loop.run_until_complete(has())
+    loop.close()
+
+
+def test_somebody_elses_factory_stays(fb):
+    loop = asyncio.new_event_loop()
+
+    def factory(loop, coro, **kwds):
+        return asyncio.Task(coro, loop=loop)
+
+    with fb.enable(loop):
+        loop.set_task_factory(factory)
+    assert loop.get_task_factory() is factory
+    loop.close()
+
+
+def test_every_loop_of_the_process(fb):
+    results = []
+
+    def thread():
+        async def main():
+            # Its task was made before the loop first ran; it gets its portal then.
+            return fb.has_portal(), fb.await_(value_later(1))
+
+        results.append(asyncio.run(main()))
+
+    with fb.enable():
+        threads = [threading.Thread(target=thread) for _ in range(4)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        thread()
+    assert results == [(True, 1)] * 5
+
+
+def test_on_uvloop_it_is_the_task_factory(fb):
+    uvloop = import_or_skip("uvloop")
+    loop = uvloop.new_event_loop()
+
+    async def main():
+        told = loop.create_future()
+
+        def callback():
+            try:
+                fb.await_(asyncio.sleep(0))
+            except RuntimeError as error:
+                told.set_result(str(error))
+
+        loop.call_soon(callback)
+        assert "with_portal_run_sync" in fb.await_(told)
+        return fb.await_(value_later(1))
+
+    with fb.enable(loop):
+        assert loop.run_until_complete(main()) == 1
+    assert loop.get_task_factory() is None
+    loop.close()
+
+
+@pytest.mark.parametrize("outer", ["stock", "ours", "uvloop"])
+def test_run_inside_a_running_loop(fb, outer):
+    ended = []
+
+    async def left_over():
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            await asyncio.sleep(0)
+            ended.append("left over")
+
+    async def inner(n):
+        asyncio.create_task(left_over())
+        await asyncio.sleep(0)
+        assert fb.await_(asyncio.sleep(0.001, n)) == n
+        if n == 3:
+            raise ValueError("three")
+        return n
+
+    async def outside():
+        await asyncio.sleep(0)
+        return "outside"
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        theirs = asyncio.create_task(asyncio.sleep(1000))
+        other = asyncio.create_task(outside())
+        assert fb.run(inner(1)) == 1
+        assert ended == ["left over"]
+        assert not theirs.done()
+        assert await other == "outside"
+        with pytest.raises(ValueError, match="three"):
+            fb.run(inner(3))
+        debug = loop.get_debug()
+        assert fb.run(asyncio.sleep(0, 5), debug=not debug) == 5
+        assert loop.get_debug() == debug
+
+        def sync(n):
+            return fb.run(inner(n))
+
+        async def nested(n):
+            return sync(n)
+
+        # In any order, and inside each other.
+        assert await asyncio.gather(nested(4), nested(5)) == [4, 5]
+        assert fb.run(nested(6)) == 6
+        theirs.cancel()
+        return 2
+
+    if outer == "stock":
+        assert asyncio.run(main()) == 2
+    elif outer == "ours":
+        assert fb.run(main()) == 2
+    else:
+        uvloop = import_or_skip("uvloop")
+        assert fb.run(main(), loop_factory=uvloop.new_event_loop) == 2
+
+
+def test_cancelling_the_caller_cancels_main(fb):
+    log = []
+
+    async def inner():
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            log.append("cancelled")
+            raise
+
+    async def caller():
+        fb.run(inner())
+
+    async def main():
+        task = asyncio.create_task(caller())
+        await asyncio.sleep(0.005)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.005):
+                fb.run(inner())
+
+    asyncio.run(main())
+    fb.run(main())
+    assert log == ["cancelled"] * 4
