@@ -65,8 +65,13 @@ async def main():
         while True:
             ticks += 1
             await asyncio.sleep(0.01)
+    # As a request of fiberback.django's ASGI application: what sync_to_async and async_to_sync, which
+    # Django wraps its async tests in, would hand to threads stays in this task.
+    from fiberback.django._in_task import let_async_to_sync_wait, sync_code_in_task
+    let_async_to_sync_wait()
     ticking = asyncio.create_task(tick())
-    code = await fiberback.with_portal_run_sync(suite)
+    async with sync_code_in_task():
+        code = await fiberback.with_portal_run_sync(suite)
     ticking.cancel()
     return code
 
@@ -110,6 +115,10 @@ LABELS = {
     "task: queries": "queries",
     "task: backends": "backends aggregation",
     "task: relations": "many_to_many many_to_one one_to_one prefetch_related select_related",
+    "task: async": (
+        "async.test_async_queryset async.test_async_related_managers async.test_async_model_methods"
+        " async.test_async_shortcuts handlers signals"
+    ),
     "thread: without a loop": "basic transactions transaction_hooks",
 }
 if os.environ.get("FIBERBACK_DJANGO_LABELS"):
