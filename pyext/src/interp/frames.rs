@@ -108,7 +108,7 @@ impl Place {
             let slots = field::<_, usize>(self.frame, facts::FRAME_SLOTS);
             let bits = *slots.add(index);
             if IS_TAGGED && bits & INTEGER_TAG == INTEGER_TAG {
-                return Some(bits.cast_signed() >> 2);
+                return Some((bits as isize) >> 2);
             }
             let value = untagged(bits);
             if value.is_null() || ffi::PyLong_CheckExact(value) == 0 {

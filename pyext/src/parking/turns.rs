@@ -28,7 +28,11 @@ const PATIENCE: f64 = 5.0;
 pub(crate) unsafe fn drive(driver: *mut Driver) {
     // SAFETY: the contract.
     unsafe {
-        while !(*driver).closing {
+        loop {
+            // Not the `while`'s condition: clippy does not see that the calls below may set it.
+            if (*driver).closing {
+                break;
+            }
             let go_on = if (*driver).batch > 0 { one(driver) } else { look(driver) };
             if !go_on {
                 break;
