@@ -23,7 +23,7 @@ def blocks():
 
 
 @only_fiberback
-@pytest.mark.parametrize("page, line, code", blocks())
+@pytest.mark.parametrize("page, line, code", list(blocks()))
 def test_code_block(page, line, code, tmp_path):
     # As many empty lines as stand before it, so that errors name the page's own.
     (tmp_path / "block.py").write_text("\n" * (line - 1) + code)
