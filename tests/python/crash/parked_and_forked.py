@@ -29,7 +29,8 @@ async def main():
     for n, gate in enumerate(gates):
         gate.set_result(n)
     await asyncio.gather(*tasks)
-    print("child:" if child == 0 else "parent:", log, flush=True)
+    who = "child" if child == 0 else "parent"
+    os.write(1, f"{who}: {log}\n".encode())  # whole, or it would mix with the other's
     if child == 0:
         os._exit(0)
     _, status = os.waitpid(child, 0)
