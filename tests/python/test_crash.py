@@ -50,7 +50,7 @@ def runs():
             yield pytest.param(script, arguments, id="-".join([script.stem, *arguments]))
 
 
-@pytest.mark.parametrize(("script", "arguments"), runs())
+@pytest.mark.parametrize(("script", "arguments"), list(runs()))
 def test_script(script, arguments):
     expected = expectations(script)
     first = tuple(map(int, expected["python"][0].split(".")))
