@@ -55,8 +55,23 @@ def run_pure(main, **kwds):
         loop.create_future = lambda: asyncio.futures._PyFuture(loop=loop)
         return loop
 
-    with asyncio.Runner(loop_factory=factory, **kwds) as runner:
+    with pure_functions(), asyncio.Runner(loop_factory=factory, **kwds) as runner:
         return runner.run(main)
+
+
+@contextlib.contextmanager
+def pure_functions():
+    """Since 3.14 asyncio's C functions and its pure-Python tasks know nothing of each other."""
+    if sys.version_info < (3, 14):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("current_task", "all_tasks"):
+            patch.setattr(asyncio, name, getattr(asyncio.tasks, f"_py_{name}"))
+            patch.setattr(asyncio.tasks, name, getattr(asyncio.tasks, f"_py_{name}"))
+        for name in ("enter_task", "leave_task", "swap_current_task", "register_task"):
+            patch.setattr(asyncio.tasks, f"_{name}", getattr(asyncio.tasks, f"_py_{name}"))
+        yield
 
 
 def run_ours(main, **kwds):
