@@ -26,7 +26,7 @@ import pytest
 # Starts the server, says "ready", and waits for the end of its standard input.
 SHELL = r"""
 bin=$1 dir=$2 options=$3
-trap '' INT TERM HUP
+trap '' INT TERM HUP PIPE
 "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync >"$dir/log" 2>&1 &&
 "$bin/pg_ctl" start -w -s -t 60 -D "$dir/data" -l "$dir/log" -o "$options" >>"$dir/log" 2>&1 ||
     { tail -n 20 "$dir/log"; rm -rf "$dir"; exit 1; }
@@ -68,6 +68,7 @@ class Cluster:
             cwd=self.host,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
             process_group=0,  # not reached by the terminal's Ctrl-C
             **identity,
