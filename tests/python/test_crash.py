@@ -26,7 +26,13 @@ SCRIPTS = sorted((pathlib.Path(__file__).parent / "crash").glob("*.py"))
 
 
 def expectations(script):
-    found = {"expect": ["0"], "expect-stdout": [], "expect-stderr": [], "python": ["3.11"], "parts": ["1"]}
+    found = {
+        "expect": ["0"],
+        "expect-stdout": [],
+        "expect-stderr": [],
+        "python": ["3.11"],
+        "parts": ["1"],
+    }
     for line in script.read_text().splitlines():
         if not line.startswith("#"):
             break

@@ -27,6 +27,7 @@ from ._libraries import current_library, current_task
 T = TypeVar("T")
 P = ParamSpec("P")
 
+
 def usable_portal(task: Any) -> bool:
     """Whether code running now in `task`, the current one, is on a portal of that task."""
     portal = current_portal()

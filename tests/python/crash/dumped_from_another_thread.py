@@ -55,7 +55,7 @@ def watch():
         for frame in sys._current_frames().values():
             traceback.extract_stack(frame)
             while frame is not None:
-                frame.f_locals, frame.f_lineno
+                _ = frame.f_locals, frame.f_lineno
                 frame = frame.f_back
         faulthandler.dump_traceback(SINK, all_threads=True)
         looked += 1
@@ -72,7 +72,7 @@ def everything():
 stop = threading.Event()
 watcher = threading.Thread(target=watch)
 watcher.start()
-for asks in (False, True):
+for _ in range(2):
     other = threading.Thread(target=everything)
     other.start()
     everything()

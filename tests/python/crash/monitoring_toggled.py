@@ -39,7 +39,7 @@ def called(event):
             except RuntimeError:
                 refused += 1
         elif dice == 28:
-            sys._getframe().f_back.f_locals
+            _ = sys._getframe().f_back.f_locals
         elif dice == 29 and code is leaf.__code__ and event in (E.LINE, E.PY_START, E.PY_RESUME):
             raise Stop
         return None
@@ -136,7 +136,7 @@ for tool in TOOLS:
     M.use_tool_id(tool, "ours")
     for event in ANYWHERE:
         M.register_callback(tool, event, called(event))
-for turn in range(3):
+for _turn in range(3):
     asyncio.run(main())
     fiberback.run(main())
 for tool in TOOLS:

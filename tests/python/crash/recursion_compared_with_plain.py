@@ -235,9 +235,7 @@ CASES = {
     "close of delegations": lambda n: delegating_chain(n).close(),
     "throw into delegations": lambda n: delegating_chain(n).throw(ValueError),
     "await of coroutines": lambda n: wrapped(awaiting, n, finished()).send(None),
-    "call of partials": lambda n: wrapped(
-        lambda v: functools.partial(lambda f: f(), v), n, int
-    )(),
+    "call of partials": lambda n: wrapped(lambda v: functools.partial(lambda f: f(), v), n, int)(),
     "call of C partials": lambda n: wrapped(lambda v: functools.partial(map, v), n, int)(),
     "call of caches": lambda n: wrapped(functools.lru_cache, min(n, 10_000), int)(),
     "call of objects": lambda n: wrapped(Holder, n, int)(),
@@ -251,9 +249,9 @@ CASES = {
     "issubclass": lambda n: issubclass(float, wrapped(in_tuple, n, int)),
     "except": catch_in_nested_tuple,
     "exception group": lambda n: repr(wrapped(lambda v: ExceptionGroup("", [v]), n, ValueError())),
-    "split of a group": lambda n: wrapped(
-        lambda v: ExceptionGroup("", [v]), n, ValueError()
-    ).split(TypeError),
+    "split of a group": lambda n: wrapped(lambda v: ExceptionGroup("", [v]), n, ValueError()).split(
+        TypeError
+    ),
     "printing contexts": lambda n: print_exceptions(n, "__context__"),
     "printing causes": lambda n: print_exceptions(n, "__cause__"),
     "pickle": lambda n: pickle.dumps(wrapped(in_tuple, n)),
