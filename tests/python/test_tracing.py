@@ -314,3 +314,48 @@ def test_tracer_switched_off_in_another_task(backend, fb):
     finally:
         sys.settrace(None)
     assert "leaf" in calls
+
+
+@only_fiberback
+@pytest.mark.parametrize("is_in_task", [True, False])
+def test_what_a_refused_await_was_given_does_not_go_on(fb, is_in_task):
+    """Neither in a task nor in a callback, where asyncio needs a task for the awaitable."""
+    log = []
+
+    async def work():
+        try:
+            log.append("began")
+            await asyncio.sleep(0)
+            log.append("went on")
+        finally:
+            log.append("ended")
+
+    def watched():
+        pass
+
+    def trace(frame, event, arg):
+        if frame.f_code is watched.__code__:
+            with pytest.raises(RuntimeError, match="trace"):
+                fb.await_(work())
+            log.append("refused")
+
+    def traced():
+        sys.settrace(trace)
+        try:
+            watched()
+        finally:
+            sys.settrace(None)
+
+    async def main():
+        if is_in_task:
+            traced()
+        else:
+            asyncio.get_running_loop().call_soon(traced)
+        await asyncio.sleep(0.001)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not others
+
+    asyncio.run(main())
+    assert "refused" in log
+    assert "went on" not in log
+    assert log.count("began") == log.count("ended")

@@ -100,9 +100,23 @@ unsafe fn park(
         if !yielded.is_null() {
             return go_on(event_loop, awaitable, ffi::Py_NewRef(yielded));
         }
-        let Ok(awaitable) = with_task(event_loop, awaitable) else { return ptr::null_mut() };
+        let Ok(waited_for) = with_task(event_loop, awaitable) else { return ptr::null_mut() };
+        let result = wait_from_the_start(event_loop, waited_for);
+        if result.is_null() && waited_for != awaitable {
+            abandon(waited_for);
+        }
+        ffi::Py_DECREF(waited_for);
+        result
+    }
+}
+
+unsafe fn wait_from_the_start(
+    event_loop: *mut PyObject,
+    awaitable: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: attached; owned references are dropped where they are not handed on.
+    unsafe {
         let iterator = await_::iterator_of(awaitable);
-        ffi::Py_DECREF(awaitable);
         if iterator.is_null() {
             return ptr::null_mut();
         }
@@ -113,6 +127,21 @@ unsafe fn park(
         }
         ffi::Py_DECREF(iterator);
         result
+    }
+}
+
+/// Cancels the task that `with_task` has made if it is not done: its caller waits no longer, or was
+/// refused, and what `await_` was given must not go on without him. The error that is set stays.
+unsafe fn abandon(task: *mut PyObject) {
+    // SAFETY: attached, an error is set.
+    unsafe {
+        let reason = error::take();
+        let cancelled = names::call_none(task, names::CANCEL.get());
+        if cancelled.is_null() {
+            ffi::PyErr_WriteUnraisable(task);
+        }
+        ffi::Py_XDECREF(cancelled);
+        error::restore(reason);
     }
 }
 

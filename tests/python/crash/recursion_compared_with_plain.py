@@ -1,5 +1,5 @@
 # expect-stdout: fine
-# parts: 24
+# parts: 6
 """Deep recursion in C code, much of which CPython does not check: where a plain task on the main
 thread (8 MiB of stack) works or raises, a portal must not die. Each case in two forked processes,
 one for each; a case that kills the plain one proves nothing and is passed over.

@@ -85,7 +85,7 @@ CASES = [
     lambda: ByDel(3000),
     lambda: repr(nested_list(100_000)),
     lambda: json.dumps(nested_list(100_000)),
-    lambda: json.loads("[" * 100_000),
+    lambda: json.loads("[" * 100_000 + "]" * 100_000),
     lambda: pickle.dumps(nested_list(100_000)),
     lambda: copy.deepcopy(nested_list(100_000)),
     lambda: nested_list(200_000) == nested_list(200_000),
