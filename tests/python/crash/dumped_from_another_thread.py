@@ -72,7 +72,7 @@ def everything():
 stop = threading.Event()
 watcher = threading.Thread(target=watch)
 watcher.start()
-for _ in range(2):
+for asks in (False, True):  # noqa: B007 - main() reads it
     other = threading.Thread(target=everything)
     other.start()
     everything()

@@ -113,7 +113,7 @@ def watch(ident):
     while not stop.wait(0.001):
         frame = sys._current_frames().get(ident)
         while frame is not None:
-            frame.f_lineno, frame.f_code.co_name
+            _ = frame.f_lineno, frame.f_code.co_name
             frame = frame.f_back
         del frame
 
