@@ -768,6 +768,10 @@ impl Worker {
 
 /// The body of a worker's fiber.
 fn serve(suspender: &Suspender<Input, Output>, first: Input) {
+    // Through a pointer that the compiler knows nothing of. It takes calls of C functions, and what is
+    // inlined with them, for ones that never unwind, and leaves out what would end a forced unwinding
+    // in `barrier`; see `StopForcedUnwind`. That must not get to the end of this stack.
+    let step: unsafe fn(Input) -> Output = std::hint::black_box(step);
     let mut input = first;
     loop {
         let failed = Output::Done(ffi::PySendResult::PYGEN_ERROR, ptr::null_mut());
