@@ -45,25 +45,52 @@ class _PooledDriver(_Driver):
         return self
 
 
-class _UntilCancelled:
+def _raise_if_cancelled() -> None:
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+class _QueueUntilCancelled:
     """A worker's queue, from which a worker that has been cancelled gets nothing more."""
 
     def __init__(self, queue: Any) -> None:
         self._queue = queue
 
     async def get(self) -> Any:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise asyncio.CancelledError
+        _raise_if_cancelled()
         return await self._queue.get()
 
 
+class _EventUntilCancelled:
+    """The scheduler's event, whose wait a scheduler that has been cancelled does not get through."""
+
+    def __init__(self, event: Any) -> None:
+        self._event = event
+        self.set = event.set
+        self.clear = event.clear
+
+    async def wait_timeout(self, timeout: float) -> Any:
+        is_set = await self._event.wait_timeout(timeout)
+        _raise_if_cancelled()
+        return is_set
+
+
 class _Pool(_psycopg_pool.AsyncConnectionPool[Any]):
+    """A pool whose tasks end when they are cancelled.
+
+    psycopg_pool's workers go on when they are cancelled at work, and its scheduler when it is woken at
+    the same time (3.11's `wait_for` drops the cancellation then, bpo-37658). asyncio.run, which
+    cancels the tasks that are left and waits for them, would never end with a pool open.
+    """
+
+    def _start_workers(self) -> None:
+        self._sched._event = _EventUntilCancelled(self._sched._event)  # type: ignore[assignment]
+        super()._start_workers()
+
     @classmethod
     async def worker(cls, q: Any) -> None:
-        # psycopg_pool's own goes on when it is cancelled at work; then asyncio.run, which cancels the
-        # tasks that are left and waits for them, would never end with a pool open.
-        await super().worker(_UntilCancelled(q))  # type: ignore[arg-type]
+        await super().worker(_QueueUntilCancelled(q))  # type: ignore[arg-type]
 
 
 class ConnectionPool:
