@@ -18,8 +18,8 @@ class Dirty:
         fiberback.await_(asyncio.sleep(0))
 
 
-def wait(seconds):
-    held = Dirty()
+def wait(seconds, dirty=True):
+    held = dirty and Dirty()
     try:
         fiberback.await_(asyncio.sleep(seconds))
     finally:
@@ -32,8 +32,10 @@ async def parked(seconds):
 
 
 def in_thread(seconds):
+    # A finalizer would swallow the cancellation by which the loop gets rid of us, and asyncio.run()
+    # would wait for ever, as it does for a task that goes on.
     while True:
-        wait(seconds)
+        wait(seconds, dirty=False)
 
 
 def of_the_pool(seconds):
