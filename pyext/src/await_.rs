@@ -509,10 +509,17 @@ unsafe fn is_for_task(yielded: *mut PyObject, iterator: *mut PyObject) -> bool {
     }
 }
 
+const FEW_REFERENCES: ffi::Py_ssize_t = 32;
+
 #[inline(never)]
 unsafe fn is_plain_for_task(future: *mut PyObject, iterator: *mut PyObject) -> bool {
     // SAFETY: as in `is_for_task`; references are dropped, errors mean "no".
     unsafe {
+        // `_callbacks` is a copy, so many waiting for one future would take quadratic time. Each of
+        // them holds references to it; what `shield` and `wait` make has one waiter, and few.
+        if ffi::Py_REFCNT(future) > FEW_REFERENCES {
+            return false;
+        }
         let callbacks = ffi::PyObject_GetAttr(future, names::CALLBACKS.get());
         if callbacks.is_null() {
             ffi::PyErr_Clear();

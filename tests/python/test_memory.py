@@ -131,8 +131,12 @@ asyncio.run(main())
 
 
 @only_fiberback
-def test_a_waiting_task_costs_one_page_and_its_objects():
-    """The C stack, the frames and what we keep of the fiber share a page."""
+def test_a_waiting_task_costs_few_pages_and_its_objects():
+    """The C stack, the frames and what we keep of the fiber share a page.
+
+    From 3.14 on the interpreter's own C frames are so large that they need a second one.
+    """
+    pages = 1 if sys.version_info < (3, 14) else 2
     per_task = measure("""
 def sync(future):
     fb.await_(future)
@@ -154,7 +158,7 @@ async def main():
 
 asyncio.run(main())
 """)
-    assert per_task < 4096 + 2600, f"{per_task:.0f} bytes for each waiting task"
+    assert per_task < pages * 4096 + 2600, f"{per_task:.0f} bytes for each waiting task"
 
 
 def test_greenlets_in_deep_frames_leave_nothing():
