@@ -193,7 +193,8 @@ async def main():
 asyncio.run(main())
 """
     )
-    assert grown < 1 << 20, f"{grown / 2**20:.1f} MiB more mapped"
+    # An arena of CPython's objects takes 1 MiB; a chunk left by each greenlet would be 6.
+    assert grown < 3 << 20, f"{grown / 2**20:.1f} MiB more mapped"
 
 
 def test_exceptions_and_cancellations_leave_nothing():
