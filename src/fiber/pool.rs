@@ -220,7 +220,8 @@ pub(super) struct Shared {
     warm_per_thread: usize,
     high_water_mark: usize,
     max_stacks: usize,
-    /// See [`StackPoolBuilder::overflow_advice`].
+    /// See [`StackPoolBuilder::overflow_advice`]; only Linux has the handler that prints it.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     overflow_advice: &'static str,
     /// Set when no handle is left: stacks then go to the depot at once.
     closed: AtomicBool,
