@@ -18,6 +18,7 @@
 
 use crate::interp::State;
 use crate::interp::frames::Place;
+use crate::interp::instrumentation::Instrumented;
 use crate::interp::references::Visitor;
 use crate::parking::{self, Driver, Parked};
 use crate::portal::PortalObject;
@@ -530,14 +531,28 @@ impl Worker {
     #[inline(always)]
     pub(crate) unsafe fn suspend(worker: *mut Self, yielded: *mut PyObject) -> Input {
         // SAFETY: the suspender lives until the fiber's closure returns, and that is below us.
-        let suspender = unsafe { &*(*worker).suspender };
+        let (suspender, seen) = unsafe { (&*(*worker).suspender, Instrumented::now((*worker).ts)) };
         match suspender.suspend(Output::Suspended(yielded)) {
-            Ok(input) => input,
+            Ok(input) => {
+                // SAFETY: running again, hence entered, with that thread state.
+                unsafe { Self::catch_up(worker, seen) };
+                input
+            }
             // Nobody cancels a fiber in the middle of a step (the invariant), and C code that
             // panics cannot have called us.
             Err(error) => {
                 unreachable!("a portal's fiber was ended in the middle of a step: {error}")
             }
+        }
+    }
+
+    /// The worker goes on: its frames hear of tracers that have come or gone since `seen`.
+    #[inline(always)]
+    unsafe fn catch_up(worker: *mut Self, seen: Instrumented) {
+        // SAFETY: running, so its state is entered, with that thread state.
+        unsafe {
+            let state = &mut (*worker).state;
+            state.catch_up((*worker).ts, seen);
         }
     }
 
@@ -548,9 +563,10 @@ impl Worker {
     /// As [`suspend`](Self::suspend).
     pub(crate) unsafe fn park(worker: *mut Self, parked: *mut Parked) {
         // SAFETY: as in `suspend`.
-        let suspender = unsafe { &*(*worker).suspender };
+        let (suspender, seen) = unsafe { (&*(*worker).suspender, Instrumented::now((*worker).ts)) };
         match suspender.suspend(Output::Parked(parked)) {
-            Ok(Input::Unpark) => {}
+            // SAFETY: as in `suspend`.
+            Ok(Input::Unpark) => unsafe { Self::catch_up(worker, seen) },
             Ok(_) => unreachable!("a parked worker was resumed with something else"),
             Err(error) => unreachable!("a parked fiber was ended: {error}"),
         }
