@@ -87,9 +87,9 @@ impl Instrumented {
 
     #[cold]
     unsafe fn catch_up_slowly(self, ts: *mut PyThreadState, until: *mut Frame) {
-        // SAFETY: the thread's frames are linked down to `until`. What is called below runs no
-        // Python code and does not let other threads run: no frame ends, and nobody sees the tool
-        // or has a chance to change anything else.
+        // SAFETY: the thread's frames are linked down to `until`. What is called before all is done
+        // runs no Python code and does not let other threads run: no frame ends, and nobody sees
+        // the tool or has a chance to change anything else.
         unsafe {
             let Self(now) = Self::now(ts);
             if LAST_ALIKE.swap(now, Ordering::Relaxed) != now {
@@ -101,14 +101,15 @@ impl Instrumented {
             }
             let pending = error::take();
             let mut tool = None;
+            let mut failed = (ptr::null_mut(), ptr::null_mut());
             let mut frame = Version::current_frame(ts);
             while !frame.is_null() && frame != until {
                 let code = code_of(frame);
                 if !code.is_null() && is_instrumentable(code) && Self::of_code(code).0 < first {
                     let tool = tool.get_or_insert_with(|| Tool::take());
                     if !tool.as_ref().is_some_and(|tool| tool.touch(code)) {
-                        // For want of memory. The loop ends: more of it would say the same.
-                        ffi::PyErr_WriteUnraisable(code);
+                        // For want of memory; for the rest there would be none either.
+                        failed = (code, error::take());
                         break;
                     }
                 }
@@ -117,6 +118,11 @@ impl Instrumented {
             if let Some(Some(tool)) = tool {
                 tool.release();
                 LAST_ALIKE.store(Self::now(ts).0, Ordering::Relaxed);
+            }
+            let (code, reason) = failed;
+            if !reason.is_null() {
+                error::restore(reason);
+                ffi::PyErr_WriteUnraisable(code);
             }
             if !pending.is_null() {
                 error::restore(pending);
@@ -140,7 +146,11 @@ unsafe fn code_of(frame: *mut Frame) -> *mut PyObject {
 
 /// Whether the code is a function's or a module's, not one of the interpreter's own for entering and
 /// leaving those (`_PyMonitoring_SetLocalEvents` raises SystemError for them).
-unsafe fn is_instrumentable(code: *mut PyObject) -> bool {
+///
+/// # Safety
+///
+/// A code object.
+pub(super) unsafe fn is_instrumentable(code: *mut PyObject) -> bool {
     // SAFETY: a code object.
     unsafe {
         let flags = *field::<_, c_int>(code, facts::CODE_FLAGS) as isize;

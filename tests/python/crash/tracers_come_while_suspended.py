@@ -184,9 +184,34 @@ def closure(n):
         return n
     return functools.partial(inner, 1)(*(2, 3))
 
+class Counted:
+    def __init__(self, n, k):
+        self.n = wait(n) if k == 29 else n
+    @property
+    def value(self):
+        return wait(self.n) if self.n else 0
+    def __getitem__(self, k):
+        return wait(self.n) if k == 29 else self.n
+    def __iter__(self):
+        for k in range(30):
+            yield wait(self.n) if k == 29 else k
+    def __getattribute__(self, name):
+        return object.__getattribute__(self, name)
+
+def specialised(n):
+    # Calls that are made for the specialised instructions, with the interpreter's own code between.
+    for k in range(30):
+        counted = Counted(n, k)
+        value = counted[k]
+    for k in range(30):
+        last = Counted(n if k == 29 else 0, 0).value
+    for item in counted:
+        pass
+    return value if value == last == item else None
+
 KINDS = [plain, loops, sort_key, nested_sorts, comprehension, nested_comprehensions, generator,
          delegates, reduces, maps, instance, compares, hashes, attribute, with_block, handles,
-         reraises, swallows, manages, executes, closure]
+         reraises, swallows, manages, executes, closure, specialised]
 """
 
 
