@@ -150,6 +150,7 @@ unsafe fn code_of(frame: *mut Frame) -> *mut PyObject {
 /// # Safety
 ///
 /// A code object.
+#[allow(clippy::bad_bit_mask)] // 3.12 has no such flag: 0.
 pub(super) unsafe fn is_instrumentable(code: *mut PyObject) -> bool {
     // SAFETY: a code object.
     unsafe {
