@@ -179,6 +179,33 @@ def test_lines_that_are_switched_off_stay_so(fb, kind):
         assert len(other.seen) == 3
 
 
+def test_branches_that_are_switched_off_stay_so(fb, kind):
+    """As above, for the events that bringing code up to date may touch."""
+    event = sys.monitoring.events.BRANCH
+    if sys.version_info >= (3, 14):
+        event = sys.monitoring.events.BRANCH_LEFT | sys.monitoring.events.BRANCH_RIGHT
+    seen = []
+
+    def branch(code, *offsets):
+        if code.co_filename == "<fresh>":
+            seen.append((code.co_name, offsets))
+        return sys.monitoring.DISABLE
+
+    function = fresh()
+    with Tool(1) as tool, Tool(2, "PY_RETURN") as other:
+        for number in range(32):
+            if event >> number & 1:
+                sys.monitoring.register_callback(1, 1 << number, branch)
+        tool.events = [("BRANCH", event)]
+        tool.switch(True)
+        run(fb, kind, lambda: None, function)
+        assert {name for name, _ in seen} == {"innermost", "suspended"}
+        seen.clear()
+        run(fb, kind, lambda: other.switch(True), function)
+        assert not seen
+        assert len(other.seen) == 3
+
+
 def tools():
     return [sys.monitoring.get_tool(number) for number in range(6)]
 
