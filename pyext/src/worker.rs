@@ -15,6 +15,8 @@
 //!   ([`Worker::leak`]).
 //! * Workers are reached through raw pointers, field by field: the fiber's own code reads and
 //!   writes the other fields while `fiber` is mutably borrowed by the resume that runs it.
+//! * `input` and `output` are how the two sides of a switch talk, in turns: the resumer writes an
+//!   input, the fiber reads it; the fiber writes an output, the resumer reads it.
 
 use crate::interp::State;
 use crate::interp::frames::Place;
@@ -65,11 +67,17 @@ pub(crate) enum Output {
 
 /// A fiber for portals' steps; see the module docs.
 pub(crate) struct Worker {
-    fiber: ManuallyDrop<Fiber<Input, Output, ()>>,
+    /// Switches with `()`: an enum that is moved through a switch is copied in other pieces than it
+    /// was written in, and each such read waits until the write has reached the cache.
+    fiber: ManuallyDrop<Fiber<(), (), ()>>,
+    input: Input,
+    output: Output,
     state: State,
-    suspender: *const Suspender<Input, Output>,
+    suspender: *const Suspender<(), ()>,
     stack: Range<usize>,
     thread: *mut Thread,
+    /// The thread's block, for who knows the worker already.
+    local: *const Local,
     /// The thread's mailbox. It outlives the thread, and so says for ever which thread it was.
     mailbox: Arc<Mailbox>,
     /// The thread state that it was last resumed with.
@@ -170,12 +178,6 @@ pub(crate) fn current_and_guarded() -> (*mut Worker, bool) {
 /// Says whether regions of this thread may forbid `await_`.
 pub(crate) fn set_guarded(guarded: bool) {
     LOCAL.with(|local| local.guarded.set(guarded));
-}
-
-/// Makes `worker` the one that [`current`] returns; returns the previous one.
-#[inline(always)]
-fn replace_current(worker: *mut Worker) -> *mut Worker {
-    LOCAL.with(|local| local.current.replace(worker))
 }
 
 /// This thread's record, made on first use.
@@ -330,11 +332,11 @@ struct Swap {
 impl Ambient for Swap {
     #[inline(always)]
     fn enter(&mut self) {
-        // SAFETY: `Worker::resume` passes the attached thread state and a worker whose state is
-        // pinned (on its fiber's memory) and, by the module's invariant, was entered with this thread state
-        // if it is in the middle of a step.
+        // SAFETY: `Worker::resume` passes the attached thread state and a worker of this thread,
+        // whose block lives as long. Its state is pinned (on its fiber's memory) and, by the
+        // module's invariant, was entered with this thread state if it is in the middle of a step.
         unsafe {
-            let outer = replace_current(self.worker);
+            let outer = (*(*self.worker).local).current.replace(self.worker);
             (*self.worker).outer = outer;
             (*self.worker).ts = self.ts;
             let outer = if outer.is_null() { None } else { Some(&(*outer).state) };
@@ -346,7 +348,7 @@ impl Ambient for Swap {
     fn leave(&mut self) {
         // SAFETY: as in `enter`, which came before.
         unsafe {
-            replace_current((*self.worker).outer);
+            (*(*self.worker).local).current.set((*self.worker).outer);
             (*self.worker).state.leave(self.ts);
         }
     }
@@ -433,20 +435,25 @@ impl Worker {
             let rest = NonNull::slice_from_raw_parts(NonNull::new_unchecked(rest), DATA_STACK);
             State::new(range.clone(), rest)
         };
-        let fiber = Fiber::new(stack, move |suspender, input| {
+        let fiber = Fiber::new(stack, move |suspender, ()| {
             let Address(worker) = { address };
             // SAFETY: the worker is there as long as the fiber.
-            unsafe { (*worker).suspender = suspender };
-            serve(suspender, input);
+            unsafe {
+                (*worker).suspender = suspender;
+                serve(worker, suspender);
+            }
         });
         // SAFETY: memory of that size and alignment, nobody else's.
         unsafe {
             worker.write(Self {
                 fiber: ManuallyDrop::new(fiber),
+                input: Input::Unpark,
+                output: Output::Left,
                 state,
                 suspender: ptr::null(),
                 stack: range,
                 thread,
+                local: LOCAL.with(ptr::from_ref),
                 mailbox: Arc::clone(&(*thread).mailbox),
                 ts: ptr::null_mut(),
                 outer: ptr::null_mut(),
@@ -513,11 +520,17 @@ impl Worker {
         input: Input,
     ) -> Output {
         let mut swap = Swap { worker, ts };
-        // SAFETY: the contract. Only `fiber` is borrowed (see the module's invariant).
-        let fiber = unsafe { &mut (*worker).fiber };
-        match fiber.resume_with(&mut swap, input) {
-            Step::Yield(output) => output,
-            Step::Return(()) => unreachable!("a worker returns only when its fiber is cancelled"),
+        // SAFETY: the contract. Only `fiber` is borrowed, and it is the fiber's turn to read and
+        // write meanwhile (see the module's invariant).
+        unsafe {
+            (*worker).input = input;
+            let fiber = &mut (*worker).fiber;
+            match fiber.resume_with(&mut swap, ()) {
+                Step::Yield(()) => (*worker).output,
+                Step::Return(()) => {
+                    unreachable!("a worker returns only when its fiber is cancelled")
+                }
+            }
         }
     }
 
@@ -529,16 +542,8 @@ impl Worker {
     /// `worker` must be [`current`], and `interp::refusal` have found no objection.
     #[inline(always)]
     pub(crate) unsafe fn suspend(worker: *mut Self, yielded: *mut PyObject) -> Input {
-        // SAFETY: the suspender lives until the fiber's closure returns, and that is below us.
-        let suspender = unsafe { &*(*worker).suspender };
-        match suspender.suspend(Output::Suspended(yielded)) {
-            Ok(input) => input,
-            // Nobody cancels a fiber in the middle of a step (the invariant), and C code that
-            // panics cannot have called us.
-            Err(error) => {
-                unreachable!("a portal's fiber was ended in the middle of a step: {error}")
-            }
-        }
+        // SAFETY: passed on.
+        unsafe { Self::switch_back(worker, Output::Suspended(yielded)) }
     }
 
     /// Suspends the running worker for as long as `parked` waits. What it drives goes on elsewhere.
@@ -547,12 +552,32 @@ impl Worker {
     ///
     /// As [`suspend`](Self::suspend).
     pub(crate) unsafe fn park(worker: *mut Self, parked: *mut Parked) {
-        // SAFETY: as in `suspend`.
-        let suspender = unsafe { &*(*worker).suspender };
-        match suspender.suspend(Output::Parked(parked)) {
-            Ok(Input::Unpark) => {}
-            Ok(_) => unreachable!("a parked worker was resumed with something else"),
-            Err(error) => unreachable!("a parked fiber was ended: {error}"),
+        // SAFETY: passed on.
+        match unsafe { Self::switch_back(worker, Output::Parked(parked)) } {
+            Input::Unpark => {}
+            _ => unreachable!("a parked worker was resumed with something else"),
+        }
+    }
+
+    /// Suspends the running worker in the middle of a step.
+    ///
+    /// # Safety
+    ///
+    /// `worker` must be [`current`].
+    #[inline(always)]
+    unsafe fn switch_back(worker: *mut Self, output: Output) -> Input {
+        // SAFETY: the suspender lives until the fiber's closure returns, and that is below us. It
+        // is our turn to write, and after the switch to read.
+        unsafe {
+            (*worker).output = output;
+            match (*(*worker).suspender).suspend(()) {
+                Ok(()) => (*worker).input,
+                // Nobody cancels a fiber in the middle of a step (the invariant), and C code that
+                // panics cannot have called us.
+                Err(error) => {
+                    unreachable!("a portal's fiber was ended in the middle of a step: {error}")
+                }
+            }
         }
     }
 
@@ -767,32 +792,45 @@ impl Worker {
 }
 
 /// The body of a worker's fiber.
-fn serve(suspender: &Suspender<Input, Output>, first: Input) {
+///
+/// # Safety
+///
+/// `worker` must be the worker that the fiber is of.
+unsafe fn serve(worker: *mut Worker, suspender: &Suspender<(), ()>) {
     // Through a pointer that the compiler knows nothing of. It takes calls of C functions, and what is
     // inlined with them, for ones that never unwind, and leaves out what would end a forced unwinding
     // in `barrier`; see `StopForcedUnwind`. That must not get to the end of this stack.
-    let step: unsafe fn(Input) -> Output = std::hint::black_box(step);
-    let mut input = first;
+    let step: unsafe fn(*mut Worker) = std::hint::black_box(step);
     loop {
-        let failed = Output::Done(ffi::PySendResult::PYGEN_ERROR, ptr::null_mut());
-        // SAFETY: `Worker::resume` was called with the GIL held and an input for a new step.
-        let output = error::barrier(failed, || unsafe { step(input) });
-        match suspender.suspend(output) {
-            Ok(next) => input = next,
-            // `Worker::free`.
-            Err(_) => return,
+        // SAFETY: `Worker::resume` was called with the GIL held and an input for a new step. It is
+        // our turn with the worker until we suspend.
+        unsafe {
+            let panicked = error::barrier(true, || {
+                step(worker);
+                false
+            });
+            if panicked {
+                (*worker).output = Output::Done(ffi::PySendResult::PYGEN_ERROR, ptr::null_mut());
+            }
+        }
+        if suspender.suspend(()).is_err() {
+            return; // `Worker::free`.
         }
     }
 }
 
-/// One step of a coroutine.
-unsafe fn step(input: Input) -> Output {
-    // SAFETY: attached; the resumer lends the objects for the whole step.
+/// One step of a coroutine: does what the input says, and writes the output.
+///
+/// # Safety
+///
+/// Attached, on the worker's fiber; the resumer lends the objects for the whole step.
+unsafe fn step(worker: *mut Worker) {
+    // SAFETY: the contract; it is our turn with input and output.
     unsafe {
-        match input {
+        (*worker).output = match (*worker).input {
             Input::Send { coroutine, value } => {
                 let mut result = ptr::null_mut();
-                let status = ffi::PyIter_Send(coroutine, value, &raw mut result);
+                let status = send_into(coroutine, value, &raw mut result);
                 Output::Done(status, result)
             }
             Input::Throw { coroutine, exception } => {
@@ -810,7 +848,30 @@ unsafe fn step(input: Input) -> Output {
             Input::Value(_) | Input::Raise(_) | Input::Unpark => {
                 unreachable!("no await_ is suspended between two steps")
             }
+        };
+    }
+}
+
+/// `PyIter_Send`, with one call less for what has `am_send`, as coroutines have.
+///
+/// # Safety
+///
+/// Attached; the objects valid, and borrowed.
+#[inline(always)]
+unsafe fn send_into(
+    iterator: *mut PyObject,
+    value: *mut PyObject,
+    result: *mut *mut PyObject,
+) -> ffi::PySendResult {
+    // SAFETY: the contract; a type lives as long as its instances, and so do its tables.
+    unsafe {
+        let methods = (*ffi::Py_TYPE(iterator)).tp_as_async;
+        if !methods.is_null() {
+            if let Some(send) = (*methods).am_send {
+                return send(iterator, value, result);
+            }
         }
+        ffi::PyIter_Send(iterator, value, result)
     }
 }
 
