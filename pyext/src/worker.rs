@@ -18,6 +18,7 @@
 //! * `input` and `output` are how the two sides of a switch talk, in turns: the resumer writes an
 //!   input, the fiber reads it; the fiber writes an output, the resumer reads it.
 
+use crate::greenlet::MainGreenlet;
 use crate::interp::State;
 use crate::interp::frames::Place;
 use crate::interp::references::Visitor;
@@ -114,6 +115,7 @@ pub(crate) struct Thread {
     /// The first of the workers that are `mid_step`.
     suspended: *mut Worker,
     suspended_count: usize,
+    main_greenlet: MainGreenlet,
     mailbox: Arc<Mailbox>,
 }
 
@@ -194,6 +196,7 @@ fn new_thread() -> *mut Thread {
         idle: Vec::with_capacity(MAX_IDLE),
         suspended: ptr::null_mut(),
         suspended_count: 0,
+        main_greenlet: MainGreenlet::UNKNOWN,
         mailbox: Arc::new(Mailbox {
             has_mail: AtomicBool::new(false),
             mail: Mutex::new(Some(Vec::new())),
@@ -616,6 +619,35 @@ impl Worker {
             }
         }
         worker
+    }
+
+    /// Whether the worker is about to be resumed where it was before: on no fiber, in the thread's main
+    /// greenlet. The quick answer, which may be a false no.
+    ///
+    /// # Safety
+    ///
+    /// This thread's worker, not running; `ts` attached.
+    #[inline(always)]
+    pub(crate) unsafe fn is_in_main_greenlet(worker: *mut Self, ts: *mut PyThreadState) -> bool {
+        // SAFETY: the record and the block are our thread's.
+        unsafe {
+            (*(*worker).local).current.get().is_null()
+                && (*(*worker).thread).main_greenlet.is_current((*worker).step_greenlet, ts)
+        }
+    }
+
+    /// Notes for [`is_in_main_greenlet`](Self::is_in_main_greenlet) that `now` is current.
+    ///
+    /// # Safety
+    ///
+    /// This thread's worker, not running, resumed on no fiber; `ts` attached; no error set.
+    pub(crate) unsafe fn learn_main_greenlet(
+        worker: *mut Self,
+        now: *mut PyObject,
+        ts: *mut PyThreadState,
+    ) {
+        // SAFETY: the record is our thread's.
+        unsafe { (*(*worker).thread).main_greenlet.learn(now, ts) }
     }
 
     /// Whether the worker is inside a `Context.run` of its own; see `await_::is_usable`.

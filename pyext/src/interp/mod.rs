@@ -34,7 +34,8 @@ mod version;
 
 use facts::field;
 use pyo3::ffi::{self, PyObject, PyThreadState};
-use shared::{Context, DataStack, Exceptions};
+use shared::{Chunk, Context, DataStack, Exceptions};
+use std::ffi::c_void;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -215,6 +216,30 @@ impl State {
 pub(crate) unsafe fn thread_state_id(ts: *mut PyThreadState) -> u64 {
     // SAFETY: the contract.
     unsafe { *field::<_, u64>(ts, facts::TS_ID) }
+}
+
+/// The chunk that the thread allocates frames from. Only to be compared.
+///
+/// # Safety
+///
+/// `ts` must be the attached thread state.
+#[inline(always)]
+pub(crate) unsafe fn data_stack_chunk(ts: *mut PyThreadState) -> *const c_void {
+    // SAFETY: the contract.
+    unsafe { *field::<_, *const c_void>(ts, facts::TS_DATASTACK_CHUNK) }
+}
+
+/// Whether that is the first of its list.
+///
+/// # Safety
+///
+/// `ts` must be the attached thread state.
+pub(crate) unsafe fn is_on_first_chunk(ts: *mut PyThreadState) -> bool {
+    // SAFETY: the contract; null until the first frame, then a live chunk.
+    unsafe {
+        let chunk = *field::<_, *mut Chunk>(ts, facts::TS_DATASTACK_CHUNK);
+        !chunk.is_null() && (*chunk).is_first()
+    }
 }
 
 /// Where a coroutine stands.
