@@ -21,6 +21,7 @@
 use crate::greenlet::MainGreenlet;
 use crate::interp::State;
 use crate::interp::frames::Place;
+use crate::interp::instrumentation::Instrumented;
 use crate::interp::references::Visitor;
 use crate::parking::{self, Driver, Parked};
 use crate::portal::PortalObject;
@@ -570,11 +571,17 @@ impl Worker {
     #[inline(always)]
     unsafe fn switch_back(worker: *mut Self, output: Output) -> Input {
         // SAFETY: the suspender lives until the fiber's closure returns, and that is below us. It
-        // is our turn to write, and after the switch to read.
+        // is our turn to write, and after the switch to read; what comes after that may run Python
+        // code, which may suspend again. A worker that goes on is entered, with that thread state.
         unsafe {
             (*worker).output = output;
+            let seen = Instrumented::now((*worker).ts);
             match (*(*worker).suspender).suspend(()) {
-                Ok(()) => (*worker).input,
+                Ok(()) => {
+                    let input = (*worker).input;
+                    State::catch_up(&raw mut (*worker).state, (*worker).ts, seen);
+                    input
+                }
                 // Nobody cancels a fiber in the middle of a step (the invariant), and C code that
                 // panics cannot have called us.
                 Err(error) => {

@@ -146,7 +146,7 @@ impl Place {
 const IS_TAGGED: bool = cfg!(any(cpython = "3.14", cpython = "3.15"));
 const INTEGER_TAG: usize = 3;
 
-fn untagged(bits: usize) -> *mut PyObject {
+pub(super) fn untagged(bits: usize) -> *mut PyObject {
     let bits = if IS_TAGGED { bits & !INTEGER_TAG } else { bits };
     bits as *mut PyObject
 }

@@ -12,7 +12,11 @@
 #include "internal/pycore_frame.h"
 #include "internal/pycore_context.h"
 #include "internal/pycore_gc.h"
+#if PY_VERSION_HEX >= 0x030C0000
+#  include "internal/pycore_interp.h"
+#endif
 #if PY_VERSION_HEX >= 0x030D0000
+#  include "internal/pycore_ceval.h"
 #  include "internal/pycore_runtime.h"
 #endif
 #if PY_VERSION_HEX >= 0x030E0000
@@ -101,6 +105,13 @@ const struct table fiberback_layout = {
 #elif PY_VERSION_HEX >= 0x030D0000
         FIELD(TS_PREVIOUS_EXECUTOR, PyThreadState, previous_executor),
 #endif
+#if PY_VERSION_HEX >= 0x030D0000
+        /* The version of what is instrumented; below it, requests. */
+        FIELD(TS_EVAL_BREAKER, PyThreadState, eval_breaker),
+        FACT(EVAL_EVENTS_MASK, _PY_EVAL_EVENTS_MASK),
+#elif PY_VERSION_HEX >= 0x030C0000
+        FIELD(INTERP_MONITORING_VERSION, PyInterpreterState, monitoring_version),
+#endif
 #if PY_VERSION_HEX >= 0x030F0000
         FIELD(TS_JIT_EXIT, PyThreadState, jit_exit),
 #endif
@@ -153,6 +164,14 @@ const struct table fiberback_layout = {
         FIELD(CODE_FLAGS, PyCodeObject, co_flags),
         FIELD(CODE_ADAPTIVE, PyCodeObject, co_code_adaptive),
         FIELD(CODE_FIRST_TRACEABLE, PyCodeObject, _co_firsttraceable),
+#if PY_VERSION_HEX >= 0x030C0000
+        FIELD(CODE_INSTRUMENTATION_VERSION, PyCodeObject, _co_instrumentation_version),
+#  ifdef CO_NO_MONITORING_EVENTS
+        FACT(CODE_NO_MONITORING_EVENTS, CO_NO_MONITORING_EVENTS),
+#  else
+        FACT(CODE_NO_MONITORING_EVENTS, 0),
+#  endif
+#endif
         FACT(CODE_UNIT_SIZE, sizeof(_Py_CODEUNIT)),
 
         /* PyGenObject, which coroutines share: cpython/genobject.h, from 3.14 internal. */
@@ -187,6 +206,9 @@ const struct table fiberback_layout = {
         FIELD(DEBUG_CODE_ADAPTIVE, _Py_DebugOffsets, code_object.co_code_adaptive),
         FIELD(DEBUG_INTERP_GC, _Py_DebugOffsets, interpreter_state.gc),
         FIELD(DEBUG_GC_COLLECTING, _Py_DebugOffsets, gc.collecting),
+#  if PY_VERSION_HEX >= 0x030E0000
+        FIELD(DEBUG_TS_EVAL_BREAKER, _Py_DebugOffsets, debugger_support.eval_breaker),
+#  endif
 #endif
     },
 };

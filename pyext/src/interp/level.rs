@@ -8,7 +8,8 @@
 
 use super::facts::{self, field};
 use super::frames::Place;
-use super::shared::ErrStackItem;
+use super::instrumentation::Instrumented;
+use super::shared::{ErrStackItem, Frame};
 use super::version::Lowered;
 use pyo3::ffi::PyThreadState;
 
@@ -19,6 +20,9 @@ pub(crate) struct Level {
     /// the same item as what a callback handles.)
     handled: ErrStackItem,
     exc_info: *mut ErrStackItem,
+    /// The first frame that stays in sight.
+    place: *mut Frame,
+    seen: Option<Instrumented>,
 }
 
 impl Level {
@@ -27,6 +31,8 @@ impl Level {
             lowered: Lowered::new(),
             handled: ErrStackItem::EMPTY,
             exc_info: std::ptr::null_mut(),
+            place: std::ptr::null_mut(),
+            seen: None,
         }
     }
 
@@ -42,10 +48,13 @@ impl Level {
             self.lowered.enter(ts, place.frame, place.above);
             let exc_info = field::<_, *mut ErrStackItem>(ts, facts::TS_EXC_INFO);
             self.exc_info = exc_info.replace(&raw mut self.handled);
+            self.place = place.frame;
+            self.seen = Some(Instrumented::now(ts));
         }
     }
 
-    /// Puts back what [`enter`](Self::enter) changed.
+    /// Puts back what [`enter`](Self::enter) changed. The frames above the place hear of tracers that
+    /// have come or gone.
     ///
     /// # Safety
     ///
@@ -55,6 +64,9 @@ impl Level {
         unsafe {
             *field::<_, *mut ErrStackItem>(ts, facts::TS_EXC_INFO) = self.exc_info;
             self.lowered.leave(ts);
+            if let Some(seen) = self.seen.take() {
+                seen.catch_up(ts, self.place);
+            }
         }
     }
 }

@@ -18,6 +18,8 @@
 pub(crate) mod contexts;
 pub(crate) mod facts;
 pub(crate) mod frames;
+#[cfg_attr(cpython = "3.11", path = "uninstrumented.rs")]
+pub(crate) mod instrumentation;
 pub(crate) mod level;
 pub(crate) mod references;
 pub(crate) mod selfcheck;
@@ -33,6 +35,7 @@ mod stack_bounds;
 mod version;
 
 use facts::field;
+use instrumentation::Instrumented;
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use shared::{Chunk, Context, DataStack, Exceptions};
 use std::ffi::c_void;
@@ -121,6 +124,26 @@ impl State {
     /// The context that the fiber was resumed in, borrowed.
     pub(crate) fn inherited_context(&self) -> *mut PyObject {
         self.context.inherited()
+    }
+
+    /// Tells tracers' and tools' code to the frames that were suspended with the fiber, if any came or
+    /// went meanwhile: since `seen`, right before the switch from the fiber. To be called when the
+    /// fiber goes on.
+    ///
+    /// # Safety
+    ///
+    /// The state must be entered, with the same `ts`, and no Python code have run on the fiber since.
+    #[inline(always)]
+    pub(crate) unsafe fn catch_up(this: *mut Self, ts: *mut PyThreadState, seen: Instrumented) {
+        // SAFETY: an entered fiber's frames are the thread's, down to its base. No reference is held
+        // while it is done: what fails may be reported by Python code, which may suspend the fiber.
+        unsafe {
+            let base = {
+                let state = &mut *this;
+                state.version.base_frame()
+            };
+            seen.catch_up(ts, base);
+        }
     }
 
     /// Whether the frame at `place` is the one below all of the fiber's.
@@ -315,7 +338,8 @@ pub(crate) unsafe fn refusal(ts: *mut PyThreadState) -> Option<&'static str> {
     None
 }
 
-/// Makes the code object for base frames. To be called once, at import.
+/// Makes the code object for base frames, and whatever else is needed for ever. To be called once, at
+/// import. False with an error set on failure.
 pub(crate) fn init() -> bool {
     let source = c"async def portal(): pass\ncode = portal.__code__\n";
     // SAFETY: plain API calls, attached. The code of an `async def` begins with RETURN_GENERATOR,
@@ -339,6 +363,6 @@ pub(crate) fn init() -> bool {
         ffi::Py_XINCREF(code);
         ffi::Py_DECREF(scope);
         BASE_CODE.store(code, Ordering::Relaxed);
-        !code.is_null()
+        !code.is_null() && instrumentation::init()
     }
 }

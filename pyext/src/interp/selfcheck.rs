@@ -108,6 +108,8 @@ fn check_all() -> Result<(), String> {
     check_tracing(ts)?;
     check_data_stack(ts)?;
     check_frames(ts)?;
+    #[cfg(not(cpython = "3.11"))]
+    check_instrumentation(ts)?;
     check_coroutines()
 }
 
@@ -140,6 +142,8 @@ fn check_debug_offsets() -> Result<(), String> {
         ("PyThreadState.interp", facts::TS_INTERP, facts::DEBUG_TS_INTERP),
         ("PyThreadState.current_frame", facts::TS_CURRENT_FRAME, facts::DEBUG_TS_CURRENT_FRAME),
         ("PyThreadState.thread_id", facts::TS_THREAD_ID, facts::DEBUG_TS_THREAD_ID),
+        #[cfg(any(cpython = "3.14", cpython = "3.15"))]
+        ("PyThreadState.eval_breaker", facts::TS_EVAL_BREAKER, facts::DEBUG_TS_EVAL_BREAKER),
         (
             "PyThreadState.datastack_chunk",
             facts::TS_DATASTACK_CHUNK,
@@ -316,6 +320,28 @@ fn check_frames(ts: *mut PyThreadState) -> Result<(), String> {
         }
         let back: *mut PyObject = *field(frame, facts::FRAME_FRAME_OBJ);
         expect("the current frame's frame object", object, back)
+    }
+}
+
+/// The code that runs is up to date with what the interpreter instruments: it is on a thread's chain.
+#[cfg(not(cpython = "3.11"))]
+fn check_instrumentation(ts: *mut PyThreadState) -> Result<(), String> {
+    use super::instrumentation::{Instrumented, is_instrumentable};
+    // SAFETY: attached; new references, null only where there is no frame.
+    unsafe {
+        let frame = ffi::PyThreadState_GetFrame(ts);
+        if frame.is_null() {
+            return Ok(());
+        }
+        let code: *mut PyObject = ffi::PyFrame_GetCode(frame).cast();
+        let mut found = Instrumented::of_code(code);
+        let expected = Instrumented::now(ts);
+        if !is_instrumentable(code) {
+            found = expected; // It never is.
+        }
+        ffi::Py_DECREF(code);
+        ffi::Py_DECREF(frame.cast());
+        expect("the version that running code is instrumented for", expected, found)
     }
 }
 

@@ -59,9 +59,7 @@ def watch():
                 frame = frame.f_back
         faulthandler.dump_traceback(SINK, all_threads=True)
         looked += 1
-        # Not on 3.15, where this still crashes in `_Py_call_instrumentation_arg` once in a dozen runs:
-        # an open bug, see the issue on the Python package.
-        if looked % 5 == 0 and (3, 12) <= sys.version_info < (3, 15):
+        if looked % 5 == 0 and (3, 12) <= sys.version_info:
             threading.settrace_all_threads(traced if looked % 2 else None)
             threading.setprofile_all_threads(None if looked % 2 else traced)
 
