@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import contextvars
 import copy
@@ -17,6 +18,7 @@ import sys
 import threading
 import traceback
 import warnings
+import weakref
 
 import pytest
 from support import only_fiberback
@@ -299,8 +301,10 @@ def test_in_del(fb, run):
 
 def snapshot(loop):
     def plain(mapping):
+        """What the containers hold, too."""
         return {
-            key: copy.copy(value) if key == "_ready" else value for key, value in mapping.items()
+            key: copy.copy(value) if type(value) in CONTAINERS else value
+            for key, value in mapping.items()
         }
 
     task = asyncio.current_task()
@@ -317,10 +321,10 @@ def snapshot(loop):
         if name.split(".")[0] in ("asyncio", "_asyncio")
     }
     classes = [dict(vars(cls)) for cls in type(loop).__mro__]
-    loops = plain(vars(loop))
-    for moving in ("_timer_cancelled_count", "_scheduled"):  # the sleep's own traces
-        loops.pop(moving)
-    return loops, fields, modules, classes, dict(vars(type(task)))
+    return plain(vars(loop)), fields, modules, classes, dict(vars(type(task)))
+
+
+CONTAINERS = (collections.deque, dict, list, set, weakref.WeakSet)
 
 
 def test_nothing_is_changed(fb):
@@ -338,6 +342,165 @@ def test_nothing_is_changed(fb):
         assert snapshot(loop) == before
 
     asyncio.run(main())
+
+
+async def by_task(delay):
+    return asyncio.create_task(value_later(1, delay))
+
+
+async def by_gather(delay):
+    return asyncio.gather(value_later(1, delay), value_later(2))
+
+
+async def by_shield(delay):
+    return asyncio.shield(asyncio.create_task(value_later(1, delay)))
+
+
+async def by_wait(delay):
+    return asyncio.wait([asyncio.create_task(value_later(1, delay))])
+
+
+async def by_wait_for(delay):
+    return asyncio.wait_for(value_later(1, delay), None)
+
+
+async def by_wait_for_with_a_limit(delay):
+    return asyncio.wait_for(value_later(1, delay), 60)
+
+
+async def by_await_of_a_task(delay):
+    async def inner():
+        return await asyncio.create_task(value_later(1, delay))
+
+    return inner()
+
+
+async def by_failing_task(delay):
+    return asyncio.create_task(raise_later(KeyError("x"), delay))
+
+
+WAYS = [
+    by_task,
+    by_gather,
+    by_shield,
+    by_wait,
+    by_wait_for,
+    by_wait_for_with_a_limit,
+    by_await_of_a_task,
+    by_failing_task,
+]
+
+
+def without_limits(snapshot):
+    """Without the timers of `wait_for`, which asyncio itself leaves in the heap, cancelled."""
+    loop = snapshot[0]
+    loop["_scheduled"] = [timer for timer in loop["_scheduled"] if not timer.cancelled()]
+    del loop["_timer_cancelled_count"]
+    return snapshot
+
+
+@pytest.mark.parametrize("how", WAYS, ids=lambda how: how.__name__)
+@pytest.mark.parametrize("delay", [0.0, 0.12], ids=["at once", "later"])
+@pytest.mark.parametrize("others", ["alone", "among others"])
+@pytest.mark.parametrize("where", ["task", "portal"])
+def test_nothing_is_changed_by_waiting_for_tasks(fb, run, how, delay, others, where):
+    async def main():
+        loop = asyncio.get_running_loop()
+        if where == "portal":
+            await fb.ensure_portal()
+        if others == "among others":
+            gate = asyncio.Event()
+
+            async def parked(waits_for):
+                fb.await_(waits_for)
+
+            if run is not run_eager:  # where it would wait with its creator
+                kept = [asyncio.create_task(parked(gate.wait())) for _ in range(2)]
+            timers = [loop.call_later(60 + n % 7, int) for n in range(50)]
+            await asyncio.sleep(0)
+        for _ in range(3):
+            scheduled = list(loop._scheduled)
+            awaitable = await how(delay)
+            before = snapshot(loop)
+            # What it has begun with is over afterwards.
+            before[0]["_ready"].clear()
+            before[0]["_scheduled"] = scheduled
+            try:
+                fb.await_(awaitable)
+            except KeyError:
+                pass
+            after = snapshot(loop)
+            if how is by_wait_for_with_a_limit:
+                before, after = without_limits(before), without_limits(after)
+            if others == "among others":
+                assert sorted(before[0].pop("_scheduled")) == sorted(after[0].pop("_scheduled"))
+                heap = loop._scheduled
+                assert all(not heap[n] < heap[(n - 1) // 2] for n in range(1, len(heap)))
+            assert before == after
+        if others == "among others":
+            gate.set()
+            for timer in timers:
+                timer.cancel()
+            if run is not run_eager:
+                await asyncio.gather(*kept)
+
+    run(main())
+
+
+def test_nothing_is_changed_by_cancelling_a_wait_for_a_task(fb, run_raw):
+    async def main():
+        loop = asyncio.get_running_loop()
+        forever = asyncio.create_task(asyncio.Event().wait())
+
+        async def waits():
+            fb.await_(asyncio.shield(forever))
+
+        await asyncio.sleep(0)
+        before = snapshot(loop)
+        for delay in (0.0, 0.12):
+            task = asyncio.create_task(waits())
+            await asyncio.sleep(delay)
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+        del task
+        assert_same_but_for_sleep(snapshot(loop), before)
+        forever.cancel()
+
+    run_raw(main())
+
+
+def assert_same_but_for_sleep(one, other):
+    for each in (one, other):
+        without_limits(each)
+        del each[0]["_scheduled"][:]
+    assert one == other
+
+
+@pytest.mark.parametrize("how", WAYS, ids=lambda how: how.__name__)
+def test_nothing_is_left_in_uvloop(fb, how):
+    uvloop = pytest.importorskip("uvloop")
+
+    def timers():
+        found = [item for item in gc.get_objects() if type(item) is uvloop.loop.TimerHandle]
+        return sum(not timer.cancelled() for timer in found)
+
+    async def main():
+        await fb.ensure_portal()
+        for delay in (0.0, 0.12):
+            with contextlib.suppress(KeyError):
+                fb.await_(await how(delay))
+            assert timers() == 0
+        lasting = asyncio.create_task(asyncio.sleep(10))
+        waits = asyncio.create_task(fb.with_portal_run_sync(fb.await_, lasting))
+        await asyncio.sleep(0.01)
+        assert timers() == 2  # that of the sleep, and that of the watch: they can be seen
+        waits.cancel()
+        await asyncio.wait([waits, lasting])
+        assert timers() == 0
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
 
 
 def test_current_task_and_its_waiter(fb, run):

@@ -26,6 +26,7 @@ def set_hooks(
     is_usable: Callable[[], bool] | None = None,
     guard: Callable[[Any], Any] | None = None,
     before_wait: Callable[[Any], Any] | None = None,
+    after_wait: Callable[[Any], Any] | None = None,
     future: type | None = None,
     pure_future: type | None = None,
     wait: CodeType | None = None,
@@ -34,6 +35,7 @@ def set_hooks(
 ) -> None: ...
 def set_guarded(guarded: bool, /) -> None: ...
 def leak(object: object, /) -> None: ...
+def position(heap: list[Any], item: object, /) -> int: ...
 
 @final
 class Portal(Coroutine[Any, Any, Any]):
