@@ -105,6 +105,10 @@ DJANGO_NO_PORTAL = (
 DJANGO_NEEDS_PSYCOPG = (
     "fiberback.django.postgresql needs psycopg 3: type 'pip install fiberback[django]'"
 )
+RUN_WORK_LEFT = (
+    "fiberback.run() has waited {seconds:g} s for {count} function(s) in the loop's default executor "
+    "that have not ended: they go on in their threads"
+)
 PARKED_AT_STOP = (
     "the event loop is to stop, and {what} is parked in fiberback.await_() on the stack that the "
     "loop would return to, so it is cancelled. Start the program with 'fiberback.run(main())', or "
