@@ -298,7 +298,7 @@ const AWAIT_DOC: &CStr = {
     }
 };
 
-const FUNCTION_COUNT: usize = 28;
+const FUNCTION_COUNT: usize = 30;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -327,6 +327,16 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"end_hosted",
         parking::end_hosted,
         c"end_hosted(loop, /)\n--\n\nHave run_hosted() return.",
+    ),
+    unary(
+        c"parked_on",
+        parking::parked_on,
+        c"parked_on(loop, /)\n--\n\nThe task (or None) and the future (or None) of each caller that outlives the loop's run.",
+    ),
+    unary(
+        c"close_parked",
+        parking::close_parked,
+        c"close_parked(loop, /)\n--\n\nRaise CancelledError in these callers; returns how many have ended.",
     ),
     function(
         c"set_hooks",

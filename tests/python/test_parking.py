@@ -1316,6 +1316,178 @@ def test_a_short_wait_on_the_host_ends_by_itself(fb):
     loop.close()
 
 
+# -- the loop is closed while callers are parked --------------------------------------------------
+
+
+def parked_callers(fb, loop, log, count=2):
+    """Tasks 'parked 0', … and a callback, parked on fibers of a loop that does not run any more."""
+
+    done = loop.create_future()
+
+    def wait(name):
+        try:
+            fb.await_(loop.create_future())
+        except asyncio.CancelledError:
+            log.append(name)
+            try:
+                fb.await_(done)  # unless the loop runs
+            except asyncio.CancelledError:
+                log.append("again")
+            raise
+
+    async def task(n):
+        wait(n)
+
+    async def first():
+        fb.await_(asyncio.sleep(0.001))  # takes the host, so that the others park on fibers
+
+    def callback():
+        with contextlib.suppress(asyncio.CancelledError):
+            wait("callback")
+
+    main = loop.create_task(first())
+    tasks = [loop.create_task(task(n), name=f"parked {n}") for n in range(count)]
+    loop.call_soon(callback)
+    loop.run_until_complete(main)
+    loop.run_until_complete(asyncio.sleep(0))
+    assert log == []
+    return tasks, done
+
+
+def test_close_ends_callers_with_a_warning(fb):
+    loop, log = asyncio.new_event_loop(), []
+    tasks, _ = parked_callers(fb, loop, log)
+    with pytest.warns(RuntimeWarning) as caught:
+        loop.close()
+    text = str(caught[0].message)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert "closed" in text and "'parked 0'" in text and "'parked 1'" in text
+    assert "a callback that waits for <Future" in text
+    assert set(log) == {0, 1, "callback", "again"} and log.count("again") == 3
+    assert [task.cancelled() for task in tasks] == [True, True]
+    assert loop.is_closed()
+    assert asyncio._get_running_loop() is None
+    loop.close()
+
+
+def test_close_of_an_enabled_loop(fb):
+    """There callbacks are parked; tasks are suspended, and destroyed as those of asyncio."""
+    loop, log = asyncio.new_event_loop(), []
+    told = []
+    loop.set_exception_handler(lambda loop, context: told.append(context["task"].get_name()))
+    with fb.enable(loop):
+        tasks, _ = parked_callers(fb, loop, log)
+        with pytest.warns(RuntimeWarning, match="a callback that waits for"):
+            loop.close()
+    assert log == ["callback", "again"]
+    del tasks
+    gc.collect()
+    assert sorted(told) == ["parked 0", "parked 1"]
+
+
+def test_close_names_only_some_of_many(fb):
+    loop, log = asyncio.new_event_loop(), []
+    parked_callers(fb, loop, log, count=100)
+    with pytest.warns(RuntimeWarning, match="91 more"):
+        loop.close()
+    assert set(log) == {*range(100), "callback", "again"}
+
+
+def test_close_where_warnings_are_errors(fb, monkeypatch):
+    loop, log = asyncio.new_event_loop(), []
+    parked_callers(fb, loop, log)
+    raised = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: raised.append(args.exc_type))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loop.close()
+    assert raised == [RuntimeWarning]
+    assert set(log) == {0, 1, "callback", "again"}
+
+
+def test_close_in_another_thread(fb):
+    loop, log = asyncio.new_event_loop(), []
+    parked_callers(fb, loop, log)
+    with pytest.warns(RuntimeWarning, match="another|in a thread where.*'parked [01]'"):
+        thread = threading.Thread(target=loop.close)
+        thread.start()
+        thread.join()
+    assert log == []
+    assert fb._fiberback.close_parked(loop) == 3
+    assert set(log) == {0, 1, "callback", "again"}
+
+
+def test_close_without_callers_says_nothing(fb):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loop, log = asyncio.new_event_loop(), []
+        tasks, done = parked_callers(fb, loop, log)
+        for _, future in fb._fiberback.parked_on(loop):
+            future.cancel()
+        done.set_result(None)
+        loop._close_self_pipe()  # as some do after a fork
+        loop._make_self_pipe()
+        assert log == []
+        loop.run_until_complete(asyncio.wait(tasks))
+        loop.run_until_complete(asyncio.sleep(0))
+        assert set(log) == {0, 1, "callback"}  # the loop runs
+        assert fb._fiberback.parked_on(loop) == []
+        loop.close()
+
+
+def test_asyncio_run_ends_callbacks_that_wait_for_ever(fb, run_raw):
+    """asyncio.run cancels tasks only."""
+    log = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+
+        def callback():
+            try:
+                fb.await_(loop.create_future())
+            except asyncio.CancelledError:
+                log.append("cancelled")
+
+        if run_raw is run_stock:
+            loop.call_later(0.001, callback)
+            fb.await_(asyncio.sleep(0.01))  # takes the host
+        else:
+            loop.call_soon(callback)
+            await asyncio.sleep(0.01)
+        return 1
+
+    with pytest.warns(RuntimeWarning, match="a callback that waits for"):
+        assert run_raw(main()) == 1
+    assert log == ["cancelled"]
+
+
+@pytest.mark.parametrize("enabled", [False, True], ids=["stock", "enabled"])
+def test_stop_with_callers_on_the_host_and_on_fibers(fb, enabled):
+    loop, log = asyncio.new_event_loop(), []
+    gate = loop.create_future()
+
+    async def waits(n):
+        try:
+            log.append((n, fb.await_(asyncio.shield(gate))))
+        except asyncio.CancelledError:
+            log.append((n, "cancelled"))
+
+    with fb.enable(loop) if enabled else contextlib.nullcontext():
+        tasks = [loop.create_task(waits(n), name=f"waits {n}") for n in range(3)]
+        loop.call_later(0.01, loop.stop)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            loop.run_forever()
+        # On a stock loop the first one is in the way of the loop's end.
+        assert log == ([] if enabled else [(0, "cancelled")])
+        assert ["waits 0" in str(each.message) for each in caught] == ([] if enabled else [True])
+        gate.set_result("open")
+        loop.run_until_complete(asyncio.wait(tasks))
+        first = "open" if enabled else "cancelled"
+        assert log == [(0, first), (1, "open"), (2, "open")]
+    loop.close()
+
+
 def test_asyncio_run_cancels_without_a_warning(fb):
     log = []
 

@@ -146,7 +146,8 @@ class _Notes:
         executor, self._executor = self._executor, None
         if executor is not None:
             del executor.submit
-            if getattr(loop, "_default_executor", None) is executor and not executor._threads:
+            is_current = getattr(loop, "_default_executor", None) is executor
+            if is_current and not executor._threads:
                 loop._default_executor = None
 
     def _on_first_iteration(self, generator: AsyncGenerator[Any, Any]) -> None:

@@ -115,3 +115,15 @@ PARKED_AT_STOP = (
     "call 'fiberback.enable(loop)' before the loop runs: then it would just stay suspended"
 )
 PARKED_AT_STOP_CANCEL = "the event loop was stopped"
+PARKED_AT_CLOSE = (
+    "{reason}, and parked in fiberback.await_() are still: {what}. What they wait for cannot come any "
+    "more, so CancelledError is raised in them. Let them end before, as 'asyncio.run(main())' and "
+    "'fiberback.run(main())' do with tasks: cancel them, and 'loop.run_until_complete(asyncio.wait(tasks))'"
+)
+PARKED_AT_CLOSE_ELSEWHERE = (
+    "the event loop was closed in a thread where it did not run, and parked in fiberback.await_() are "
+    "still: {what}. They cannot be ended from here: call 'loop.close()' in the loop's thread"
+)
+LOOP_WAS_CLOSED = "the event loop was closed"
+THREAD_ENDS = "the event loop's thread ends"
+LOOP_AT_EXIT = "the interpreter exits"

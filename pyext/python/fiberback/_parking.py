@@ -18,7 +18,7 @@ import warnings
 from asyncio import _get_running_loop, _set_running_loop, base_events, tasks
 from typing import Any
 
-from . import _messages
+from . import _closing, _messages
 from ._fiberback import bestow, portal_of, run_hosted, set_parking
 from ._libraries import is_trio_in_charge
 
@@ -187,5 +187,6 @@ def install() -> None:
         is_trio_in_charge,
         _set_running_loop,
         _give_portal,
+        _closing.watch,
         indices,
     )

@@ -245,7 +245,10 @@ unsafe fn wait_for(driver: *mut Driver, iterator: *mut PyObject, yielded: *mut P
             error::set_runtime(error::FOREIGN_GREENLET);
             return Answer::Refused;
         }
-        if !Driver::can_park(driver, ts) || !Driver::prepare_runner(driver) {
+        if !Driver::can_park(driver, ts)
+            || !Driver::watch_close(driver)
+            || !Driver::prepare_runner(driver)
+        {
             return Answer::Refused;
         }
         let Ok((task, is_pure)) = current_task((*driver).event_loop) else {
