@@ -47,7 +47,7 @@ def outcome(function, *args):
         return ("returned", function(*args))
     except StopIteration as stop:
         return (StopIteration, stop.value)
-    except BaseException as error:  # noqa: BLE001 - to compare
+    except BaseException as error:
         return (type(error), str(error))
 
 
@@ -192,6 +192,20 @@ def test_nothing_warns_that_it_was_never_awaited(fb):
         warnings.simplefilter("error")
         fb._fiberback.scoped_call(int, (), {})
         gc.collect()
+
+
+def test_closing_a_portal_of_one_that_has_ended_or_not_begun(fb):
+    native = fb._fiberback
+    task = FakeTask()
+    for steps in (0, 1):
+        portal = native.scope(native.scoped_call(int, (), {}), task)
+        if steps:
+            end(portal)
+        assert portal.close() is None
+        assert portal.close() is None
+        assert native.scoped_portal(task) is None
+        with pytest.raises(RuntimeError, match="already awaited"):
+            portal.throw(KeyError)
 
 
 def test_awaiting_it_twice(fb):

@@ -1,18 +1,21 @@
 # expect-stdout: ended: callback 0, callback 1, task 0, task 1
+# expect-stdout: elsewhere: ended 2
 # expect-stdout: at exit: callback 2, task 2
 # expect-stderr: RuntimeWarning: the event loop was closed, and parked in fiberback.await_() are still:
 # expect-stderr: <Task pending name='task 0'
 # expect-stderr: RuntimeWarning: the interpreter exits, and parked in fiberback.await_() are still:
 # expect-stderr: <Task pending name='task 2'
+# expect-stderr: RuntimeWarning: the event loop was closed in a thread where it did not run
 """Loops are closed, inside another loop and on a portal, too, or left to the exit, with callers parked."""
 
 import asyncio
 import atexit
+import threading
 
 ended, tasks = [], []
 atexit.register(lambda: print("at exit:", ", ".join(sorted(ended))))
 
-import fiberback  # noqa: E402 - so that what it does at exit is done before
+import fiberback  # noqa: E402
 
 
 def wait(name):
@@ -61,4 +64,13 @@ for portal in range(2):
     asyncio.run(inside(portal))
 print("ended:", ", ".join(sorted(ended)))
 assert all(task.done() for task in tasks[:2])
+ended.clear()
+
+loop = new_loop(3)
+thread = threading.Thread(target=loop.close)
+thread.start()
+thread.join()
+assert not ended
+assert fiberback._fiberback.close_parked(loop) == 2
+print("elsewhere: ended", len(ended))
 ended.clear()
