@@ -121,9 +121,7 @@ def test_stop_iteration_becomes_a_runtime_error(fb, call):
     assert info.value.__cause__ is stop and info.value.__context__ is stop
 
     async def main():
-        with pytest.raises(
-            RuntimeError, match="coroutine raised StopIteration"
-        ) as info:
+        with pytest.raises(RuntimeError, match="coroutine raised StopIteration") as info:
             await fb.with_portal_run_sync(raises, stop)
         assert info.value.__cause__ is stop
 
@@ -352,9 +350,7 @@ def test_a_suspended_call_that_nobody_can_wake_is_collected(fb):
 
     async def main():
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(
-            lambda loop, context: None
-        )  # "destroyed but it is pending"
+        loop.set_exception_handler(lambda loop, context: None)  # "destroyed but it is pending"
         things = []
         for _ in range(5):
             thing = Thing()
@@ -478,9 +474,7 @@ def test_many_calls_in_one_task_leave_nothing(fb):
         return n
 
     async def nested(n):
-        return await fb.with_portal_run_sync(deep, n) + (
-            await nested(n - 1) if n else 0
-        )
+        return await fb.with_portal_run_sync(deep, n) + (await nested(n - 1) if n else 0)
 
     async def main():
         me = asyncio.current_task()
