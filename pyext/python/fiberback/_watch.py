@@ -120,11 +120,17 @@ class _HeapTimer:
     def withdraw(self) -> None:
         loop: Any = self._loop()
         handle = self._handle
+        if loop is None or not self.is_set:
+            return
+        if handle._cancelled:  # by somebody else: the loop has counted it, and drops it
+            self.is_set = False
+            return
         # Once it is due it is among the ready ones, whose number the loop has counted: there it
         # stays until its turn, and does nothing then.
-        if loop is None or not self.is_set or not handle._scheduled:
+        if not handle._scheduled:
             return
-        self.is_set = handle._scheduled = False
+        self.is_set = False
+        handle._scheduled = False
         heap = loop._scheduled
         at = position(heap, handle)
         if at < 0:
