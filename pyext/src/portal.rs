@@ -378,6 +378,7 @@ unsafe fn close(portal: *mut PortalObject) -> bool {
     unsafe {
         if (*portal).phase == Phase::Idle && !is_started((*portal).coroutine) {
             // Nothing to run: the coroutine's own close() marks it closed.
+            scope::leave(portal);
             if (*portal).coroutine.is_null() {
                 return true;
             }
@@ -413,12 +414,13 @@ unsafe fn close(portal: *mut PortalObject) -> bool {
     }
 }
 
-/// Whether there is something in the coroutine for `close()` to unwind. An unknown kind counts as
-/// started.
+/// Whether there is something in the coroutine of an idle portal for `close()` to unwind. An unknown
+/// kind counts as started; a call has either not begun or ended.
 unsafe fn is_started(coroutine: *mut PyObject) -> bool {
     // SAFETY: valid or null; the state is read of an exact coroutine only.
     unsafe {
         !coroutine.is_null()
+            && !call::is_call(coroutine)
             && (ffi::Py_TYPE(coroutine) != &raw mut ffi::PyCoro_Type
                 || matches!(
                     interp::coroutine_state(coroutine),
