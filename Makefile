@@ -4,7 +4,7 @@ CARGO ?= cargo
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-rust demo-python test test-rust test-python test-all lint \
-	lint-rust lint-python sanitize bench \
+	lint-rust lint-python sanitize bench bench-rust bench-python \
 	cross-check msrv wheel doc
 
 help: ## List the targets
@@ -45,8 +45,13 @@ cross-check: ## Check that the crate compiles for other platforms
 msrv: ## Check that the crate builds with the oldest Rust it promises
 	.ci/msrv
 
-bench: ## Run the Rust benchmarks, each against its peers
-	$(CARGO) bench
+bench: bench-rust bench-python ## Run the benchmarks, each against its peers
+
+bench-rust:
+	$(CARGO) bench --all-features
+
+bench-python:
+	.ci/python/bench
 
 lint: lint-rust lint-python ## All lints: rustfmt, clippy, docs; ruff, mypy, stubtest
 

@@ -26,6 +26,8 @@ static FOREIGN_GREENLET: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 static GUARD: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// What the Python layer wants called before a task is suspended for another one to finish.
 static BEFORE_WAIT: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+/// What the Python layer wants called when such a wait has ended.
+static AFTER_WAIT: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// asyncio's `Future`, whose subclasses are tasks and what `gather` makes; the same in pure Python.
 static FUTURE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 static PURE_FUTURE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
@@ -167,7 +169,8 @@ unsafe fn go_on(
                 ffi::Py_DECREF(result);
                 return answer;
             }
-            if !may_wait_for(result, iterator) {
+            let mut watched = ptr::null_mut();
+            if !may_wait_for(result, iterator, &mut watched) {
                 ffi::Py_DECREF(result);
                 (status, result) = delegate_throw(iterator, error::take());
                 continue;
@@ -178,8 +181,17 @@ unsafe fn go_on(
             } else {
                 ptr::null_mut()
             };
-            let input = Worker::suspend(worker, result);
+            let mut input = Worker::suspend(worker, result);
             (*worker).awaiting = ptr::null_mut();
+            if !watched.is_null() {
+                let exception = wait_has_ended(watched);
+                if !exception.is_null() {
+                    if let Input::Value(before) | Input::Raise(before) = input {
+                        ffi::Py_DECREF(before);
+                    }
+                    input = Input::Raise(exception);
+                }
+            }
             match input {
                 Input::Value(value) => {
                     status = ffi::PyIter_Send(iterator, value, &raw mut result);
@@ -546,21 +558,67 @@ static WAITERS: [AtomicPtr<PyObject>; 2] =
     [AtomicPtr::new(ptr::null_mut()), AtomicPtr::new(ptr::null_mut())];
 
 /// Whether the Python layer has nothing against waiting for what `iterator` has yielded; it is asked
-/// only where that may be a task. If it has, false with the error set.
+/// only where that may be a task. If it has, false with the error set. If not, `watched` may be made
+/// an object (owned) that [`wait_has_ended`] is to be given after the wait.
 ///
 /// # Safety
 ///
 /// Attached, no error set; both valid and borrowed.
 #[inline(always)]
-pub(crate) unsafe fn may_wait_for(yielded: *mut PyObject, iterator: *mut PyObject) -> bool {
+pub(crate) unsafe fn may_wait_for(
+    yielded: *mut PyObject,
+    iterator: *mut PyObject,
+    watched: &mut *mut PyObject,
+) -> bool {
     // SAFETY: the contract.
-    unsafe { !is_for_task(yielded, iterator) || may_wait(yielded) }
+    unsafe { !is_for_task(yielded, iterator) || may_wait(yielded, watched) }
 }
 
 #[inline(never)]
-unsafe fn may_wait(future: *mut PyObject) -> bool {
-    // SAFETY: attached; `future` is valid and borrowed.
-    unsafe { ask(&BEFORE_WAIT, future) }
+unsafe fn may_wait(future: *mut PyObject, watched: &mut *mut PyObject) -> bool {
+    let hook = BEFORE_WAIT.load(Ordering::Relaxed);
+    if hook.is_null() {
+        return true;
+    }
+    // SAFETY: attached; `future` is valid and borrowed, the hook kept alive over its call.
+    unsafe {
+        let hook = ffi::Py_NewRef(hook);
+        let answer = ffi::PyObject_CallOneArg(hook, future);
+        ffi::Py_DECREF(hook);
+        if answer == ffi::Py_None() {
+            ffi::Py_DECREF(answer);
+        } else {
+            *watched = answer;
+        }
+        !answer.is_null()
+    }
+}
+
+/// Tells the Python layer that a wait has ended which [`may_wait_for`] has told it of. Takes
+/// `watched` over. What is to be raised at the place of the wait (owned), or null.
+///
+/// # Safety
+///
+/// Attached, no error set.
+#[inline(never)]
+pub(crate) unsafe fn wait_has_ended(watched: *mut PyObject) -> *mut PyObject {
+    // SAFETY: the contract.
+    unsafe {
+        let told = ask(&AFTER_WAIT, watched);
+        ffi::Py_DECREF(watched);
+        if told {
+            return ptr::null_mut();
+        }
+        let exception = error::take();
+        // Ctrl-C came in the middle of it: for the program. Anything else would be our mistake, as
+        // in an interpreter that has taken our modules apart.
+        if ffi::PyErr_GivenExceptionMatches(exception, ffi::PyExc_Exception) == 0 {
+            return exception;
+        }
+        error::restore(exception);
+        ffi::PyErr_WriteUnraisable(ptr::null_mut());
+        ptr::null_mut()
+    }
 }
 
 /// Calls a hook, if there is one, with `argument`. False with the error set if it raised.
@@ -643,13 +701,14 @@ unsafe fn on_foreign_greenlet(worker: *mut Worker, awaitable: *mut PyObject) -> 
 }
 
 /// What `set_hooks` sets, by the name of its keyword argument.
-static HOOKS: [(&CStr, &AtomicPtr<PyObject>); 10] = [
+static HOOKS: [(&CStr, &AtomicPtr<PyObject>); 11] = [
     (c"no_portal", &NO_PORTAL),
     (c"foreign_greenlet", &FOREIGN_GREENLET),
     (c"is_usable", &IS_USABLE),
     (c"current_task", &CURRENT_TASK),
     (c"guard", &GUARD),
     (c"before_wait", &BEFORE_WAIT),
+    (c"after_wait", &AFTER_WAIT),
     (c"future", &FUTURE),
     (c"pure_future", &PURE_FUTURE),
     (c"wait", &WAITERS[0]),

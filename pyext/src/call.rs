@@ -108,8 +108,9 @@ unsafe extern "C" fn am_send(
 ) -> PySendResult {
     error::barrier(PYGEN_ERROR, || {
         let call: *mut CallObject = this.cast();
-        // SAFETY: the interpreter lends both objects and takes the result over. The portal that
-        // steps us holds us, and we hold what the call needs, until it has ended.
+        // SAFETY: the interpreter lends both objects and takes the result over. Who steps us (the
+        // portal, an `await`, the caller of `send`) holds us, and we hold what the call needs, until
+        // it has ended.
         unsafe {
             *result = ptr::null_mut();
             if !can_begin(call) {
@@ -120,14 +121,14 @@ unsafe extern "C" fn am_send(
                 return PYGEN_ERROR;
             }
             (*call).state = State::Running;
-            ffi::Py_INCREF(this);
+            // No reference of our own: the collector, which is not shown this frame, would take it
+            // for one from outside, and keep a suspended call that nobody can wake for ever.
             let returned =
                 ffi::PyObject_Call((*call).function, (*call).arguments, (*call).keywords);
             if returned.is_null() {
                 disarm_stop_iteration();
             }
             end(call);
-            ffi::Py_DECREF(this);
             *result = returned;
             if returned.is_null() { PYGEN_ERROR } else { PYGEN_RETURN }
         }
@@ -189,7 +190,10 @@ unsafe extern "C" fn throw(
             }
             end(this.cast());
             error::raise(exception);
-            disarm_stop_iteration();
+            if ffi::Py_Version < 0x030C_0000 {
+                // From 3.12 on it is the coroutine's code that does it, which has not begun.
+                disarm_stop_iteration();
+            }
             ptr::null_mut()
         }
     })
@@ -284,7 +288,7 @@ unsafe extern "C" fn tp_traverse(
 }
 
 unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
-    // SAFETY: the last reference is gone. A running call is held by `am_send`.
+    // SAFETY: the last reference is gone. A running call is held by whoever steps it.
     unsafe {
         ffi::PyObject_GC_UnTrack(this.cast());
         end(this.cast());

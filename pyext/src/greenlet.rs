@@ -8,7 +8,8 @@
 //! * A fiber must not be suspended while a greenlet that was started on it is current: greenlet's
 //!   idea of "current" belongs to the thread, not to the fiber. `await_` compares.
 
-use pyo3::ffi::{self, PyObject};
+use crate::interp;
+use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
@@ -131,6 +132,55 @@ pub(crate) unsafe fn is_main() -> bool {
         ffi::PyErr_Clear();
         ffi::Py_XDECREF(parent);
         parent == ffi::Py_None()
+    }
+}
+
+/// A thread's main greenlet, and what tells that it is current without asking greenlet, which would
+/// take as long as all else in a portal's step.
+///
+/// A greenlet has a data stack of its own (`PythonState` in greenlet's sources swaps
+/// `tstate->datastack_chunk`). The first chunk of the main one's is the thread state's, which frees
+/// it last of all. So nobody else's chunk has its address, and where frames go to it, the main
+/// greenlet is current.
+pub(crate) struct MainGreenlet {
+    /// Only compared. It lives as long as the thread.
+    greenlet: *mut PyObject,
+    chunk: *const c_void,
+}
+
+impl MainGreenlet {
+    pub(crate) const UNKNOWN: Self = Self { greenlet: ptr::null_mut(), chunk: ptr::null() };
+
+    /// Whether `greenlet` is the main one, and is current: the quick answer, which may be a false no.
+    ///
+    /// # Safety
+    ///
+    /// `ts` must be the attached thread state, of the thread that this is about, and its frames go
+    /// to no fiber's data stack.
+    #[inline(always)]
+    pub(crate) unsafe fn is_current(
+        &self,
+        greenlet: *mut PyObject,
+        ts: *mut PyThreadState,
+    ) -> bool {
+        // SAFETY: passed on.
+        let chunk = unsafe { interp::data_stack_chunk(ts) };
+        ptr::eq(chunk, self.chunk) && ptr::eq(greenlet, self.greenlet) && !greenlet.is_null()
+    }
+
+    /// Learns from `now`, the current greenlet.
+    ///
+    /// # Safety
+    ///
+    /// As [`is_current`](Self::is_current); no error set.
+    #[cold]
+    pub(crate) unsafe fn learn(&mut self, now: *mut PyObject, ts: *mut PyThreadState) {
+        // SAFETY: passed on.
+        unsafe {
+            if !self.is_current(now, ts) && interp::is_on_first_chunk(ts) && is_main() {
+                *self = Self { greenlet: now, chunk: interp::data_stack_chunk(ts) };
+            }
+        }
     }
 }
 

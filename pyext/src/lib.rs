@@ -44,6 +44,7 @@ mod interp;
 mod names;
 mod parking;
 mod portal;
+mod position;
 mod scope;
 mod worker;
 
@@ -297,7 +298,7 @@ const AWAIT_DOC: &CStr = {
     }
 };
 
-const FUNCTION_COUNT: usize = 27;
+const FUNCTION_COUNT: usize = 30;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -327,11 +328,21 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         parking::end_hosted,
         c"end_hosted(loop, /)\n--\n\nHave run_hosted() return.",
     ),
+    unary(
+        c"parked_on",
+        parking::parked_on,
+        c"parked_on(loop, /)\n--\n\nThe task (or None) and the future (or None) of each caller that outlives the loop's run.",
+    ),
+    unary(
+        c"close_parked",
+        parking::close_parked,
+        c"close_parked(loop, /)\n--\n\nRaise CancelledError in these callers; returns how many have ended.",
+    ),
     function(
         c"set_hooks",
         ffi::PyMethodDefPointer { PyCFunctionWithKeywords: await_::set_hooks },
         ffi::METH_VARARGS | ffi::METH_KEYWORDS,
-        c"set_hooks($module, /, *, no_portal=None, foreign_greenlet=None, is_usable=None, guard=None, before_wait=None, future=None, pure_future=None, wait=None, wait_for=None, current_task=None)\n--\n\nSet what await_() calls where it cannot suspend a portal, or may not, and what it must know of asyncio.",
+        c"set_hooks($module, /, *, no_portal=None, foreign_greenlet=None, is_usable=None, guard=None, before_wait=None, after_wait=None, future=None, pure_future=None, wait=None, wait_for=None, current_task=None)\n--\n\nSet what await_() calls where it cannot suspend a portal, or may not, and what it must know of asyncio.",
     ),
     unary(
         c"set_guarded",
@@ -342,6 +353,12 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"leak",
         leak,
         c"leak(object, /)\n--\n\nKeep an object for ever, beyond the end of the interpreter: it is never finalized.",
+    ),
+    function(
+        c"position",
+        ffi::PyMethodDefPointer { PyCFunctionFast: position::position },
+        ffi::METH_FASTCALL,
+        c"position(heap, item, /)\n--\n\nAn index at which a heap (a list) has this very object, or -1.",
     ),
     nullary(
         c"current_portal",

@@ -24,7 +24,7 @@ use crate::scope::{self, Scope};
 use crate::worker::{Input, Mail, Output, Worker};
 use crate::{call, error, greenlet, names, worker};
 use pyo3::ffi::PySendResult::{self, PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
-use pyo3::ffi::{self, PyObject, PyTypeObject};
+use pyo3::ffi::{self, PyObject, PyThreadState, PyTypeObject};
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::{MaybeUninit, offset_of};
@@ -179,7 +179,7 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                     error::set_runtime("cannot reuse already awaited coroutine");
                     return FAILED;
                 }
-                worker = worker_for_step(portal);
+                worker = worker_for_step(portal, ts);
                 if worker.is_null() {
                     return FAILED;
                 }
@@ -194,7 +194,7 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                     error::set_runtime(error::WRONG_THREAD);
                     return FAILED;
                 }
-                if greenlet::is_loaded() && !enter_greenlet(worker) {
+                if greenlet::is_loaded() && !enter_greenlet(worker, ts) {
                     return FAILED;
                 }
                 input = match action {
@@ -262,7 +262,7 @@ unsafe fn unmark(portal: *mut PortalObject) {
 
 /// A worker for the next step of an idle portal, or null with an error set.
 #[inline(always)]
-unsafe fn worker_for_step(portal: *mut PortalObject) -> *mut Worker {
+unsafe fn worker_for_step(portal: *mut PortalObject, ts: *mut PyThreadState) -> *mut Worker {
     // SAFETY: attached; the portal's worker, if any, is dedicated and idle.
     unsafe {
         let mut worker = (*portal).worker;
@@ -283,7 +283,7 @@ unsafe fn worker_for_step(portal: *mut PortalObject) -> *mut Worker {
             (*worker).portal = portal;
             (*portal).worker = worker;
         }
-        if greenlet::is_loaded() && !enter_greenlet(worker) {
+        if greenlet::is_loaded() && !enter_greenlet(worker, ts) {
             return ptr::null_mut();
         }
         (*portal).stepped = true;
@@ -293,16 +293,28 @@ unsafe fn worker_for_step(portal: *mut PortalObject) -> *mut Worker {
 
 /// Notes the greenlet that a worker is resumed in. False with an error set if it cannot be resumed
 /// there.
-unsafe fn enter_greenlet(worker: *mut Worker) -> bool {
+#[inline(always)]
+unsafe fn enter_greenlet(worker: *mut Worker, ts: *mut PyThreadState) -> bool {
     // SAFETY: attached; greenlet is loaded; the worker is this thread's, and not running.
+    unsafe { Worker::is_in_main_greenlet(worker, ts) || enter_any_greenlet(worker, ts) }
+}
+
+/// [`enter_greenlet`], having asked greenlet.
+unsafe fn enter_any_greenlet(worker: *mut Worker, ts: *mut PyThreadState) -> bool {
+    // SAFETY: as in `enter_greenlet`.
     unsafe {
         let now = greenlet::current();
-        // By far the most frequent: where it was resumed before, and from no other fiber.
-        let as_before = now == (*worker).step_greenlet && worker::current().is_null();
+        let off_fiber = worker::current().is_null();
+        // Most frequent: where it was resumed before, and from no other fiber.
+        let as_before = now == (*worker).step_greenlet && off_fiber;
         if !as_before && !fits_greenlet(worker) {
             ffi::Py_XDECREF(now);
             error::set_runtime(error::GREENLET_ORDER);
             return false;
+        }
+        // An error may be set where a portal is dropped.
+        if off_fiber && !now.is_null() && ffi::PyErr_Occurred().is_null() {
+            Worker::learn_main_greenlet(worker, now, ts);
         }
         let previous = std::mem::replace(&mut (*worker).step_greenlet, now);
         ffi::Py_XDECREF(previous);
@@ -366,6 +378,7 @@ unsafe fn close(portal: *mut PortalObject) -> bool {
     unsafe {
         if (*portal).phase == Phase::Idle && !is_started((*portal).coroutine) {
             // Nothing to run: the coroutine's own close() marks it closed.
+            scope::leave(portal);
             if (*portal).coroutine.is_null() {
                 return true;
             }
@@ -401,12 +414,13 @@ unsafe fn close(portal: *mut PortalObject) -> bool {
     }
 }
 
-/// Whether there is something in the coroutine for `close()` to unwind. An unknown kind counts as
-/// started.
+/// Whether there is something in the coroutine of an idle portal for `close()` to unwind. An unknown
+/// kind counts as started; a call has either not begun or ended.
 unsafe fn is_started(coroutine: *mut PyObject) -> bool {
     // SAFETY: valid or null; the state is read of an exact coroutine only.
     unsafe {
         !coroutine.is_null()
+            && !call::is_call(coroutine)
             && (ffi::Py_TYPE(coroutine) != &raw mut ffi::PyCoro_Type
                 || matches!(
                     interp::coroutine_state(coroutine),
@@ -792,7 +806,8 @@ unsafe fn drop_coroutine(portal: *mut PortalObject) {
         }
         if !coroutine.is_null() {
             let pending = error::take();
-            let possible = !greenlet::is_loaded() || enter_greenlet(worker);
+            let possible =
+                !greenlet::is_loaded() || enter_greenlet(worker, ffi::PyThreadState_Get());
             if possible {
                 (*worker).masked = true;
                 Worker::resume(worker, ffi::PyThreadState_Get(), Input::Drop { object: coroutine });

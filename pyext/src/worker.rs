@@ -15,7 +15,10 @@
 //!   ([`Worker::leak`]).
 //! * Workers are reached through raw pointers, field by field: the fiber's own code reads and
 //!   writes the other fields while `fiber` is mutably borrowed by the resume that runs it.
+//! * `input` and `output` are how the two sides of a switch talk, in turns: the resumer writes an
+//!   input, the fiber reads it; the fiber writes an output, the resumer reads it.
 
+use crate::greenlet::MainGreenlet;
 use crate::interp::State;
 use crate::interp::frames::Place;
 use crate::interp::instrumentation::Instrumented;
@@ -66,11 +69,17 @@ pub(crate) enum Output {
 
 /// A fiber for portals' steps; see the module docs.
 pub(crate) struct Worker {
-    fiber: ManuallyDrop<Fiber<Input, Output, ()>>,
+    /// Switches with `()`: an enum that is moved through a switch is copied in other pieces than it
+    /// was written in, and each such read waits until the write has reached the cache.
+    fiber: ManuallyDrop<Fiber<(), (), ()>>,
+    input: Input,
+    output: Output,
     state: State,
-    suspender: *const Suspender<Input, Output>,
+    suspender: *const Suspender<(), ()>,
     stack: Range<usize>,
     thread: *mut Thread,
+    /// The thread's block, for who knows the worker already.
+    local: *const Local,
     /// The thread's mailbox. It outlives the thread, and so says for ever which thread it was.
     mailbox: Arc<Mailbox>,
     /// The thread state that it was last resumed with.
@@ -107,6 +116,7 @@ pub(crate) struct Thread {
     /// The first of the workers that are `mid_step`.
     suspended: *mut Worker,
     suspended_count: usize,
+    main_greenlet: MainGreenlet,
     mailbox: Arc<Mailbox>,
 }
 
@@ -173,12 +183,6 @@ pub(crate) fn set_guarded(guarded: bool) {
     LOCAL.with(|local| local.guarded.set(guarded));
 }
 
-/// Makes `worker` the one that [`current`] returns; returns the previous one.
-#[inline(always)]
-fn replace_current(worker: *mut Worker) -> *mut Worker {
-    LOCAL.with(|local| local.current.replace(worker))
-}
-
 /// This thread's record, made on first use.
 #[inline(always)]
 pub(crate) fn thread() -> *mut Thread {
@@ -193,6 +197,7 @@ fn new_thread() -> *mut Thread {
         idle: Vec::with_capacity(MAX_IDLE),
         suspended: ptr::null_mut(),
         suspended_count: 0,
+        main_greenlet: MainGreenlet::UNKNOWN,
         mailbox: Arc::new(Mailbox {
             has_mail: AtomicBool::new(false),
             mail: Mutex::new(Some(Vec::new())),
@@ -331,11 +336,11 @@ struct Swap {
 impl Ambient for Swap {
     #[inline(always)]
     fn enter(&mut self) {
-        // SAFETY: `Worker::resume` passes the attached thread state and a worker whose state is
-        // pinned (on its fiber's memory) and, by the module's invariant, was entered with this thread state
-        // if it is in the middle of a step.
+        // SAFETY: `Worker::resume` passes the attached thread state and a worker of this thread,
+        // whose block lives as long. Its state is pinned (on its fiber's memory) and, by the
+        // module's invariant, was entered with this thread state if it is in the middle of a step.
         unsafe {
-            let outer = replace_current(self.worker);
+            let outer = (*(*self.worker).local).current.replace(self.worker);
             (*self.worker).outer = outer;
             (*self.worker).ts = self.ts;
             let outer = if outer.is_null() { None } else { Some(&(*outer).state) };
@@ -347,7 +352,7 @@ impl Ambient for Swap {
     fn leave(&mut self) {
         // SAFETY: as in `enter`, which came before.
         unsafe {
-            replace_current((*self.worker).outer);
+            (*(*self.worker).local).current.set((*self.worker).outer);
             (*self.worker).state.leave(self.ts);
         }
     }
@@ -434,20 +439,25 @@ impl Worker {
             let rest = NonNull::slice_from_raw_parts(NonNull::new_unchecked(rest), DATA_STACK);
             State::new(range.clone(), rest)
         };
-        let fiber = Fiber::new(stack, move |suspender, input| {
+        let fiber = Fiber::new(stack, move |suspender, ()| {
             let Address(worker) = { address };
             // SAFETY: the worker is there as long as the fiber.
-            unsafe { (*worker).suspender = suspender };
-            serve(suspender, input);
+            unsafe {
+                (*worker).suspender = suspender;
+                serve(worker, suspender);
+            }
         });
         // SAFETY: memory of that size and alignment, nobody else's.
         unsafe {
             worker.write(Self {
                 fiber: ManuallyDrop::new(fiber),
+                input: Input::Unpark,
+                output: Output::Left,
                 state,
                 suspender: ptr::null(),
                 stack: range,
                 thread,
+                local: LOCAL.with(ptr::from_ref),
                 mailbox: Arc::clone(&(*thread).mailbox),
                 ts: ptr::null_mut(),
                 outer: ptr::null_mut(),
@@ -514,11 +524,17 @@ impl Worker {
         input: Input,
     ) -> Output {
         let mut swap = Swap { worker, ts };
-        // SAFETY: the contract. Only `fiber` is borrowed (see the module's invariant).
-        let fiber = unsafe { &mut (*worker).fiber };
-        match fiber.resume_with(&mut swap, input) {
-            Step::Yield(output) => output,
-            Step::Return(()) => unreachable!("a worker returns only when its fiber is cancelled"),
+        // SAFETY: the contract. Only `fiber` is borrowed, and it is the fiber's turn to read and
+        // write meanwhile (see the module's invariant).
+        unsafe {
+            (*worker).input = input;
+            let fiber = &mut (*worker).fiber;
+            match fiber.resume_with(&mut swap, ()) {
+                Step::Yield(()) => (*worker).output,
+                Step::Return(()) => {
+                    unreachable!("a worker returns only when its fiber is cancelled")
+                }
+            }
         }
     }
 
@@ -530,30 +546,8 @@ impl Worker {
     /// `worker` must be [`current`], and `interp::refusal` have found no objection.
     #[inline(always)]
     pub(crate) unsafe fn suspend(worker: *mut Self, yielded: *mut PyObject) -> Input {
-        // SAFETY: the suspender lives until the fiber's closure returns, and that is below us.
-        let (suspender, seen) = unsafe { (&*(*worker).suspender, Instrumented::now((*worker).ts)) };
-        match suspender.suspend(Output::Suspended(yielded)) {
-            Ok(input) => {
-                // SAFETY: running again, hence entered, with that thread state.
-                unsafe { Self::catch_up(worker, seen) };
-                input
-            }
-            // Nobody cancels a fiber in the middle of a step (the invariant), and C code that
-            // panics cannot have called us.
-            Err(error) => {
-                unreachable!("a portal's fiber was ended in the middle of a step: {error}")
-            }
-        }
-    }
-
-    /// The worker goes on: its frames hear of tracers that have come or gone since `seen`.
-    #[inline(always)]
-    unsafe fn catch_up(worker: *mut Self, seen: Instrumented) {
-        // SAFETY: running, so its state is entered, with that thread state.
-        unsafe {
-            let state = &mut (*worker).state;
-            state.catch_up((*worker).ts, seen);
-        }
+        // SAFETY: passed on.
+        unsafe { Self::switch_back(worker, Output::Suspended(yielded)) }
     }
 
     /// Suspends the running worker for as long as `parked` waits. What it drives goes on elsewhere.
@@ -562,13 +556,38 @@ impl Worker {
     ///
     /// As [`suspend`](Self::suspend).
     pub(crate) unsafe fn park(worker: *mut Self, parked: *mut Parked) {
-        // SAFETY: as in `suspend`.
-        let (suspender, seen) = unsafe { (&*(*worker).suspender, Instrumented::now((*worker).ts)) };
-        match suspender.suspend(Output::Parked(parked)) {
-            // SAFETY: as in `suspend`.
-            Ok(Input::Unpark) => unsafe { Self::catch_up(worker, seen) },
-            Ok(_) => unreachable!("a parked worker was resumed with something else"),
-            Err(error) => unreachable!("a parked fiber was ended: {error}"),
+        // SAFETY: passed on.
+        match unsafe { Self::switch_back(worker, Output::Parked(parked)) } {
+            Input::Unpark => {}
+            _ => unreachable!("a parked worker was resumed with something else"),
+        }
+    }
+
+    /// Suspends the running worker in the middle of a step.
+    ///
+    /// # Safety
+    ///
+    /// `worker` must be [`current`].
+    #[inline(always)]
+    unsafe fn switch_back(worker: *mut Self, output: Output) -> Input {
+        // SAFETY: the suspender lives until the fiber's closure returns, and that is below us. It
+        // is our turn to write, and after the switch to read; what comes after that may run Python
+        // code, which may suspend again. A worker that goes on is entered, with that thread state.
+        unsafe {
+            (*worker).output = output;
+            let seen = Instrumented::now((*worker).ts);
+            match (*(*worker).suspender).suspend(()) {
+                Ok(()) => {
+                    let input = (*worker).input;
+                    State::catch_up(&raw mut (*worker).state, (*worker).ts, seen);
+                    input
+                }
+                // Nobody cancels a fiber in the middle of a step (the invariant), and C code that
+                // panics cannot have called us.
+                Err(error) => {
+                    unreachable!("a portal's fiber was ended in the middle of a step: {error}")
+                }
+            }
         }
     }
 
@@ -607,6 +626,35 @@ impl Worker {
             }
         }
         worker
+    }
+
+    /// Whether the worker is about to be resumed where it was before: on no fiber, in the thread's main
+    /// greenlet. The quick answer, which may be a false no.
+    ///
+    /// # Safety
+    ///
+    /// This thread's worker, not running; `ts` attached.
+    #[inline(always)]
+    pub(crate) unsafe fn is_in_main_greenlet(worker: *mut Self, ts: *mut PyThreadState) -> bool {
+        // SAFETY: the record and the block are our thread's.
+        unsafe {
+            (*(*worker).local).current.get().is_null()
+                && (*(*worker).thread).main_greenlet.is_current((*worker).step_greenlet, ts)
+        }
+    }
+
+    /// Notes for [`is_in_main_greenlet`](Self::is_in_main_greenlet) that `now` is current.
+    ///
+    /// # Safety
+    ///
+    /// This thread's worker, not running, resumed on no fiber; `ts` attached; no error set.
+    pub(crate) unsafe fn learn_main_greenlet(
+        worker: *mut Self,
+        now: *mut PyObject,
+        ts: *mut PyThreadState,
+    ) {
+        // SAFETY: the record is our thread's.
+        unsafe { (*(*worker).thread).main_greenlet.learn(now, ts) }
     }
 
     /// Whether the worker is inside a `Context.run` of its own; see `await_::is_usable`.
@@ -783,32 +831,45 @@ impl Worker {
 }
 
 /// The body of a worker's fiber.
-fn serve(suspender: &Suspender<Input, Output>, first: Input) {
+///
+/// # Safety
+///
+/// `worker` must be the worker that the fiber is of.
+unsafe fn serve(worker: *mut Worker, suspender: &Suspender<(), ()>) {
     // Through a pointer that the compiler knows nothing of. It takes calls of C functions, and what is
     // inlined with them, for ones that never unwind, and leaves out what would end a forced unwinding
     // in `barrier`; see `StopForcedUnwind`. That must not get to the end of this stack.
-    let step: unsafe fn(Input) -> Output = std::hint::black_box(step);
-    let mut input = first;
+    let step: unsafe fn(*mut Worker) = std::hint::black_box(step);
     loop {
-        let failed = Output::Done(ffi::PySendResult::PYGEN_ERROR, ptr::null_mut());
-        // SAFETY: `Worker::resume` was called with the GIL held and an input for a new step.
-        let output = error::barrier(failed, || unsafe { step(input) });
-        match suspender.suspend(output) {
-            Ok(next) => input = next,
-            // `Worker::free`.
-            Err(_) => return,
+        // SAFETY: `Worker::resume` was called with the GIL held and an input for a new step. It is
+        // our turn with the worker until we suspend.
+        unsafe {
+            let panicked = error::barrier(true, || {
+                step(worker);
+                false
+            });
+            if panicked {
+                (*worker).output = Output::Done(ffi::PySendResult::PYGEN_ERROR, ptr::null_mut());
+            }
+        }
+        if suspender.suspend(()).is_err() {
+            return; // `Worker::free`.
         }
     }
 }
 
-/// One step of a coroutine.
-unsafe fn step(input: Input) -> Output {
-    // SAFETY: attached; the resumer lends the objects for the whole step.
+/// One step of a coroutine: does what the input says, and writes the output.
+///
+/// # Safety
+///
+/// Attached, on the worker's fiber; the resumer lends the objects for the whole step.
+unsafe fn step(worker: *mut Worker) {
+    // SAFETY: the contract; it is our turn with input and output.
     unsafe {
-        match input {
+        (*worker).output = match (*worker).input {
             Input::Send { coroutine, value } => {
                 let mut result = ptr::null_mut();
-                let status = ffi::PyIter_Send(coroutine, value, &raw mut result);
+                let status = send_into(coroutine, value, &raw mut result);
                 Output::Done(status, result)
             }
             Input::Throw { coroutine, exception } => {
@@ -826,7 +887,30 @@ unsafe fn step(input: Input) -> Output {
             Input::Value(_) | Input::Raise(_) | Input::Unpark => {
                 unreachable!("no await_ is suspended between two steps")
             }
+        };
+    }
+}
+
+/// `PyIter_Send`, with one call less for what has `am_send`, as coroutines have.
+///
+/// # Safety
+///
+/// Attached; the objects valid, and borrowed.
+#[inline(always)]
+unsafe fn send_into(
+    iterator: *mut PyObject,
+    value: *mut PyObject,
+    result: *mut *mut PyObject,
+) -> ffi::PySendResult {
+    // SAFETY: the contract; a type lives as long as its instances, and so do its tables.
+    unsafe {
+        let methods = (*ffi::Py_TYPE(iterator)).tp_as_async;
+        if !methods.is_null() {
+            if let Some(send) = (*methods).am_send {
+                return send(iterator, value, result);
+            }
         }
+        ffi::PyIter_Send(iterator, value, result)
     }
 }
 

@@ -355,3 +355,34 @@ def test_the_watch_keeps_nothing_alive(aio, fb):
         return found() is None
 
     assert aio.run(main)
+
+
+def test_somebody_cancels_the_timer_of_the_watch(fb):
+    """What all timers of a loop are cancelled by must not leave its count wrong."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+
+        async def waits():
+            await fb.ensure_portal()
+            return fb.await_(gate_task)
+
+        gate = asyncio.Event()
+        gate_task = asyncio.create_task(gate.wait())
+        for _ in range(3):
+            task = asyncio.create_task(waits())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            timers = [timer for timer in loop._scheduled if not timer.cancelled()]
+            assert len(timers) == 1
+            timers[0].cancel()
+            task.cancel()
+            await asyncio.wait([task])
+            if gate_task.done():
+                gate_task = asyncio.create_task(gate.wait())
+        cancelled = sum(timer.cancelled() for timer in loop._scheduled)
+        assert loop._timer_cancelled_count == cancelled
+        gate.set()
+        return await waits()
+
+    assert asyncio.run(main())

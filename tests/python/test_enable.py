@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
+import time
 
 import pytest
 from support import import_or_skip, only_fiberback
@@ -239,6 +241,150 @@ def test_run_inside_a_running_loop(fb, outer):
     else:
         uvloop = import_or_skip("uvloop")
         assert fb.run(main(), loop_factory=uvloop.new_event_loop) == 2
+
+
+@pytest.fixture(params=["stock", "ours", "uvloop"])
+def outer_run(request, fb):
+    if request.param == "stock":
+        return asyncio.run
+    if request.param == "ours":
+        return fb.run
+    uvloop = import_or_skip("uvloop")
+    return lambda main: fb.run(main, loop_factory=uvloop.new_event_loop)
+
+
+def test_async_generators_end_with_the_run_inside(fb, outer_run):
+    log = []
+
+    async def numbers(name):
+        try:
+            for n in range(10):
+                yield n
+                await asyncio.sleep(0)
+        finally:
+            await asyncio.sleep(0.001)
+            log.append(name)
+
+    async def fails():
+        try:
+            yield 1
+        finally:
+            raise KeyError("closing")
+
+    async def begin(generator):
+        kept.append(generator)
+        return await anext(generator)
+
+    async def inner(name):
+        await begin(numbers(name))
+        await asyncio.create_task(begin(numbers(f"{name}'s task")))
+        if name == "second":
+            await begin(fails())
+            raise ValueError(name)
+        return name
+
+    async def with_one_inside():
+        await begin(numbers("around"))
+        assert fb.run(inner("inside")) == "inside"
+        assert set(log) == {"inside", "inside's task"}
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        hooks = sys.get_asyncgen_hooks()
+        await begin(numbers("outer"))
+        assert fb.run(inner("first")) == "first"
+        assert set(log) == {"first", "first's task"}
+        assert sys.get_asyncgen_hooks() == hooks
+        log.clear()
+        told = []
+        loop.set_exception_handler(lambda loop, context: told.append(context["exception"]))
+        with pytest.raises(ValueError, match="second"):
+            fb.run(inner("second"))
+        assert set(log) == {"second", "second's task"}
+        assert [type(error) for error in told] == [KeyError]
+        log.clear()
+        fb.run(with_one_inside())
+        assert set(log) == {"inside", "inside's task", "around"}
+        log.clear()
+        assert sys.get_asyncgen_hooks() == hooks
+        assert await anext(kept[0]) == 1  # theirs goes on
+        await kept[0].aclose()
+
+    kept = []
+    outer_run(main())
+    assert log == ["outer"]
+
+
+def test_work_in_threads_ends_with_the_run_inside(fb, outer_run):
+    log = []
+
+    def slow(name, seconds=0.15):
+        time.sleep(seconds)
+        log.append(name)
+
+    async def inner():
+        loop = asyncio.get_running_loop()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.to_thread(slow, "to_thread"), 0.01)
+        loop.run_in_executor(None, slow, "run_in_executor")
+        task = asyncio.create_task(asyncio.to_thread(slow, "cancelled"))
+        await asyncio.sleep(0.01)
+        assert not task.done()
+        return 1
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        before = getattr(loop, "_default_executor", "")
+        assert fb.run(value_later(0)) == 0
+        assert getattr(loop, "_default_executor", "") is before
+        theirs = asyncio.create_task(asyncio.to_thread(slow, "outer", 1.0))
+        await asyncio.sleep(0.01)
+        assert fb.run(inner()) == 1
+        assert set(log) == {"to_thread", "run_in_executor", "cancelled"}
+        executors = [each for each in gc.get_referents(loop) if hasattr(each, "submit")]
+        executors += [getattr(loop, "_default_executor", None)]
+        assert not any("submit" in vars(each) for each in executors if each is not None)
+        assert await asyncio.to_thread(int, "3") == 3  # the executor goes on
+        await theirs
+
+    outer_run(main())
+    assert log[-1] == "outer"
+
+
+def test_two_runs_inside_at_the_same_time(fb, outer_run):
+    log = []
+
+    async def numbers(name):
+        try:
+            yield name
+        finally:
+            log.append(name)
+
+    async def inner(name, delay):
+        generator = numbers(name)
+        kept.append(generator)
+        await anext(generator)
+        await asyncio.to_thread(int)
+        await asyncio.sleep(delay)
+        return name
+
+    async def one(name, delay):
+        await fb.ensure_portal()
+        assert fb.run(inner(name, delay)) == name
+        assert name in log
+
+    async def main():
+        hooks = sys.get_asyncgen_hooks()
+        first = asyncio.create_task(one("short", 0.02))
+        second = asyncio.create_task(one("long", 0.1))
+        await first
+        assert log == ["short"]
+        await second
+        assert log == ["short", "long"]
+        assert sys.get_asyncgen_hooks() == hooks
+
+    kept = []
+    outer_run(main())
 
 
 def test_cancelling_the_caller_cancels_main(fb):

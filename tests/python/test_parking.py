@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import contextvars
 import copy
@@ -17,6 +18,7 @@ import sys
 import threading
 import traceback
 import warnings
+import weakref
 
 import pytest
 from support import only_fiberback
@@ -299,8 +301,10 @@ def test_in_del(fb, run):
 
 def snapshot(loop):
     def plain(mapping):
+        """What the containers hold, too."""
         return {
-            key: copy.copy(value) if key == "_ready" else value for key, value in mapping.items()
+            key: copy.copy(value) if type(value) in CONTAINERS else value
+            for key, value in mapping.items()
         }
 
     task = asyncio.current_task()
@@ -310,6 +314,7 @@ def snapshot(loop):
         if not callable(getattr(task, name))
         and not name.startswith("__")
         and name != "_log_traceback"
+        and not (name == "_coro" and "greenlet" in sys.modules)  # which may get a portal
     }
     modules = {
         name: plain(vars(module))
@@ -317,10 +322,10 @@ def snapshot(loop):
         if name.split(".")[0] in ("asyncio", "_asyncio")
     }
     classes = [dict(vars(cls)) for cls in type(loop).__mro__]
-    loops = plain(vars(loop))
-    for moving in ("_timer_cancelled_count", "_scheduled"):  # the sleep's own traces
-        loops.pop(moving)
-    return loops, fields, modules, classes, dict(vars(type(task)))
+    return plain(vars(loop)), fields, modules, classes, dict(vars(type(task)))
+
+
+CONTAINERS = (collections.deque, dict, list, set, weakref.WeakSet)
 
 
 def test_nothing_is_changed(fb):
@@ -338,6 +343,165 @@ def test_nothing_is_changed(fb):
         assert snapshot(loop) == before
 
     asyncio.run(main())
+
+
+async def by_task(delay):
+    return asyncio.create_task(value_later(1, delay))
+
+
+async def by_gather(delay):
+    return asyncio.gather(value_later(1, delay), value_later(2))
+
+
+async def by_shield(delay):
+    return asyncio.shield(asyncio.create_task(value_later(1, delay)))
+
+
+async def by_wait(delay):
+    return asyncio.wait([asyncio.create_task(value_later(1, delay))])
+
+
+async def by_wait_for(delay):
+    return asyncio.wait_for(value_later(1, delay), None)
+
+
+async def by_wait_for_with_a_limit(delay):
+    return asyncio.wait_for(value_later(1, delay), 60)
+
+
+async def by_await_of_a_task(delay):
+    async def inner():
+        return await asyncio.create_task(value_later(1, delay))
+
+    return inner()
+
+
+async def by_failing_task(delay):
+    return asyncio.create_task(raise_later(KeyError("x"), delay))
+
+
+WAYS = [
+    by_task,
+    by_gather,
+    by_shield,
+    by_wait,
+    by_wait_for,
+    by_wait_for_with_a_limit,
+    by_await_of_a_task,
+    by_failing_task,
+]
+
+
+def without_limits(snapshot):
+    """Without the timers of `wait_for`, which asyncio itself leaves in the heap, cancelled."""
+    loop = snapshot[0]
+    loop["_scheduled"] = [timer for timer in loop["_scheduled"] if not timer.cancelled()]
+    del loop["_timer_cancelled_count"]
+    return snapshot
+
+
+@pytest.mark.parametrize("how", WAYS, ids=lambda how: how.__name__)
+@pytest.mark.parametrize("delay", [0.0, 0.12], ids=["at once", "later"])
+@pytest.mark.parametrize("others", ["alone", "among others"])
+@pytest.mark.parametrize("where", ["task", "portal"])
+def test_nothing_is_changed_by_waiting_for_tasks(fb, run, how, delay, others, where):
+    async def main():
+        loop = asyncio.get_running_loop()
+        if where == "portal":
+            await fb.ensure_portal()
+        if others == "among others":
+            gate = asyncio.Event()
+
+            async def parked(waits_for):
+                fb.await_(waits_for)
+
+            if run is not run_eager:  # where it would wait with its creator
+                kept = [asyncio.create_task(parked(gate.wait())) for _ in range(2)]
+            timers = [loop.call_later(60 + n % 7, int) for n in range(50)]
+            await asyncio.sleep(0)
+        for _ in range(3):
+            scheduled = list(loop._scheduled)
+            awaitable = await how(delay)
+            before = snapshot(loop)
+            # What it has begun with is over afterwards.
+            before[0]["_ready"].clear()
+            before[0]["_scheduled"] = scheduled
+            try:
+                fb.await_(awaitable)
+            except KeyError:
+                pass
+            after = snapshot(loop)
+            if how is by_wait_for_with_a_limit:
+                before, after = without_limits(before), without_limits(after)
+            if others == "among others":
+                assert sorted(before[0].pop("_scheduled")) == sorted(after[0].pop("_scheduled"))
+                heap = loop._scheduled
+                assert all(not heap[n] < heap[(n - 1) // 2] for n in range(1, len(heap)))
+            assert before == after
+        if others == "among others":
+            gate.set()
+            for timer in timers:
+                timer.cancel()
+            if run is not run_eager:
+                await asyncio.gather(*kept)
+
+    run(main())
+
+
+def test_nothing_is_changed_by_cancelling_a_wait_for_a_task(fb, run_raw):
+    async def main():
+        loop = asyncio.get_running_loop()
+        forever = asyncio.create_task(asyncio.Event().wait())
+
+        async def waits():
+            fb.await_(asyncio.shield(forever))
+
+        await asyncio.sleep(0)
+        before = snapshot(loop)
+        for delay in (0.0, 0.12):
+            task = asyncio.create_task(waits())
+            await asyncio.sleep(delay)
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+        del task
+        assert_same_but_for_sleep(snapshot(loop), before)
+        forever.cancel()
+
+    run_raw(main())
+
+
+def assert_same_but_for_sleep(one, other):
+    for each in (one, other):
+        without_limits(each)
+        del each[0]["_scheduled"][:]
+    assert one == other
+
+
+@pytest.mark.parametrize("how", WAYS, ids=lambda how: how.__name__)
+def test_nothing_is_left_in_uvloop(fb, how):
+    uvloop = pytest.importorskip("uvloop")
+
+    def timers():
+        found = [item for item in gc.get_objects() if type(item) is uvloop.loop.TimerHandle]
+        return sum(not timer.cancelled() for timer in found)
+
+    async def main():
+        await fb.ensure_portal()
+        for delay in (0.0, 0.12):
+            with contextlib.suppress(KeyError):
+                fb.await_(await how(delay))
+            assert timers() == 0
+        lasting = asyncio.create_task(asyncio.sleep(10))
+        waits = asyncio.create_task(fb.with_portal_run_sync(fb.await_, lasting))
+        await asyncio.sleep(0.01)
+        assert timers() == 2  # that of the sleep, and that of the watch: they can be seen
+        waits.cancel()
+        await asyncio.wait([waits, lasting])
+        assert timers() == 0
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
 
 
 def test_current_task_and_its_waiter(fb, run):
@@ -1150,6 +1314,180 @@ def test_a_short_wait_on_the_host_ends_by_itself(fb):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         loop.run_until_complete(task)
+    loop.close()
+
+
+# -- the loop is closed while callers are parked --------------------------------------------------
+
+
+def parked_callers(fb, loop, log, count=2):
+    """Callbacks, and tasks 'parked 0', …, parked on fibers of a loop that does not run any more.
+
+    Where greenlet is loaded, no tasks: they would have portals (crash/parked_and_closed.py has it not).
+    """
+
+    done = loop.create_future()
+
+    def wait(name):
+        try:
+            fb.await_(loop.create_future())
+        except asyncio.CancelledError:
+            log.append(name)
+            try:
+                fb.await_(done)  # unless the loop runs
+            except asyncio.CancelledError:
+                log.append("again")
+            raise
+
+    async def task(n):
+        wait(f"task {n}")
+
+    async def first():
+        fb.await_(asyncio.sleep(0.001))  # takes the host, so that the others park on fibers
+
+    def callback(n):
+        with contextlib.suppress(asyncio.CancelledError):
+            wait(n)
+
+    main = loop.create_task(first())
+    coros = [] if "greenlet" in sys.modules else [task(n) for n in range(2)]
+    tasks = [loop.create_task(coro, name=f"parked {n}") for n, coro in enumerate(coros)]
+    for n in range(count):
+        loop.call_soon(callback, n)
+    loop.run_until_complete(main)
+    loop.run_until_complete(asyncio.sleep(0))
+    assert log == []
+    return tasks, done
+
+
+def ended(tasks, count=2):
+    return sorted([*map(str, range(count)), *(f"task {n}" for n in range(len(tasks)))])
+
+
+def test_close_ends_callers_with_a_warning(fb):
+    loop, log = asyncio.new_event_loop(), []
+    tasks, _ = parked_callers(fb, loop, log)
+    with pytest.warns(RuntimeWarning) as caught:
+        loop.close()
+    text = str(caught[0].message)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert "closed" in text and text.count("a callback that waits for <Future") == 2
+    assert all(f"name={task.get_name()!r}" in text for task in tasks)
+    again = [name for name in log if name == "again"]
+    assert len(again) == 2 + len(tasks)
+    assert sorted(str(name) for name in log if name != "again") == ended(tasks)
+    assert all(task.cancelled() for task in tasks)
+    assert loop.is_closed()
+    assert asyncio._get_running_loop() is None
+    loop.close()
+
+
+def test_close_of_an_enabled_loop(fb):
+    """There callbacks are parked; tasks are suspended, and destroyed as those of asyncio."""
+    loop, log = asyncio.new_event_loop(), []
+    told = []
+    loop.set_exception_handler(lambda loop, context: told.append(context["task"].get_name()))
+    with fb.enable(loop):
+        tasks, _ = parked_callers(fb, loop, log)
+        count = len(tasks)
+        with pytest.warns(RuntimeWarning, match="a callback that waits for"):
+            loop.close()
+    assert sorted(log, key=str) == [0, 1, "again", "again"]
+    del tasks
+    gc.collect()
+    assert sorted(told) == [f"parked {n}" for n in range(count)]
+
+
+def test_close_names_only_some_of_many(fb):
+    loop, log = asyncio.new_event_loop(), []
+    tasks, _ = parked_callers(fb, loop, log, count=100)
+    with pytest.warns(RuntimeWarning, match=f"{90 + len(tasks)} more"):
+        loop.close()
+    assert sorted(str(name) for name in log if name != "again") == ended(tasks, 100)
+
+
+def test_close_where_warnings_are_errors(fb, monkeypatch):
+    loop, log = asyncio.new_event_loop(), []
+    tasks, _ = parked_callers(fb, loop, log)
+    raised = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: raised.append(args.exc_type))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loop.close()
+    assert raised == [RuntimeWarning]
+    assert sorted(str(name) for name in log if name != "again") == ended(tasks)
+
+
+def test_close_without_callers_says_nothing(fb):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loop, log = asyncio.new_event_loop(), []
+        tasks, done = parked_callers(fb, loop, log)
+        for _, future in fb._fiberback.parked_on(loop):
+            future.cancel()
+        done.set_result(None)
+        loop._close_self_pipe()  # as some do after a fork
+        loop._make_self_pipe()
+        assert log == []
+        for task in tasks:
+            with pytest.raises(asyncio.CancelledError):
+                loop.run_until_complete(task)
+        loop.run_until_complete(asyncio.sleep(0.001))
+        assert sorted(map(str, log)) == ended(tasks)  # the loop runs
+        assert fb._fiberback.parked_on(loop) == []
+        loop.close()
+
+
+def test_asyncio_run_ends_callbacks_that_wait_for_ever(fb, run_raw):
+    """asyncio.run cancels tasks only."""
+    log = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+
+        def callback():
+            try:
+                fb.await_(loop.create_future())
+            except asyncio.CancelledError:
+                log.append("cancelled")
+
+        if run_raw is run_stock:
+            loop.call_later(0.001, callback)
+            fb.await_(asyncio.sleep(0.01))  # takes the host
+        else:
+            loop.call_soon(callback)
+            await asyncio.sleep(0.01)
+        return 1
+
+    with pytest.warns(RuntimeWarning, match="a callback that waits for"):
+        assert run_raw(main()) == 1
+    assert log == ["cancelled"]
+
+
+@pytest.mark.parametrize("enabled", [False, True], ids=["stock", "enabled"])
+def test_stop_with_callers_on_the_host_and_on_fibers(fb, enabled):
+    loop, log = asyncio.new_event_loop(), []
+    gate = loop.create_future()
+
+    async def waits(n):
+        try:
+            log.append((n, fb.await_(asyncio.shield(gate))))
+        except asyncio.CancelledError:
+            log.append((n, "cancelled"))
+
+    with fb.enable(loop) if enabled else contextlib.nullcontext():
+        tasks = [loop.create_task(waits(n), name=f"waits {n}") for n in range(3)]
+        loop.call_later(0.01, loop.stop)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            loop.run_forever()
+        # On a stock loop the first one is in the way of the loop's end.
+        assert log == ([] if enabled else [(0, "cancelled")])
+        assert ["waits 0" in str(each.message) for each in caught] == ([] if enabled else [True])
+        gate.set_result("open")
+        loop.run_until_complete(asyncio.wait(tasks))
+        first = "open" if enabled else "cancelled"
+        assert log == [(0, first), (1, "open"), (2, "open")]
     loop.close()
 
 

@@ -7,13 +7,12 @@ and worker threads whose `await_` runs in the task. If what the task is about to
 them, nothing could ever end the wait.
 
 A circle may also be closed by a native `await`, of which nobody is told. So waits that went well are
-looked at again, by a timer on the loop, for as long as they last.
+looked at again for as long as they last: `_watch`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import os
 import sys
@@ -22,12 +21,10 @@ from types import FrameType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
-from . import _messages
+from . import _messages, _watch
 
 # More than so many waiters are not followed: the search must not cost more than the wait.
 _MOST = 10_000
-# Seconds until the first look at waits that went well, and the longest time between two.
-_FIRST_LOOK, _LONGEST_LOOK = 0.05, 2.0
 
 _TASKS = asyncio.tasks.__file__
 _NOT_USERS = (os.path.dirname(__file__), os.path.dirname(asyncio.__file__))
@@ -36,24 +33,38 @@ _NOT_USERS = (os.path.dirname(__file__), os.path.dirname(asyncio.__file__))
 _leads_to: WeakKeyDictionary[asyncio.Future[Any], ref[asyncio.Future[Any]]] = WeakKeyDictionary()
 
 
-def before_wait(future: Any) -> None:
-    """Raises RuntimeError if the current task, about to wait for `future`, would do so for ever."""
+def before_wait(future: Any) -> Any:
+    """Raises RuntimeError if the current task, about to wait for `future`, would do so for ever.
+
+    What it returns, if that is not None, is to be passed to `_watch.after_wait` when the wait ends.
+    """
     try:
         task = current_task()
     except RuntimeError:
-        return
+        return None
     if task is None or future.done():
-        return
-    # Somebody waits for hardly any task but by a callback on it.
-    if future is task or task._callbacks or (_leads_to and task in _leads_to):
-        circle = find_circle(task, future)
-        if circle is not None:
+        return None
+    if future is task:
+        may_be_circle = True
+    elif getattr(future, "_fut_waiter", future) is None:
+        may_be_circle = False  # a task that waits for nothing, so far
+    else:
+        # Somebody waits for hardly any task but by a callback on it.
+        may_be_circle = bool(task._callbacks) or bool(_leads_to and task in _leads_to)
+    if may_be_circle:
+        error = _verdict(task, future)
+        if error is not None:
             future._asyncio_future_blocking = False  # nobody will
             try:
-                raise RuntimeError(_describe(circle))
+                raise error
             finally:
-                del circle  # it is in a frame of the error's traceback
-    _watch_of(task.get_loop()).add(task, future)
+                del error  # it is in a frame of its own traceback
+    return _watch.watch_of(task.get_loop(), _verdict).add(task, future)
+
+
+def _verdict(task: Any, future: Any) -> RuntimeError | None:
+    circle = find_circle(task, future)
+    return RuntimeError(_describe(circle)) if circle is not None else None
 
 
 def leads_to(task: asyncio.Future[Any], result: asyncio.Future[Any]) -> None:
@@ -192,70 +203,3 @@ def _users(frame: FrameType | None, one: bool = False) -> FrameType | None:
             return frame
         frame = None if one else frame.f_back
     return None
-
-
-# Waits that went well, so far.
-
-
-class _Watch:
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = ref(loop)
-        self._waits: dict[int, tuple[ref[Any], ref[Any]]] = {}
-        self._is_armed = False
-        self._pause = _FIRST_LOOK
-
-    def add(self, task: Any, future: Any) -> None:
-        self._waits[id(task)] = (ref(task), ref(future))
-        self._pause = _FIRST_LOOK
-        if not self._is_armed:
-            self._arm()
-
-    def _arm(self) -> None:
-        loop = self.loop()
-        if loop is not None and not loop.is_closed():
-            self._is_armed = True
-            # In a context of its own, which keeps nothing of the task's alive.
-            loop.call_later(self._pause, self._look, context=contextvars.Context())
-
-    def _look(self) -> None:
-        self._is_armed = False
-        for key, (task_ref, future_ref) in list(self._waits.items()):
-            task, future = task_ref(), future_ref()
-            if task is None or future is None or task.done() or task._fut_waiter is not future:
-                del self._waits[key]
-                continue
-            circle = find_circle(task, future)
-            if circle is not None:
-                del self._waits[key]
-                _wake_with(RuntimeError(_describe(circle)), task, future)
-        if self._waits:
-            self._pause = min(2 * self._pause, _LONGEST_LOOK)
-            self._arm()
-
-
-def _wake_with(error: Exception, task: Any, future: Any) -> None:
-    """Raises `error` in `task` where it waits for `future`."""
-    loop = task.get_loop()
-    for callback, context in list(future._callbacks or ()):
-        if getattr(callback, "__self__", None) is task:
-            future.remove_done_callback(callback)
-            failed = loop.create_future()
-            failed.set_exception(error)
-            loop.call_soon(callback, failed, context=context)
-            return
-
-
-_watches: WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch] = WeakKeyDictionary()
-# The one that was asked for last. It knows its loop weakly, so it keeps nothing alive.
-_latest: _Watch | None = None
-
-
-def _watch_of(loop: asyncio.AbstractEventLoop) -> _Watch:
-    global _latest
-    watch = _latest
-    if watch is None or watch.loop() is not loop:
-        watch = _watches.get(loop)
-        if watch is None:
-            watch = _watches[loop] = _Watch(loop)
-        _latest = watch
-    return watch

@@ -4,7 +4,7 @@ The native `await_` calls `no_portal` where no portal of the current task is run
 `_greenlets.await_in_foreign_greenlet` where one is but a greenlet started inside it is on top;
 it asks `is_usable` where the portal that is running may be another task's, `_guards.check` where
 regions are open that may forbid it, and `_deadlock.before_wait` where the current task is about to
-be suspended until another task is done.
+be suspended until another task is done; `_watch.after_wait` is told when that wait ends.
 
 `no_portal` only finds out where it is: `_in_loop` has the answer where a loop runs in this thread,
 `_anywhere` where none does.
@@ -16,7 +16,7 @@ import asyncio
 from asyncio import _get_running_loop
 from typing import Any
 
-from . import _anywhere, _deadlock, _guards, _in_loop
+from . import _anywhere, _deadlock, _guards, _in_loop, _watch
 from ._fiberback import set_hooks
 from ._greenlets import await_in_foreign_greenlet
 from ._libraries import current_task, is_trio_running
@@ -43,6 +43,7 @@ def install() -> None:
         is_usable=is_usable,
         guard=_guards.check,
         before_wait=_deadlock.before_wait,
+        after_wait=_watch.after_wait,
         future=asyncio.Future,
         pure_future=getattr(asyncio.futures, "_PyFuture", None),
         wait=getattr(asyncio.wait, "__code__", None),

@@ -105,9 +105,25 @@ DJANGO_NO_PORTAL = (
 DJANGO_NEEDS_PSYCOPG = (
     "fiberback.django.postgresql needs psycopg 3: type 'pip install fiberback[django]'"
 )
+RUN_WORK_LEFT = (
+    "fiberback.run() has waited {seconds:g} s for {count} function(s) in the loop's default executor "
+    "that have not ended: they go on in their threads"
+)
 PARKED_AT_STOP = (
     "the event loop is to stop, and {what} is parked in fiberback.await_() on the stack that the "
     "loop would return to, so it is cancelled. Start the program with 'fiberback.run(main())', or "
     "call 'fiberback.enable(loop)' before the loop runs: then it would just stay suspended"
 )
 PARKED_AT_STOP_CANCEL = "the event loop was stopped"
+PARKED_AT_CLOSE = (
+    "{reason}, and parked in fiberback.await_() are still: {what}. What they wait for cannot come any "
+    "more, so CancelledError is raised in them. Let them end before, as 'asyncio.run(main())' and "
+    "'fiberback.run(main())' do with tasks: cancel them, and 'loop.run_until_complete(asyncio.wait(tasks))'"
+)
+PARKED_AT_CLOSE_ELSEWHERE = (
+    "the event loop was closed in a thread where it did not run, and parked in fiberback.await_() are "
+    "still: {what}. They cannot be ended from here: call 'loop.close()' in the loop's thread"
+)
+LOOP_WAS_CLOSED = "the event loop was closed"
+THREAD_ENDS = "the event loop's thread ends"
+LOOP_AT_EXIT = "the interpreter exits"

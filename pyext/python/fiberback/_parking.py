@@ -18,8 +18,9 @@ import warnings
 from asyncio import _get_running_loop, _set_running_loop, base_events, tasks
 from typing import Any
 
-from . import _messages
+from . import _closing, _messages
 from ._fiberback import bestow, portal_of, run_hosted, set_parking
+from ._libraries import is_trio_in_charge
 
 _SLEEP_LIMIT = 24 * 3600.0  # seconds; some selectors refuse longer waits
 
@@ -136,12 +137,6 @@ def is_stock(loop: Any) -> bool:
     )
 
 
-def _is_trio_running() -> bool:
-    """Whether Trio is in charge of this code, inside a callback of an asyncio loop further out."""
-    sniffio: Any = sys.modules.get("sniffio")
-    return sniffio is not None and sniffio.thread_local.name == "trio"
-
-
 def _give_portal(handle: Any) -> None:
     """A portal for the task that the handle steps, if that has none."""
     callback = handle._callback
@@ -189,8 +184,9 @@ def install() -> None:
         hosted_run_once,
         asyncio.isfuture,
         _task_for,
-        _is_trio_running,
+        is_trio_in_charge,
         _set_running_loop,
         _give_portal,
+        _closing.watch,
         indices,
     )

@@ -10,12 +10,10 @@ from typing import Any, TypeVar
 
 from . import _messages, _parents
 from ._enable import enable
-from ._fiberback import await_, context_of
+from ._fiberback import await_
+from ._inner_run import run_in_task
 
 T = TypeVar("T")
-
-# Which `run` inside a running loop a task descends from.
-_scope: contextvars.ContextVar[object] = contextvars.ContextVar("fiberback_run")
 
 
 def run(
@@ -36,6 +34,9 @@ def run(
     tasks that were started by `main`, or by those, and are not done, are cancelled and waited for.
     Cancelling the caller cancels `main`. `loop_factory` is not used then, and `debug` is set for the
     time. What `await_` raises where it cannot wait is raised here, with `main` closed.
+    Async generators that `main` and those tasks have begun and not ended are closed, and what they
+    have running in the loop's default executor is waited for, up to five minutes; the executor stays,
+    for it is the loop's.
 
     Raises TypeError for anything but a coroutine.
     """
@@ -58,39 +59,8 @@ def _run_inside(
     if debug is not None:
         loop.set_debug(debug)
     try:
-        return await_(_in_task(loop, main))
+        return await_(run_in_task(loop, main))
     finally:
         main.close()  # if it could not even begin
         if debug is not None:
             loop.set_debug(before)
-
-
-async def _in_task(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, T]) -> T:
-    return await loop.create_task(_with_cleanup(loop, main))
-
-
-async def _with_cleanup(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, T]) -> T:
-    scope = object()
-    _scope.set(scope)
-    try:
-        return await main
-    finally:
-        me = asyncio.current_task()
-        left = [task for task in asyncio.all_tasks(loop) if task is not me and _is_in(task, scope)]
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-        for task in left:
-            if not task.cancelled() and task.exception() is not None:
-                loop.call_exception_handler(
-                    {
-                        "message": "unhandled exception during fiberback.run() shutdown",
-                        "exception": task.exception(),
-                        "task": task,
-                    }
-                )
-
-
-def _is_in(task: asyncio.Task[Any], scope: object) -> bool:
-    context = context_of(task)
-    return context is not None and context.get(_scope) is scope

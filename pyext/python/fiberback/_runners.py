@@ -15,6 +15,7 @@ import asyncio
 import atexit
 import contextlib
 import contextvars
+import functools
 import os
 import sys
 import threading
@@ -24,6 +25,7 @@ from typing import Any
 from . import _contexts, _messages
 from ._fiberback import create_task_factory, leak
 from ._portals import as_coroutine
+from ._thread_end import AtThreadEnd
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -92,29 +94,7 @@ class _Mine(threading.local):
     """The runners of one thread: the innermost `thread_runner` block's is the last."""
 
     stack: tuple[ThreadRunner, ...] = ()
-    at_end: _AtThreadEnd | None = None
-
-
-class _AtThreadEnd:
-    """Dies with the thread's locals, in that thread."""
-
-    def __init__(self, runner: ThreadRunner) -> None:
-        self._runner = runner
-        self._thread = threading.current_thread()
-
-    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if is_finalizing() or not self._runner.is_ours():
-            return
-        # `threading` has struck the thread off its list by now. With `current_thread()`, what is
-        # closed here would enter a dummy in its place, and nothing would ever remove that.
-        threads: dict[int, Any] = getattr(threading, "_active", {})
-        ident = threading.get_ident()
-        is_struck = threads.setdefault(ident, self._thread) is self._thread
-        try:
-            _close_quietly(self._runner)
-        finally:
-            if is_struck:
-                threads.pop(ident, None)
+    at_end: AtThreadEnd | None = None
 
 
 _mine = _Mine()
@@ -149,7 +129,7 @@ def _innermost() -> ThreadRunner:
     runner = ThreadRunner()
     _mine.stack = (runner,)
     if threading.current_thread() is not threading.main_thread():
-        _mine.at_end = _AtThreadEnd(runner)
+        _mine.at_end = AtThreadEnd(functools.partial(_close_quietly, runner))
     return runner
 
 

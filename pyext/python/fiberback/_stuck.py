@@ -46,13 +46,13 @@ def thread_of(loop: asyncio.AbstractEventLoop) -> int | None:
     for ident, top in sys._current_frames().items():
         frame: FrameType | None = top if ident != mine else None
         while frame is not None:
-            if frame is step or _runs(frame, loop):
+            if frame is step or runs(frame, loop):
                 return ident
             frame = frame.f_back
     return None
 
 
-def _runs(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
+def runs(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
     """Whether the code of `frame` runs loops, and has this one at hand."""
     names = frame.f_code.co_names
     if "run_forever" not in names and "run_until_complete" not in names:

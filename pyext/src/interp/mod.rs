@@ -37,7 +37,8 @@ mod version;
 use facts::field;
 use instrumentation::Instrumented;
 use pyo3::ffi::{self, PyObject, PyThreadState};
-use shared::{Context, DataStack, Exceptions};
+use shared::{Chunk, Context, DataStack, Exceptions};
+use std::ffi::c_void;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -133,9 +134,16 @@ impl State {
     ///
     /// The state must be entered, with the same `ts`, and no Python code have run on the fiber since.
     #[inline(always)]
-    pub(crate) unsafe fn catch_up(&mut self, ts: *mut PyThreadState, seen: Instrumented) {
-        // SAFETY: an entered fiber's frames are the thread's, down to its base.
-        unsafe { seen.catch_up(ts, self.version.base_frame()) }
+    pub(crate) unsafe fn catch_up(this: *mut Self, ts: *mut PyThreadState, seen: Instrumented) {
+        // SAFETY: an entered fiber's frames are the thread's, down to its base. No reference is held
+        // while it is done: what fails may be reported by Python code, which may suspend the fiber.
+        unsafe {
+            let base = {
+                let state = &mut *this;
+                state.version.base_frame()
+            };
+            seen.catch_up(ts, base);
+        }
     }
 
     /// Whether the frame at `place` is the one below all of the fiber's.
@@ -231,6 +239,30 @@ impl State {
 pub(crate) unsafe fn thread_state_id(ts: *mut PyThreadState) -> u64 {
     // SAFETY: the contract.
     unsafe { *field::<_, u64>(ts, facts::TS_ID) }
+}
+
+/// The chunk that the thread allocates frames from. Only to be compared.
+///
+/// # Safety
+///
+/// `ts` must be the attached thread state.
+#[inline(always)]
+pub(crate) unsafe fn data_stack_chunk(ts: *mut PyThreadState) -> *const c_void {
+    // SAFETY: the contract.
+    unsafe { *field::<_, *const c_void>(ts, facts::TS_DATASTACK_CHUNK) }
+}
+
+/// Whether that is the first of its list.
+///
+/// # Safety
+///
+/// `ts` must be the attached thread state.
+pub(crate) unsafe fn is_on_first_chunk(ts: *mut PyThreadState) -> bool {
+    // SAFETY: the contract; null until the first frame, then a live chunk.
+    unsafe {
+        let chunk = *field::<_, *mut Chunk>(ts, facts::TS_DATASTACK_CHUNK);
+        !chunk.is_null() && (*chunk).is_first()
+    }
 }
 
 /// Where a coroutine stands.

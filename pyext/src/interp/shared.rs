@@ -99,6 +99,11 @@ impl Chunk {
     pub(super) fn size(&self) -> usize {
         self.size
     }
+
+    /// No other was allocated before it.
+    pub(super) fn is_first(&self) -> bool {
+        self.previous.is_null()
+    }
 }
 
 /// What a fiber's first chunk must have room for: the head, the unused slot, and something.

@@ -139,6 +139,8 @@ pub(crate) struct Driver {
     first: *mut Parked,
     /// The callers are being ended; nothing else is to run.
     pub(super) closing: bool,
+    /// The Python layer sees to it that they are when the loop is closed.
+    close_watched: bool,
     /// The callback that runs now; null on the host.
     pub(super) turn: *mut Turn,
     /// A handle that lets a runner drive; owned, or null.
@@ -160,17 +162,10 @@ impl Driver {
     ///
     /// Attached.
     pub(super) unsafe fn of(event_loop: *mut PyObject) -> *mut Self {
-        let mut driver = DRIVERS.get();
-        // SAFETY: this thread's list. Drivers are unlinked before they are freed.
+        // SAFETY: attached.
         unsafe {
-            while !driver.is_null() {
-                if (*driver).event_loop == event_loop && Self::is_ours(driver) {
-                    (*driver).uses += 1;
-                    return driver;
-                }
-                driver = (*driver).others;
-            }
-            Self::new(event_loop)
+            let driver = existing(event_loop);
+            if driver.is_null() { Self::new(event_loop) } else { driver }
         }
     }
 
@@ -200,6 +195,7 @@ impl Driver {
                 parked: 0,
                 first: ptr::null_mut(),
                 closing: false,
+                close_watched: false,
                 turn: ptr::null_mut(),
                 take_over: ptr::null_mut(),
                 tstate_id: interp::thread_state_id(ffi::PyThreadState_Get()),
@@ -316,6 +312,25 @@ impl Driver {
                     false
                 }
             }
+        }
+    }
+
+    /// Before a caller parks. Those on runners can outlive a run of the loop, so the Python layer
+    /// is told to look out for the loop's end. False with an error set.
+    ///
+    /// # Safety
+    ///
+    /// Attached, no error set.
+    pub(super) unsafe fn watch_close(driver: *mut Self) -> bool {
+        // SAFETY: attached.
+        unsafe {
+            if (*driver).close_watched || !Self::is_driven(driver) {
+                return true;
+            }
+            let done = hooks::WATCH_CLOSE.call(&[(*driver).event_loop]);
+            ffi::Py_XDECREF(done);
+            (*driver).close_watched = !done.is_null();
+            !done.is_null()
         }
     }
 
@@ -814,6 +829,87 @@ pub(crate) unsafe fn close_all() -> usize {
         }
     }
     closed
+}
+
+/// This thread's driver for a loop, held once more; null if there is none.
+unsafe fn existing(event_loop: *mut PyObject) -> *mut Driver {
+    let mut driver = DRIVERS.get();
+    // SAFETY: this thread's list. Drivers are unlinked before they are freed.
+    unsafe {
+        while !driver.is_null() {
+            if (*driver).event_loop == event_loop && Driver::is_ours(driver) {
+                Driver::hold(driver);
+                break;
+            }
+            driver = (*driver).others;
+        }
+    }
+    driver
+}
+
+/// `_fiberback.parked_on(loop)`: of each caller that this thread has parked on a fiber of its own, the
+/// task and what it waits for, or None for what there is not.
+pub(crate) unsafe extern "C" fn parked_on(
+    _: *mut PyObject,
+    event_loop: *mut PyObject,
+) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        // SAFETY: attached; lent. The callers' frames hold their tasks and futures, and nothing runs
+        // while they are looked through. What is found is owned by the pairs, or dropped.
+        unsafe {
+            let or_none =
+                |object: *mut PyObject| if object.is_null() { ffi::Py_None() } else { object };
+            let mut found = Vec::new();
+            let driver = existing(event_loop);
+            if !driver.is_null() {
+                let mut parked = (*driver).first;
+                while !parked.is_null() {
+                    found.push(
+                        [(*parked).task, (*parked).future].map(|o| ffi::Py_NewRef(or_none(o))),
+                    );
+                    parked = (*parked).after;
+                }
+                Driver::release(driver);
+            }
+            let mut list = ffi::PyList_New(0);
+            for [task, future] in found {
+                let pair = if list.is_null() { list } else { ffi::PyTuple_Pack(2, task, future) };
+                if !list.is_null() && (pair.is_null() || ffi::PyList_Append(list, pair) < 0) {
+                    ffi::Py_CLEAR(&raw mut list);
+                }
+                ffi::Py_XDECREF(pair);
+                ffi::Py_DECREF(task);
+                ffi::Py_DECREF(future);
+            }
+            list
+        }
+    })
+}
+
+/// `_fiberback.close_parked(loop)`: raises CancelledError in the callers that `parked_on` tells of.
+/// Returns how many have ended.
+pub(crate) unsafe extern "C" fn close_parked(
+    _: *mut PyObject,
+    event_loop: *mut PyObject,
+) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        // SAFETY: attached, no error set; lent.
+        unsafe {
+            if let Some(message) = interp::refusal(ffi::PyThreadState_Get()) {
+                error::set_runtime(message);
+                return ptr::null_mut();
+            }
+            let driver = existing(event_loop);
+            let mut closed = 0;
+            if !driver.is_null() {
+                if (*driver).parked > 0 && !Driver::is_driven(driver) {
+                    closed = close(driver);
+                }
+                Driver::release(driver);
+            }
+            ffi::PyLong_FromSize_t(closed)
+        }
+    })
 }
 
 unsafe fn close(driver: *mut Driver) -> usize {

@@ -73,6 +73,8 @@ pub(super) static IS_FUTURE: Hook = Hook::new();
 pub(super) static TASK_FOR: Hook = Hook::new();
 /// `is_trio_running()`: whether it is Trio that runs this code, whatever loop is further out.
 pub(super) static IS_TRIO_RUNNING: Hook = Hook::new();
+/// `watch_close(loop)`: call `close_parked(loop)` when the loop is closed.
+pub(super) static WATCH_CLOSE: Hook = Hook::new();
 /// `("context",)`, made when it was first needed.
 static CONTEXT_ALONE: Hook = Hook::new();
 
@@ -125,14 +127,14 @@ pub(super) unsafe fn context_alone() -> *mut PyObject {
 
 /// `_fiberback.set_parking(poll, end_wait, pad, slow, Handle, tasks, code, add, discard,
 /// CancelledError, running_loop, stock, Hosted, isfuture, task_for,
-/// is_trio_running, set_running_loop, give_portal, indices)`.
+/// is_trio_running, set_running_loop, give_portal, watch_close, indices)`.
 pub(crate) unsafe extern "C" fn set_parking(
     _: *mut PyObject,
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
-        const HOOKS: [&Hook; 18] = [
+        const HOOKS: [&Hook; 19] = [
             &POLL,
             &END_WAIT,
             &PAD,
@@ -151,9 +153,10 @@ pub(crate) unsafe extern "C" fn set_parking(
             &IS_TRIO_RUNNING,
             &SET_RUNNING_LOOP,
             &GIVE_PORTAL,
+            &WATCH_CLOSE,
         ];
         if count != HOOKS.len() as ffi::Py_ssize_t + 1 {
-            error::set_type("set_parking() takes nineteen arguments");
+            error::set_type("set_parking() takes twenty arguments");
             return ptr::null_mut();
         }
         // SAFETY: attached; `METH_FASTCALL`: as many arguments as `count` says.

@@ -39,7 +39,7 @@ mod turns;
 mod wait;
 mod waker;
 
-pub(crate) use driver::{Driver, Parked, close_all, pass_on};
+pub(crate) use driver::{Driver, Parked, close_all, close_parked, parked_on, pass_on};
 pub(crate) use hooks::set_parking;
 pub(crate) use task::context_of;
 pub(crate) use turns::{drive, end_hosted, run_hosted};

@@ -245,7 +245,10 @@ unsafe fn wait_for(driver: *mut Driver, iterator: *mut PyObject, yielded: *mut P
             error::set_runtime(error::FOREIGN_GREENLET);
             return Answer::Refused;
         }
-        if !Driver::can_park(driver, ts) || !Driver::prepare_runner(driver) {
+        if !Driver::can_park(driver, ts)
+            || !Driver::watch_close(driver)
+            || !Driver::prepare_runner(driver)
+        {
             return Answer::Refused;
         }
         let Ok((task, is_pure)) = current_task((*driver).event_loop) else {
@@ -262,7 +265,8 @@ unsafe fn wait_for(driver: *mut Driver, iterator: *mut PyObject, yielded: *mut P
                 };
             }
         };
-        if is_future && !await_::may_wait_for(yielded, iterator) {
+        let mut watched = ptr::null_mut();
+        if is_future && !await_::may_wait_for(yielded, iterator, &mut watched) {
             ffi::Py_XDECREF(task);
             return Answer::Throw(error::take());
         }
@@ -280,7 +284,27 @@ unsafe fn wait_for(driver: *mut Driver, iterator: *mut PyObject, yielded: *mut P
         };
         ffi::Py_XDECREF(waker.cast());
         ffi::Py_XDECREF(task);
-        answer
+        if watched.is_null() { answer } else { end_watched(watched, answer) }
+    }
+}
+
+/// The Python layer is told that the wait has ended, and may have something to raise instead.
+unsafe fn end_watched(watched: *mut PyObject, answer: Answer) -> Answer {
+    // SAFETY: attached; with an error set if the answer is a refusal.
+    unsafe {
+        let refusal = error::take();
+        let exception = await_::wait_has_ended(watched);
+        if exception.is_null() {
+            if !refusal.is_null() {
+                error::restore(refusal);
+            }
+            return answer;
+        }
+        ffi::Py_XDECREF(refusal);
+        if let Answer::Throw(before) = answer {
+            ffi::Py_DECREF(before);
+        }
+        Answer::Throw(exception)
     }
 }
 

@@ -1,0 +1,34 @@
+//! Where in a heap (a list, as `heapq` has them) an object is.
+
+use crate::error;
+use pyo3::ffi::{self, PyObject};
+use std::ptr;
+
+/// `_fiberback.position(heap, item)`: an index at which the heap has this very object, or -1.
+///
+/// What was pushed last is on the way from the end to the root. There it is looked for first, then
+/// everywhere.
+pub(crate) unsafe extern "C" fn position(
+    _module: *mut PyObject,
+    arguments: *mut *mut PyObject,
+    count: ffi::Py_ssize_t,
+) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        // SAFETY: attached; `METH_FASTCALL`: as many arguments as `count` says. Nothing runs while
+        // the list is looked through.
+        unsafe {
+            if count != 2 || ffi::PyList_Check(*arguments) == 0 {
+                error::set_type("position() takes a heap and an object");
+                return ptr::null_mut();
+            }
+            let (list, item) = (*arguments, *arguments.add(1));
+            let is_at = |index: &isize| ffi::PyList_GET_ITEM(list, *index) == item;
+            let size = ffi::PyList_GET_SIZE(list);
+            let up = |&index: &isize| (index > 0).then(|| (index - 1) / 2);
+            let found = std::iter::successors((size > 0).then(|| size - 1), up)
+                .find(is_at)
+                .or_else(|| (0..size).find(is_at));
+            ffi::PyLong_FromSsize_t(found.unwrap_or(-1))
+        }
+    })
+}
