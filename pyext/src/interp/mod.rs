@@ -126,9 +126,9 @@ impl State {
         self.context.inherited()
     }
 
-    /// Tells tracers' and tools' code to the frames that were suspended with the fiber, if any came or
-    /// went meanwhile: since `seen`, right before the switch from the fiber. To be called when the
-    /// fiber goes on.
+    /// If tracers or tools have come or gone since `seen` (right before the switch from the fiber),
+    /// brings the code of the frames that were suspended with the fiber up to date. To be called when
+    /// the fiber goes on.
     ///
     /// # Safety
     ///
