@@ -665,7 +665,11 @@ pub(crate) unsafe fn as_method_result((status, result): Outcome) -> *mut PyObjec
     // SAFETY: attached; `result` is owned. The exception is made by a call, not by setting a class
     // and a value, which would take a tuple or an exception value apart.
     unsafe {
-        let stop = ffi::PyObject_CallOneArg(ffi::PyExc_StopIteration, result);
+        let stop = if result == ffi::Py_None() {
+            ffi::PyObject_CallNoArgs(ffi::PyExc_StopIteration)
+        } else {
+            ffi::PyObject_CallOneArg(ffi::PyExc_StopIteration, result)
+        };
         ffi::Py_DECREF(result);
         if !stop.is_null() {
             ffi::PyErr_SetObject(ffi::PyExc_StopIteration, stop);

@@ -46,7 +46,7 @@ def outcome(function, *args):
     try:
         return ("returned", function(*args))
     except StopIteration as stop:
-        return (StopIteration, stop.value)
+        return (StopIteration, stop.args)
     except BaseException as error:
         return (type(error), str(error))
 
