@@ -9,6 +9,8 @@
 //! them all along; there is no `tp_clear`, as a call in progress needs them: cycles are broken by the
 //! portal, which finalizes the call in it.
 
+#[cfg(cpython = "3.15")]
+use crate::interp::CoroutineState;
 use crate::{error, names, portal};
 use pyo3::ffi::PySendResult::{self, PYGEN_ERROR, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
@@ -262,6 +264,19 @@ unsafe extern "C" fn get_running(this: *mut PyObject, _: *mut c_void) -> *mut Py
     }
 }
 
+#[cfg(cpython = "3.15")]
+unsafe extern "C" fn get_state(this: *mut PyObject, _: *mut c_void) -> *mut PyObject {
+    // SAFETY: attached; a call.
+    unsafe {
+        let state = match (*this.cast::<CallObject>()).state {
+            State::Created => CoroutineState::Created,
+            State::Running => CoroutineState::Executing,
+            State::Ended => CoroutineState::Finished,
+        };
+        state.name()
+    }
+}
+
 unsafe extern "C" fn get_suspended(_: *mut PyObject, _: *mut c_void) -> *mut PyObject {
     // SAFETY: attached.
     unsafe { ffi::PyBool_FromLong(0) }
@@ -327,7 +342,10 @@ const fn attribute(name: &'static CStr, get: ffi::getter) -> ffi::PyGetSetDef {
     }
 }
 
-static ATTRIBUTES: Table<[ffi::PyGetSetDef; 9]> = Table(UnsafeCell::new([
+/// From 3.15 on coroutines have `cr_state`.
+const ATTRIBUTE_COUNT: usize = if cfg!(cpython = "3.15") { 10 } else { 9 };
+
+static ATTRIBUTES: Table<[ffi::PyGetSetDef; ATTRIBUTE_COUNT]> = Table(UnsafeCell::new([
     attribute(c"__name__", get_name),
     attribute(c"__qualname__", get_name),
     attribute(c"cr_await", get_none),
@@ -335,6 +353,8 @@ static ATTRIBUTES: Table<[ffi::PyGetSetDef; 9]> = Table(UnsafeCell::new([
     attribute(c"cr_frame", get_none),
     attribute(c"cr_origin", get_none),
     attribute(c"cr_running", get_running),
+    #[cfg(cpython = "3.15")]
+    attribute(c"cr_state", get_state),
     attribute(c"cr_suspended", get_suspended),
     ffi::PyGetSetDef {
         name: ptr::null(),

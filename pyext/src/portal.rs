@@ -972,6 +972,21 @@ unsafe extern "C" fn get_running(this: *mut PyObject, _: *mut c_void) -> *mut Py
     }
 }
 
+#[cfg(cpython = "3.15")]
+unsafe extern "C" fn get_state(this: *mut PyObject, closure: *mut c_void) -> *mut PyObject {
+    let portal: *mut PortalObject = this.cast();
+    // SAFETY: attached.
+    unsafe {
+        let state = match (*portal).phase {
+            Phase::Running => CoroutineState::Executing,
+            Phase::Suspended => CoroutineState::Suspended,
+            Phase::Idle if (*portal).coroutine.is_null() => CoroutineState::Finished,
+            Phase::Idle => return get_inner(this, closure),
+        };
+        state.name()
+    }
+}
+
 unsafe extern "C" fn get_suspended(this: *mut PyObject, closure: *mut c_void) -> *mut PyObject {
     // SAFETY: attached.
     unsafe {
@@ -1042,7 +1057,10 @@ impl<T> Table<T> {
     }
 }
 
-static ATTRIBUTES: Table<[ffi::PyGetSetDef; 12]> = Table(UnsafeCell::new([
+/// From 3.15 on coroutines have `cr_state`, which `inspect.getcoroutinestate` returns.
+const ATTRIBUTE_COUNT: usize = if cfg!(cpython = "3.15") { 13 } else { 12 };
+
+static ATTRIBUTES: Table<[ffi::PyGetSetDef; ATTRIBUTE_COUNT]> = Table(UnsafeCell::new([
     attribute(c"__name__", get_inner, Some(set_inner), c"name of the coroutine"),
     attribute(c"__qualname__", get_inner, Some(set_inner), c"qualified name of the coroutine"),
     attribute(
@@ -1059,6 +1077,8 @@ static ATTRIBUTES: Table<[ffi::PyGetSetDef; 12]> = Table(UnsafeCell::new([
         c"object being awaited on, by the coroutine or by await_() below it, or None",
     ),
     attribute(c"cr_running", get_running, None, c"True while a step is running"),
+    #[cfg(cpython = "3.15")]
+    attribute(c"cr_state", get_state, None, c"as `inspect.getcoroutinestate` has it"),
     attribute(c"cr_suspended", get_suspended, None, c"True between two steps"),
     attribute(c"cr_origin", get_inner, None, c"where the coroutine was created, or None"),
     attribute(c"wrapped", get_wrapped, None, c"the coroutine inside"),

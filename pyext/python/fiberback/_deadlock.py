@@ -16,7 +16,6 @@ import asyncio
 import functools
 import os
 import sys
-from asyncio import current_task
 from types import FrameType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -39,7 +38,7 @@ def before_wait(future: Any) -> Any:
     What it returns, if that is not None, is to be passed to `_watch.after_wait` when the wait ends.
     """
     try:
-        task = current_task()
+        task = asyncio.tasks.current_task()
     except RuntimeError:
         return None
     if task is None or future.done():
@@ -170,7 +169,7 @@ def _name(task: Any) -> str:
 
 def _where(task: Any) -> str:
     try:
-        current = current_task(task.get_loop())
+        current = asyncio.tasks.current_task(task.get_loop())
     except RuntimeError:
         current = None
     frame = _users(sys._getframe()) if task is current else _suspended_frame(task)

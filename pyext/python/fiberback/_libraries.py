@@ -11,8 +11,7 @@ says "trio" each time; the stack tells which of them is nearer to the code that 
 from __future__ import annotations
 
 import sys
-from asyncio import AbstractEventLoop, _get_running_loop
-from asyncio import current_task as _asyncio_current_task
+from asyncio import AbstractEventLoop, _get_running_loop, tasks
 from types import FrameType
 from typing import Any
 
@@ -44,7 +43,7 @@ def current_task() -> Any:
         except RuntimeError:
             return None
     try:
-        return _asyncio_current_task()
+        return tasks.current_task()  # looked up now: some put the pure-Python one in its place
     except RuntimeError:
         return None
 

@@ -278,6 +278,25 @@ pub(crate) enum CoroutineState {
     Finished,
 }
 
+#[cfg(cpython = "3.15")]
+impl CoroutineState {
+    /// What `cr_state` says, as a new reference.
+    ///
+    /// # Safety
+    ///
+    /// Attached.
+    pub(crate) unsafe fn name(self) -> *mut PyObject {
+        let name = match self {
+            Self::Created => c"CORO_CREATED",
+            Self::Suspended => c"CORO_SUSPENDED",
+            Self::Executing => c"CORO_RUNNING",
+            Self::Finished => c"CORO_CLOSED",
+        };
+        // SAFETY: attached.
+        unsafe { ffi::PyUnicode_InternFromString(name.as_ptr()) }
+    }
+}
+
 /// The state of an exact coroutine or generator.
 ///
 /// # Safety
