@@ -140,16 +140,19 @@ pub(crate) unsafe fn is_main() -> bool {
 ///
 /// A greenlet has a data stack of its own (`PythonState` in greenlet's sources swaps
 /// `tstate->datastack_chunk`). The first chunk of the main one's is the thread state's, which frees
-/// it last of all. So nobody else's chunk has its address, and where frames go to it, the main
-/// greenlet is current.
+/// it last of all. So nobody else's chunk has its address as long as the thread state lives, and where
+/// frames go to it, the main greenlet is current.
 pub(crate) struct MainGreenlet {
     /// Only compared. It lives as long as the thread.
     greenlet: *mut PyObject,
     chunk: *const c_void,
+    /// Whose chunk that is. A thread that Python did not make may have one thread state after another.
+    tstate_id: u64,
 }
 
 impl MainGreenlet {
-    pub(crate) const UNKNOWN: Self = Self { greenlet: ptr::null_mut(), chunk: ptr::null() };
+    pub(crate) const UNKNOWN: Self =
+        Self { greenlet: ptr::null_mut(), chunk: ptr::null(), tstate_id: 0 };
 
     /// Whether `greenlet` is the main one, and is current: the quick answer, which may be a false no.
     ///
@@ -164,8 +167,11 @@ impl MainGreenlet {
         ts: *mut PyThreadState,
     ) -> bool {
         // SAFETY: passed on.
-        let chunk = unsafe { interp::data_stack_chunk(ts) };
-        ptr::eq(chunk, self.chunk) && ptr::eq(greenlet, self.greenlet) && !greenlet.is_null()
+        let (chunk, id) = unsafe { (interp::data_stack_chunk(ts), interp::thread_state_id(ts)) };
+        ptr::eq(chunk, self.chunk)
+            && ptr::eq(greenlet, self.greenlet)
+            && id == self.tstate_id
+            && !greenlet.is_null()
     }
 
     /// Learns from `now`, the current greenlet.
@@ -178,7 +184,9 @@ impl MainGreenlet {
         // SAFETY: passed on.
         unsafe {
             if !self.is_current(now, ts) && interp::is_on_first_chunk(ts) && is_main() {
-                *self = Self { greenlet: now, chunk: interp::data_stack_chunk(ts) };
+                let (chunk, tstate_id) =
+                    (interp::data_stack_chunk(ts), interp::thread_state_id(ts));
+                *self = Self { greenlet: now, chunk, tstate_id };
             }
         }
     }
