@@ -31,9 +31,10 @@ mod harness;
 use fiberback::tokio::{PinnedPool, spawn_local};
 use fiberback::{StackPool, await_};
 use harness::Bench;
+use harness::runtimes::{current_thread, multi_thread};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, LocalSet, block_in_place, spawn_blocking};
 
@@ -52,10 +53,6 @@ impl Wait {
             Self::Timer => tokio::time::sleep(TIMER).await,
         }
     }
-}
-
-fn multi_thread() -> Runtime {
-    Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("two threads")
 }
 
 /// A pool that never gives memory back while it has no more stacks than these.
@@ -82,7 +79,7 @@ fn compare(title: &str, wait: Wait, count: usize, rounds: usize) {
         move |n| runtime.block_on(all(n, count, || tokio::spawn(wait.over())))
     });
     bench.case("spawn_local", {
-        let runtime = Builder::new_current_thread().enable_all().build().expect("no threads");
+        let runtime = current_thread();
         move |n| {
             let start = || spawn_local(move || await_(wait.over()));
             LocalSet::new().block_on(&runtime, all(n, count, start))
@@ -97,7 +94,7 @@ fn compare(title: &str, wait: Wait, count: usize, rounds: usize) {
         }
     });
     bench.case("spawn_local, kept warm", {
-        let runtime = Builder::new_current_thread().enable_all().build().expect("no threads");
+        let runtime = current_thread();
         let fibers = fiberback::Builder::new().pool(&keeping(count));
         move |n| {
             let start = || {

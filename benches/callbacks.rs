@@ -15,12 +15,13 @@
 
 mod harness;
 
+use harness::runtimes::{current_thread, multi_thread};
 use harness::{Bench, show};
 use rhai::Engine;
 use serde::de::{Deserialize, Deserializer};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Handle, Runtime};
 
 const CALLS: i64 = 1000;
 
@@ -104,14 +105,6 @@ fn drops<W: Wait>() -> i64 {
         drop(Goodbye::<W>(n, &said, std::marker::PhantomData));
     }
     said.get()
-}
-
-fn current_thread() -> Runtime {
-    Builder::new_current_thread().enable_all().build().expect("no threads")
-}
-
-fn multi_thread() -> Runtime {
-    Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("two threads")
 }
 
 /// `future`, `n` times over, each checked.

@@ -24,6 +24,7 @@ use fiberback::io::{AsyncReader, AsyncWriter, SyncIo};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use harness::runtimes::{current_thread, multi_thread};
 use harness::{Bench, Target};
 use std::io::{self, Read, Write};
 use std::rc::Rc;
@@ -31,7 +32,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, DuplexStream, duplex,
 };
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use tokio_util::io::SyncIoBridge;
 
 const PIPE: usize = 64 << 10;
@@ -44,14 +45,6 @@ type Checksum = (u64, u64);
 fn checksum(checksum: Checksum, bytes: &[u8]) -> Checksum {
     let sum = bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>();
     (checksum.0 + bytes.len() as u64, checksum.1 + sum)
-}
-
-fn current_thread() -> Runtime {
-    Builder::new_current_thread().build().expect("no threads")
-}
-
-fn multi_thread() -> Runtime {
-    Builder::new_multi_thread().worker_threads(2).build().expect("two threads")
 }
 
 /// Lines that compress to a third.

@@ -31,6 +31,7 @@ mod harness;
 
 use fiberback::io::SyncIo;
 use fiberback::run;
+use harness::runtimes::{current_thread, multi_thread};
 use harness::{Bench, Target};
 use std::hint::black_box;
 use std::io::{self, Read, Write};
@@ -39,7 +40,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use tokio_util::io::SyncIoBridge;
 
 type Source = fn(&mut dyn Read) -> io::Result<u64>;
@@ -55,14 +56,6 @@ fn on_a_thread<F: Future<Output = Duration>>(
     future: impl FnOnce() -> F + Send,
 ) -> Duration {
     thread::scope(|scope| scope.spawn(|| runtime.block_on(future())).join().expect("nobody panics"))
-}
-
-fn current_thread() -> Runtime {
-    Builder::new_current_thread().enable_all().build().expect("no threads")
-}
-
-fn multi_thread() -> Runtime {
-    Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("two threads")
 }
 
 /// Reads 8 KiB at a time and adds up what came.

@@ -21,11 +21,12 @@ mod harness;
 use fiberback::stream;
 use futures_util::{SinkExt, Stream, StreamExt};
 use harness::Bench;
+use harness::runtimes::{current_thread, multi_thread};
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::time::{Duration, Instant};
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
@@ -34,14 +35,6 @@ const ROOM: usize = 32;
 /// A wait for every so many items.
 const BATCH: u64 = 16;
 const SUM: u64 = ITEMS * (ITEMS - 1) / 2;
-
-fn current_thread() -> Runtime {
-    Builder::new_current_thread().enable_all().build().expect("no threads")
-}
-
-fn multi_thread() -> Runtime {
-    Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("two threads")
-}
 
 /// `future`, `n` times over, each checked.
 fn sums<F: Future<Output = u64>>(runtime: &Runtime, n: u64, future: impl Fn() -> F) -> Duration {

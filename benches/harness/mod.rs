@@ -7,6 +7,8 @@
 
 #![allow(dead_code)]
 
+pub(crate) mod runtimes;
+
 use std::time::{Duration, Instant};
 
 /// True under `cargo bench`; otherwise (`cargo test --benches`) a bench only shows that it works.
