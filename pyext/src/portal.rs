@@ -810,11 +810,11 @@ unsafe fn drop_coroutine(portal: *mut PortalObject) {
         }
         if !coroutine.is_null() {
             let pending = error::take();
-            let possible =
-                !greenlet::is_loaded() || enter_greenlet(worker, ffi::PyThreadState_Get());
+            let ts = ffi::PyThreadState_Get();
+            let possible = !greenlet::is_loaded() || enter_greenlet(worker, ts);
             if possible {
                 (*worker).masked = true;
-                Worker::resume(worker, ffi::PyThreadState_Get(), Input::Drop { object: coroutine });
+                Worker::resume(worker, ts, Input::Drop { object: coroutine });
                 (*worker).masked = false;
                 let began = std::mem::replace(&mut (*worker).step_greenlet, ptr::null_mut());
                 ffi::Py_XDECREF(began);

@@ -249,7 +249,7 @@ pub(crate) unsafe fn thread_state_id(ts: *mut PyThreadState) -> u64 {
 #[inline(always)]
 pub(crate) unsafe fn data_stack_chunk(ts: *mut PyThreadState) -> *const c_void {
     // SAFETY: the contract.
-    unsafe { *field::<_, *const c_void>(ts, facts::TS_DATASTACK_CHUNK) }
+    unsafe { Chunk::current(ts).cast() }
 }
 
 /// Whether that is the first of its list.
@@ -260,7 +260,7 @@ pub(crate) unsafe fn data_stack_chunk(ts: *mut PyThreadState) -> *const c_void {
 pub(crate) unsafe fn is_on_first_chunk(ts: *mut PyThreadState) -> bool {
     // SAFETY: the contract; null until the first frame, then a live chunk.
     unsafe {
-        let chunk = *field::<_, *mut Chunk>(ts, facts::TS_DATASTACK_CHUNK);
+        let chunk = Chunk::current(ts);
         !chunk.is_null() && (*chunk).is_first()
     }
 }

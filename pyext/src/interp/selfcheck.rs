@@ -274,7 +274,7 @@ fn check_tracing(ts: *mut PyThreadState) -> Result<(), String> {
 fn check_data_stack(ts: *mut PyThreadState) -> Result<(), String> {
     // SAFETY: reads fields of the thread state; the chunk is read only if its place is plausible.
     unsafe {
-        let chunk: *mut Chunk = *field(ts, facts::TS_DATASTACK_CHUNK);
+        let chunk = Chunk::current(ts);
         let top: usize = *field(ts, facts::TS_DATASTACK_TOP);
         let limit: usize = *field(ts, facts::TS_DATASTACK_LIMIT);
         let start = chunk.addr();

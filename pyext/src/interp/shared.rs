@@ -95,6 +95,13 @@ const _: () = assert!(std::mem::offset_of!(Chunk, top) == facts::CHUNK_TOP as us
 const _: () = assert!(size_of::<Chunk>() == facts::CHUNK_DATA as usize);
 
 impl Chunk {
+    /// The one that the thread allocates frames from; null before its first frame.
+    #[inline(always)]
+    pub(super) unsafe fn current(ts: *mut PyThreadState) -> *mut Self {
+        // SAFETY: `ts` is the attached thread state (contract of `State::enter`).
+        unsafe { *field(ts, facts::TS_DATASTACK_CHUNK) }
+    }
+
     /// Bytes of the whole chunk.
     pub(super) fn size(&self) -> usize {
         self.size
@@ -154,8 +161,7 @@ impl DataStack {
     #[inline(always)]
     pub(super) unsafe fn is_in_root(&self, ts: *mut PyThreadState) -> bool {
         // SAFETY: as in `enter`.
-        let chunk = unsafe { *field::<_, *mut Chunk>(ts, facts::TS_DATASTACK_CHUNK) };
-        ptr::eq(chunk, self.root)
+        ptr::eq(unsafe { Chunk::current(ts) }, self.root)
     }
 
     /// No frame is left.
