@@ -28,7 +28,7 @@ asks `_parents` for one in another thread, which `_lines` lead to, or else `_run
 `_closing` ends what can wait no longer; `_trio`, `_asyncio` and `_tree` hand portals down to child
 tasks; `_run` is the asyncio entry point, `_inner_run` that inside a running loop;
 `_utilities` is built on `await_` alone; `_stacks` counts and sizes the stacks. `_messages` has
-every text a user can meet.
+every text a user can meet, `_users` tells their frames from ours.
 """
 
 from __future__ import annotations

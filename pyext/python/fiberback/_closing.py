@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import functools
-import os
 import sys
 import threading
 import warnings
@@ -22,10 +21,10 @@ from weakref import WeakKeyDictionary, ref
 from . import _messages
 from ._fiberback import close_parked, parked_on
 from ._thread_end import AtThreadEnd
+from ._users import stack_level
 
 # More than so many are not named.
 _MOST = 10
-_NOT_USERS = (os.path.dirname(__file__), os.path.dirname(asyncio.__file__))
 # How far below `close` its own steps may be.
 _DEPTH = 8
 
@@ -87,7 +86,7 @@ def _end(loop: asyncio.AbstractEventLoop, thread: int, reason: str) -> None:
         if there:
             what = _names([(task, None) for task in there])
             text = _messages.PARKED_AT_CLOSE_ELSEWHERE.format(what=what)
-            warnings.warn(text, RuntimeWarning, stacklevel=_stack_level())
+            warnings.warn(text, RuntimeWarning, stacklevel=stack_level())
         return
     parked = parked_on(loop)
     if not parked:
@@ -95,7 +94,7 @@ def _end(loop: asyncio.AbstractEventLoop, thread: int, reason: str) -> None:
     text = _messages.PARKED_AT_CLOSE.format(reason=reason, what=_names(parked))
     del parked
     try:
-        warnings.warn(text, RuntimeWarning, stacklevel=_stack_level())
+        warnings.warn(text, RuntimeWarning, stacklevel=stack_level())
     finally:
         close_parked(loop)
 
@@ -117,15 +116,6 @@ def _names(parked: list[tuple[Any, Any]]) -> str:
     if len(parked) > _MOST:
         names.append(f"{len(parked) - _MOST} more")
     return ", ".join(names)
-
-
-def _stack_level() -> int:
-    """For a warning that points to whoever closes the loop."""
-    frame: FrameType | None = sys._getframe(1)
-    level = 0
-    while frame is not None and frame.f_code.co_filename.startswith(_NOT_USERS):
-        level, frame = level + 1, frame.f_back
-    return level + 1
 
 
 def _end_all(reason: str) -> None:

@@ -14,19 +14,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import sys
 from types import FrameType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 from . import _messages, _watch
+from ._users import is_users
 
 # More than so many waiters are not followed: the search must not cost more than the wait.
 _MOST = 10_000
 
 _TASKS = asyncio.tasks.__file__
-_NOT_USERS = (os.path.dirname(__file__), os.path.dirname(asyncio.__file__))
 
 # A task that works for a thread → the future that the thread's own work will set.
 _leads_to: WeakKeyDictionary[asyncio.Future[Any], ref[asyncio.Future[Any]]] = WeakKeyDictionary()
@@ -197,8 +196,7 @@ def _suspended_frame(task: Any) -> FrameType | None:
 
 def _users(frame: FrameType | None, one: bool = False) -> FrameType | None:
     while frame is not None:
-        file = frame.f_code.co_filename
-        if not file.startswith(_NOT_USERS):
+        if is_users(frame):
             return frame
         frame = None if one else frame.f_back
     return None
