@@ -274,9 +274,9 @@ def test_a_coroutine_destroyed_in_its_region(aio, fb):
         coro.send(None)
         del coro
         gc.collect()
-        from fiberback import _guards
+        from fiberback._await import no_await
 
-        assert _guards._mine.open == []
+        assert no_await._mine.open == []
         return fb.await_(ready())
 
     assert aio.run(main) == "ready"

@@ -86,10 +86,10 @@ def in_thread(request):
 @pytest.fixture(autouse=True)
 def no_runner_is_opened(fb, monkeypatch):
     """None of this may fall back to a runner of the thread's own."""
-    from fiberback import _runners
+    from fiberback._thread import runner
 
     opened = []
-    monkeypatch.setattr(_runners.ThreadRunner, "_open", lambda self: opened.append(self))
+    monkeypatch.setattr(runner.ThreadRunner, "_open", lambda self: opened.append(self))
     yield
     assert opened == []
 
@@ -777,9 +777,9 @@ def test_a_loop_that_waits_for_some_time_only(aio, fb):
 
 
 def test_a_loop_that_is_busy_with_something_else_is_warned_of(fb, monkeypatch):
-    from fiberback import _lines
+    from fiberback._thread import channel
 
-    monkeypatch.setattr(_lines, "_BUSY", 0.2)
+    monkeypatch.setattr(channel, "_BUSY", 0.2)
 
     def work():
         with warnings.catch_warnings(record=True) as caught:

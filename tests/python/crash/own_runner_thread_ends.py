@@ -6,7 +6,7 @@ import gc
 import threading
 
 import fiberback
-from fiberback import _runners
+from fiberback._thread import runner
 
 closed, cancelled, suspended = [], [], []
 
@@ -64,4 +64,4 @@ for _ in range(6):
     for thread in threads:
         thread.join()
 assert sorted(closed) == sorted(cancelled) == sorted(suspended) == sorted(idents)
-print(len(closed), len(cancelled), len(suspended), len(_runners._open_loops))
+print(len(closed), len(cancelled), len(suspended), len(runner._open_loops))
