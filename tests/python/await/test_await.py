@@ -432,7 +432,7 @@ def test_outside_any_loop(fb):
         return "on this thread's own runner"
 
     coro = answer()
-    if UNDER_TEST == "fiberback":  # more of this in test_no_loop.py
+    if UNDER_TEST == "fiberback":  # more of this in test_without_loop.py
         assert fb.await_(coro) == "on this thread's own runner"
         fb.close_thread_runner()
     else:

@@ -195,14 +195,24 @@ def test_threads_have_none(gb):
 
 @pytest.mark.parametrize(
     "shared",
-    "await exceptions cancel generators contextvars utilities trio_tree greenlets".split(),
+    [
+        "await/await",
+        "portal/exceptions",
+        "portal/cancel",
+        "portal/generators",
+        "portal/contextvars",
+        "await/wrappers",
+        "portal/trio_instrument",
+        "await/in_greenlet",
+    ],
 )
 def test_shared_behaviour_on_the_drop_in(shared):
     """Everything that greenback and fiberback share, once more on the drop-in."""
-    here = pathlib.Path(__file__).parent
+    room, name = shared.split("/")
+    file = pathlib.Path(__file__).parents[1] / room / f"test_{name}.py"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"]
-        + [str(here / f"test_{shared}.py")],
+        + [str(file)],
         env=dict(os.environ, FIBERBACK_UNDER_TEST="fiberback.greenback"),
         capture_output=True,
         text=True,

@@ -803,7 +803,7 @@ except ImportError as error:
 def test_the_example_on_postgresql(database):
     for name in ("asyncpg", "psycopg"):
         import_or_skip(name)
-    example = pathlib.Path(__file__).parents[2] / "examples" / "orm.py"
+    example = pathlib.Path(__file__).parents[3] / "examples" / "orm.py"
     done = subprocess.run(
         [sys.executable, str(example), database.dsn], capture_output=True, text=True
     )

@@ -1323,7 +1323,7 @@ def test_a_short_wait_on_the_host_ends_by_itself(fb):
 def parked_callers(fb, loop, log, count=2):
     """Callbacks, and tasks 'parked 0', …, parked on fibers of a loop that does not run any more.
 
-    Where greenlet is loaded, no tasks: they would have portals (crash/parked_and_closed.py has it not).
+    Where greenlet is loaded, no tasks: they would have portals (crash/loop/parked_and_closed.py has it not).
     """
 
     done = loop.create_future()
