@@ -29,8 +29,8 @@ test-rust: ## Run the Rust tests alone
 test-python: ## Run the Python tests alone, on this machine's python3
 	.ci/test python
 
-test-all: ## All tests, slow ones too, Python on every CPython 3.11 to 3.15 that can be had
-	.ci/test all
+test-all: ## What takes long: slow tests, every CPython, random order, bare machines (hours)
+	.ci/run slow
 
 wheel: ## Build the Python package's wheel and sdist into target/wheels
 	.ci/python/wheel
