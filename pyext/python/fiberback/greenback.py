@@ -9,6 +9,7 @@ that `await_` works in greenlets started inside them, as it does with greenback;
 what greenback costs. `fiberback`'s own portals do not do that.
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
 
 import asyncio
@@ -24,6 +25,11 @@ from collections.abc import (
     Iterator,
 )
 from typing import Any, ParamSpec, TypeVar
+
+from . import _extras
+
+# greenback depends on it, and its users' `except` clauses name it.
+_extras.need(__name__, "greenback", "sniffio")
 
 from . import _fiberback
 from ._await import in_greenlet as _in_greenlet
@@ -69,7 +75,7 @@ _TRIO_ONLY = "This function is only supported when running under Trio"
 
 
 def _current_library() -> str:
-    import sniffio  # greenback depends on it, and so do its users' `except` clauses
+    import sniffio
 
     return str(sniffio.current_async_library())
 

@@ -11,6 +11,7 @@ import asyncio
 import inspect
 from typing import Any
 
+from .. import _messages
 from .._portal import portals
 from .._thread import parent_loop, runner
 
@@ -23,6 +24,8 @@ def await_without_loop(awaitable: Any) -> Any:
         loop = awaitable.get_loop()
         if loop.is_running() and not runner.is_own(loop):
             parent = parent_loop.line_to(loop)
+        elif not runner.is_own(loop) and not awaitable.done():
+            raise RuntimeError(_messages.FUTURE_OF_IDLE_LOOP.format(loop=loop))
     if parent is not None:
         return parent.wait(awaitable)
     return runner.run_here(awaitable)

@@ -20,6 +20,7 @@ from asyncio import _get_running_loop, base_events
 from types import TracebackType
 from typing import Any
 
+from .. import _messages
 from .._fiberback import bestow, create_task_factory, end_hosted, portal_of, unbestow
 from .._loop.parking import hosted_run_once, is_stock
 
@@ -167,6 +168,8 @@ def enable(loop: asyncio.AbstractEventLoop | None = None) -> Enabled:
 
     Use the result as a context manager, or call its `disable()`: every attribute is as before then,
     unless somebody else has set it meanwhile. Scopes can overlap. Raises nothing for a loop that is
-    enabled already; AttributeError for what is no event loop.
+    enabled already; TypeError for what is no event loop.
     """
+    if loop is not None and not isinstance(loop, asyncio.AbstractEventLoop):
+        raise TypeError(_messages.ENABLE_NOT_A_LOOP.format(value=loop))
     return Enabled(loop if loop is not None else _get_running_loop())
