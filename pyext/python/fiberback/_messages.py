@@ -169,13 +169,6 @@ FUTURE_OF_IDLE_LOOP = Message(
     "Run that loop, in this thread by 'loop.run_until_complete(future)' or in another; or make the future "
     "where it is awaited",
 )
-OTHER_LOOP = Message(
-    "other-loop",
-    "fiberback.await_() was called in {here}, and waits for a future of another event loop that does not "
-    "run meanwhile: {there}",
-    "Make what is awaited (a client, a connection) in a coroutine of the loop that uses it; in a pytest "
-    "fixture that means 'async def'",
-)
 NOT_A_LOOP = Message(
     "not-a-loop",
     "parent_loop() takes an event loop or a TrioToken, got {value!r}",

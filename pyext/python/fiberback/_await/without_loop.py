@@ -14,11 +14,15 @@ from typing import Any
 from .. import _messages
 from .._portal import portals
 from .._thread import parent_loop, runner
+from .not_awaitable import cure
 
 
 def await_without_loop(awaitable: Any) -> Any:
     if not inspect.isawaitable(awaitable):
-        portals.as_coroutine(awaitable).send(None)  # raises what `await` raises
+        try:
+            portals.as_coroutine(awaitable).send(None)
+        except TypeError as error:  # in the words of `await`
+            raise TypeError(f"{error}{cure(awaitable)}") from None
     parent = parent_loop.find()
     if parent is None and asyncio.isfuture(awaitable):
         loop = awaitable.get_loop()
