@@ -9,13 +9,17 @@ asgiref's `Local`s belong to a thread; whoever moves code to another one tells t
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._hosts import Request
 
 _executor_class: Any = None
 
@@ -44,6 +48,41 @@ def is_sensitive(frame: FrameType | None) -> bool:
     return False
 
 
+class Cancellable:
+    """What `sync_to_async` cancels and awaits when it is cancelled while a thread waits below it. It
+    takes it for the task of an `async_to_sync`."""
+
+    def __init__(self, request: Request, others: list[Any]) -> None:
+        self._request = request
+        self._others = others
+        others.append(self)
+
+    def cancel(self, msg: Any = None) -> bool:
+        self._request.interrupt()
+        return True
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        if not self._request.is_answered:
+            answered = asyncio.get_running_loop().create_future()
+            self._request.on_answer(lambda: answered.done() or answered.set_result(None))
+            yield from answered
+
+    def end(self) -> None:
+        self._others.remove(self)
+
+
+def cancellable(request: Request) -> Cancellable | None:
+    """For a request of this thread, if a `sync_to_async` awaits the thread. To be ended with it."""
+    threadlocal = _threadlocal()
+    others = getattr(threadlocal, "task_context", None)
+    return Cancellable(request, others) if isinstance(others, list) else None
+
+
+def _threadlocal() -> Any:
+    asgiref: Any = sys.modules.get("asgiref.sync")
+    return getattr(getattr(asgiref, "SyncToAsync", None), "threadlocal", None)
+
+
 def serving(context: contextvars.Context, pool: Any) -> Any:
     """An executor whose work this thread does while it waits in `wait`; in `context` it is the one
     that asgiref gives thread-sensitive work to. Afterwards what still comes is `pool`'s."""
@@ -64,6 +103,8 @@ def _make_class() -> Any:
             super().__init__(context.run(getattr, executors, "current", None))
             self._pools = [pool, SyncToAsync.single_thread_executor]
             self._context = context
+            # What asgiref knows of the thread: the work that it does meanwhile changes that.
+            self._before = vars(SyncToAsync.threadlocal).copy()
             context.run(setattr, executors, "current", self)
 
         def submit(self, fn: Callable[..., Any], /, *args: Any, **kwds: Any) -> Future[Any]:
@@ -102,6 +143,7 @@ def _make_class() -> Any:
             """The wait is over, however."""
             self.notify()
             self.wait(0)
+            vars(SyncToAsync.threadlocal).update(self._before)
             self._context.run(setattr, AsyncToSync.executors, "current", self._old_executor)
 
     return Serving

@@ -49,7 +49,7 @@ class Request:
         is_coro = isinstance(awaitable, Coroutine)
         self._coro: Any = awaitable if is_coro else _portals.as_coroutine(awaitable)
         self._context = context
-        self._notify: Callable[[], object] | None = notify
+        self._notify: list[Callable[[], object]] = [notify]
         self._generators = generators
         self._steps: _contexts.InContext | None = None
         self._task: Any = None
@@ -64,9 +64,13 @@ class Request:
         if not self.is_answered:
             self.result, self.error = result, error
             self.is_answered = True
-            notify, self._notify = self._notify, None
-            if notify is not None:
+            listeners, self._notify = self._notify, []
+            for notify in listeners:
                 notify()
+
+    def on_answer(self, notify: Callable[[], object]) -> None:
+        """Call this, too, in the loop's thread; it has not been answered yet."""
+        self._notify.insert(0, notify)
 
     def refuse(self, error: BaseException) -> None:
         """Answers a request that nobody has begun with."""

@@ -125,6 +125,7 @@ class Line(Host):
     def _wait(self, awaitable: Any, context: contextvars.Context) -> Any:
         waiter: Any = self._waiter(context)
         request = Request(awaitable, context, waiter.notify, _generators.begun(awaitable))
+        cancellable = _asgiref.cancellable(request)
         try:
             try:
                 self.loop.call_soon_threadsafe(self._deliver, request, context=self._context)
@@ -135,6 +136,8 @@ class Line(Host):
         finally:
             context.run(_asgiref.rehome)
             waiter.end()
+            if cancellable is not None:
+                cancellable.end()
             _pools.waits_no_more()
         error, result = request.error, request.result
         if error is None:

@@ -18,7 +18,7 @@ import warnings
 from asyncio import _get_running_loop, _set_running_loop, base_events, tasks
 from typing import Any
 
-from . import _closing, _messages
+from . import _callbacks, _closing, _messages
 from ._fiberback import bestow, portal_of, run_hosted, set_parking
 from ._libraries import is_trio_in_charge
 
@@ -152,18 +152,6 @@ def _give_portal(handle: Any) -> None:
             bestow(task)
 
 
-def _task_for(loop: asyncio.AbstractEventLoop, awaitable: Any, context: Any) -> Any:
-    """A task that awaits `awaitable`, for a callback; in the callback's context if it can share."""
-    coro = awaitable if asyncio.iscoroutine(awaitable) else _as_coroutine(awaitable)
-    if context is not None and loop.get_task_factory() is None:
-        return loop.create_task(coro, context=context)
-    return loop.create_task(coro)  # an eager one would begin while we are in our context
-
-
-async def _as_coroutine(awaitable: Any) -> Any:
-    return await awaitable
-
-
 def install() -> None:
     code = _STOCK.__code__
     names = code.co_varnames
@@ -182,8 +170,8 @@ def install() -> None:
         _get_running_loop,
         _STOCK,
         hosted_run_once,
-        asyncio.isfuture,
-        _task_for,
+        _callbacks.is_future,
+        _callbacks.answer,
         is_trio_in_charge,
         _set_running_loop,
         _give_portal,
