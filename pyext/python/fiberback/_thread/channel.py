@@ -106,7 +106,7 @@ class Line(Host):
             self._watched = True
             # Weakly: the future may outlive the work by far.
             self.result.add_done_callback(_WhenDone(self), context=self._context)
-        self.deliver(request)
+        self.deliver(request, in_callback=True)
 
     def on_start(self, task: asyncio.Task[Any]) -> None:
         if self.result is not None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import sys
 import threading
 from collections import deque
@@ -99,7 +100,8 @@ class Request:
         except BaseException as error:
             self.answer(None, contexts.without_our_frames(error))
             if isinstance(error, KeyboardInterrupt) and self.shares_loop:
-                raise  # it was meant for the loop's thread, not for this one alone
+                # It was meant for the loop's caller, not for who waits alone.
+                task.get_loop().call_soon(_raise, error, context=contextvars.Context())
         else:
             self.answer(result, None)
         finally:
@@ -136,6 +138,35 @@ class _HostTask(asyncio.Task[None]):
         return not self.is_from_scope and self.cancelling() > 0
 
 
+class _Idle(asyncio.Future[None]):
+    """What a host waits for between two requests. It can be made to go on at once."""
+
+    _goes_on: Any = None
+
+    def add_done_callback(self, fn: Any, /, *, context: Any = None) -> None:
+        self._goes_on = functools.partial(context.run, fn, self)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if not super().cancel(msg):
+            return False
+        self._go_on(at_once=False)
+        return True
+
+    def end(self, at_once: bool) -> None:
+        if not self.done():
+            self.set_result(None)
+            self._go_on(at_once)
+
+    def _go_on(self, at_once: bool) -> None:
+        goes_on, self._goes_on = self._goes_on, None
+        if goes_on is None:
+            return  # nobody has begun to wait
+        if at_once:
+            goes_on()
+        else:
+            self.get_loop().call_soon(goes_on, context=contextvars.Context())
+
+
 class Host:
     """See the module. Everything here is called in the loop's thread."""
 
@@ -143,13 +174,15 @@ class Host:
         self.loop = loop
         self._name = name
         self._requests: deque[Request] = deque()
-        self._waker: asyncio.Future[None] | None = None
+        self._idle: _Idle | None = None
         self._current: Request | None = None
         self._cancelled: asyncio.CancelledError | None = None
         self._finished = False
         self.task: asyncio.Task[Any] | None = None
 
-    def deliver(self, request: Request) -> None:
+    def deliver(self, request: Request, in_callback: bool = False) -> None:
+        """Have `request` run; at once if this is called `in_callback`, a callback of the loop's that
+        is nothing but this."""
         if request.is_answered:  # given up meanwhile
             return
         if self._finished:
@@ -163,10 +196,9 @@ class Host:
                 self.serve(), loop=self.loop, name=self._name, context=contextvars.Context()
             )
             task._log_destroy_pending = False  # type: ignore[attr-defined]
-            task.add_done_callback(_retrieve, context=contextvars.Context())
             self.task = task
             self.on_start(task)
-        self._wake()
+        self._wake(in_callback)
 
     def on_start(self, task: asyncio.Task[Any]) -> None:
         """A host task has been made."""
@@ -202,11 +234,11 @@ class Host:
         while not self._requests:
             if self._finished:
                 return False
-            self._waker = self.loop.create_future()
+            self._idle = _Idle(loop=self.loop)
             try:
-                await self._waker
+                await self._idle
             finally:
-                self._waker = None
+                self._idle = None
         return True
 
     async def _run(self, task: asyncio.Task[Any]) -> bool:
@@ -226,9 +258,9 @@ class Host:
             self.after_request(task)
         return isinstance(request.error, asyncio.CancelledError)
 
-    def _wake(self) -> None:
-        if self._waker is not None and not self._waker.done():
-            self._waker.set_result(None)
+    def _wake(self, in_callback: bool) -> None:
+        if self._idle is not None:
+            self._idle.end(in_callback and isinstance(self.task, _HostTask))
 
     def cancel(self, cancelled: asyncio.CancelledError) -> None:
         """Raise CancelledError in the `await_` that waits, else in the next."""
@@ -244,10 +276,12 @@ class Host:
     def finish(self) -> None:
         """No more requests will come."""
         self._finished = True
-        self._wake()
+        self._wake(asyncio._get_running_loop() is self.loop and _is_in_callback(self.loop))
 
 
-def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Whoever waits has been told how it ended."""
-    if not task.cancelled():
-        task.exception()
+def _is_in_callback(loop: asyncio.AbstractEventLoop) -> bool:
+    return asyncio.current_task(loop) is None
+
+
+def _raise(error: BaseException) -> None:
+    raise error
