@@ -73,6 +73,17 @@ class _AnyIOLine(Line):
         elif state.cancel_scope is not self._scope:
             return  # the thread has entered one inside
         self._scope._tasks.add(task)
+        if self._is_cancelled():
+            self._cancelled = asyncio.CancelledError()
+
+    def _is_cancelled(self) -> bool:
+        """AnyIO tells only those that are in the scope when it is cancelled."""
+        scope = self._scope
+        while scope is not None:
+            if scope.cancel_called:
+                return True
+            scope = None if scope.shield else getattr(scope, "_parent_scope", None)
+        return False
 
     def after_request(self, task: asyncio.Task[Any]) -> None:
         if self._scope is not None and self._states is not None:

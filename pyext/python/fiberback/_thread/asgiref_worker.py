@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import sys
 import threading
 from collections.abc import Callable, Generator
@@ -61,11 +62,16 @@ class Cancellable:
     def __await__(self) -> Generator[Any, Any, None]:
         if not self._request.is_answered:
             answered = asyncio.get_running_loop().create_future()
-            self._request.on_answer(lambda: answered.done() or answered.set_result(None))
+            self._request.on_answer(functools.partial(_set, answered))
             yield from answered
 
     def end(self) -> None:
         self._others.remove(self)
+
+
+def _set(answered: asyncio.Future[None]) -> None:
+    if not answered.done():
+        answered.set_result(None)
 
 
 def cancellable(request: Any) -> Cancellable | None:
@@ -94,7 +100,7 @@ def _make_class() -> Any:
     from asgiref.current_thread_executor import CurrentThreadExecutor
     from asgiref.sync import AsyncToSync, SyncToAsync
 
-    class Serving(CurrentThreadExecutor):
+    class _Serving(CurrentThreadExecutor):
         def __init__(self, context: contextvars.Context, pool: Any) -> None:
             executors: Any = AsyncToSync.executors
             super().__init__(context.run(getattr, executors, "current", None))
@@ -143,4 +149,4 @@ def _make_class() -> Any:
             vars(SyncToAsync.threadlocal).update(self._before)
             self._context.run(setattr, AsyncToSync.executors, "current", self._old_executor)
 
-    return Serving
+    return _Serving

@@ -87,9 +87,16 @@ class Line(Host):
                 except asyncio.CancelledError as cancelled:
                     if self._finished or withdraw():
                         raise
-                    self._cancelled = cancelled
+                    self.note(cancelled)
                     continue
                 await self._run(task)
+            if getattr(task, "_must_cancel", False):
+                # What is to be raised from here must not be raised once more from where the task
+                # waits next.
+                try:
+                    await asyncio.sleep(0)
+                except asyncio.CancelledError as cancelled:
+                    self._cancelled = cancelled
         finally:
             self.task = None
             self._finished = True

@@ -18,11 +18,12 @@ from .._user_frames import is_ours
 class InContext:
     """Awaits `coro` with each of its steps in `context`."""
 
-    __slots__ = ("_coro", "context")
+    __slots__ = ("_coro", "context", "has_waited")
 
     def __init__(self, coro: Coroutine[Any, Any, Any], context: Context) -> None:
         self._coro = coro
         self.context = context
+        self.has_waited = False
 
     def leave(self) -> None:
         """The context is in use again by whoever has lent it. Go on in a copy."""
@@ -38,6 +39,7 @@ class InContext:
             except StopIteration as stop:
                 return stop.value
             watched = None
+            self.has_waited = True
             try:
                 if asyncio.isfuture(request):
                     watched = wait_cycle.before_wait(request)

@@ -18,7 +18,7 @@ from weakref import ref
 
 from .._fiberback import set_finalizer
 
-Generator: TypeAlias = AsyncGenerator[Any, Any]
+Generator: TypeAlias = AsyncGeneratorType[Any, Any]
 
 
 def _step_types() -> set[type]:
@@ -63,7 +63,8 @@ def note() -> bool:
             previous(generator)
 
     mine.hook = begin
-    sys.set_asyncgen_hooks(firstiter=begin)
+    hook: Any = begin
+    sys.set_asyncgen_hooks(firstiter=hook)
     return True
 
 

@@ -34,6 +34,8 @@ _SCOPES = {
     "async_timeout",
     "aiohttp.helpers",
 }
+# What AnyIO's scopes say. They cancel a task again and again, wherever it waits, until it has left.
+_COMES_AGAIN = ("Cancelled via cancel scope ", "Cancelled by cancel scope ")
 
 
 class Request:
@@ -81,9 +83,21 @@ class Request:
             self._coro.close()
             self.answer(None, error)
 
-    async def run(self, task: Any) -> None:
-        """Runs the awaitable, in `task`, the current one, and answers."""
+    @property
+    def has_waited(self) -> bool:
+        """Whether the awaitable was suspended, or could have been cancelled there, so far."""
+        return self._steps is not None and self._steps.has_waited
+
+    async def run(self, task: Any, cancelled: asyncio.CancelledError | None) -> None:
+        """Runs the awaitable, in `task`, the current one, and answers.
+
+        With `cancelled`, CancelledError is raised in it where it first waits.
+        """
         self._task = task
+        if cancelled is not None:
+            # As a task that is cancelled while it runs.
+            self._interrupted = True
+            asyncio.Task.cancel(task, *cancelled.args[:1])
         self.is_taken = True
         try:
             if self._generators:
@@ -105,7 +119,7 @@ class Request:
         else:
             self.answer(result, None)
         finally:
-            self._task = self._steps = None
+            self._task = None
             if self._interrupted:
                 task.uncancel()
 
@@ -119,7 +133,7 @@ class Request:
 
     def leave_context(self) -> None:
         """Who waits does so no longer, and is back in its context."""
-        if self._steps is not None:
+        if self._task is not None and self._steps is not None:
             self._steps.leave()
         else:
             self._context = self._context.copy()
@@ -128,14 +142,14 @@ class Request:
 class _HostTask(asyncio.Task[None]):
     """Knows whether it was cancelled by something that its own requests have entered."""
 
-    is_from_scope = False
+    _by: Any = None
 
     def cancel(self, msg: Any | None = None) -> bool:
-        self.is_from_scope = sys._getframe(1).f_globals.get("__name__") in _SCOPES
+        self._by = sys._getframe(1).f_globals.get("__name__")
         return super().cancel(msg)
 
     def is_to_end(self) -> bool:
-        return not self.is_from_scope and self.cancelling() > 0
+        return self._by not in _SCOPES and self.cancelling() > 0
 
 
 class _Idle(asyncio.Future[None]):
@@ -218,10 +232,11 @@ class Host:
                     if not await self._more():
                         break
                 except asyncio.CancelledError as cancelled:
-                    if not self._requests or not task.is_to_end():
-                        self._cancelled = cancelled
                     if task.is_to_end():
+                        if not self._requests:
+                            self._cancelled = cancelled
                         raise
+                    self.note(cancelled)
                     continue
                 if await self._run(task) and task.is_to_end():
                     raise asyncio.CancelledError
@@ -244,18 +259,18 @@ class Host:
     async def _run(self, task: asyncio.Task[Any]) -> bool:
         """Runs the next request. Whether it was cancelled."""
         request = self._requests.popleft()
-        cancelled, self._cancelled = self._cancelled, None
-        if cancelled is not None:
-            request.refuse(asyncio.CancelledError(*cancelled.args))
         if request.is_answered:
             return False
         self._current = request
         self.before_request(task)
+        cancelled, self._cancelled = self._cancelled, None
         try:
-            await request.run(task)
+            await request.run(task, cancelled)
         finally:
             self._current = None
             self.after_request(task)
+        if cancelled is not None and not request.has_waited:
+            self._cancelled = cancelled  # in the next one
         return isinstance(request.error, asyncio.CancelledError)
 
     def _wake(self, in_callback: bool) -> None:
@@ -267,6 +282,11 @@ class Host:
         if self._current is not None and self.task is not None:
             self._current.interrupt()
         else:
+            self._cancelled = cancelled
+
+    def note(self, cancelled: asyncio.CancelledError) -> None:
+        """Between two requests: the next one that waits is to get it, unless it will anyway."""
+        if not str(cancelled).startswith(_COMES_AGAIN):
             self._cancelled = cancelled
 
     @property

@@ -103,6 +103,7 @@ class parent_loop:
 
         ThreadPoolExecutor(initializer=fiberback.parent_loop(loop).__enter__)
 
+    All that a thread awaits in a block runs in one task, and in the thread's own context.
     `loop` is an asyncio or uvloop event loop that runs in another thread, or a `trio.TrioToken`.
     Raises TypeError for anything else. Blocks nest; each holds for the thread that enters it.
     """

@@ -73,9 +73,7 @@ class ThreadRunner:
 
     def _run(self, awaitable: Any, context: contextvars.Context) -> Any:
         loop, host = self._open()
-        request = _Request(
-            awaitable, context, self._is_answered, generators.begun(awaitable)
-        )
+        request = _Request(awaitable, context, self._is_answered, generators.begun(awaitable))
         self._request = request
         host.deliver(request)
         try:
@@ -250,7 +248,8 @@ def thread_runner(
     Without it, the first such `await_` in a thread makes a runner that stays until the thread ends.
     The block's is made on first use, with `debug` and `loop_factory` as `asyncio.Runner` takes them
     (`loop_factory=uvloop.new_event_loop`), and closed at the block's end: tasks left on it are
-    cancelled, async generators and the default executor shut down. Blocks nest, and hold for the
+    cancelled, async generators and the default executor shut down. All that is awaited in the block
+    runs in one task, and in the thread's own context. Blocks nest, and hold for the
     thread that enters them. Raises RuntimeError when left from inside the runner's own loop.
     """
     runner = ThreadRunner(debug, loop_factory)

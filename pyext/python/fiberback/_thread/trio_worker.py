@@ -19,6 +19,9 @@ from .._fiberback import lend_context
 from .._portal import portals
 from . import contexts, generators
 
+# Seconds between two looks whether the run ends.
+_LOOK = 0.05
+
 
 class Worker:
     """The thread that this is called in is one of `trio.to_thread.run_sync`."""
@@ -81,7 +84,9 @@ class Line:
         if not self._is_served:
             try:
                 trio.lowlevel.spawn_system_task(
-                    self._serve, name="fiberback.await_() in a thread", context=contextvars.Context()
+                    self._serve,
+                    name="fiberback.await_() in a thread",
+                    context=contextvars.Context(),
                 )
             except RuntimeError:  # the run ends, and takes no more system tasks
                 self._requests.pop()
@@ -91,26 +96,36 @@ class Line:
         self._wake()
 
     async def _answer(self, request: _Request, answer: Callable[[Callable[[], Any]], None]) -> None:
+        import trio
+
         try:
             result = await request.run()
         except BaseException as error:
             answer(functools.partial(_raise, contexts.without_our_frames(error)))
-            if not isinstance(error, Exception):
-                raise  # Cancelled: the run ends
+            if not isinstance(error, (Exception, trio.Cancelled)):
+                raise  # KeyboardInterrupt: it was meant for the run, not for this thread alone
         else:
             answer(lambda: result)
 
     async def _serve(self) -> None:
         import trio
 
+        nursery: Any = trio.lowlevel.current_task().parent_nursery
+        run = nursery.cancel_scope
         try:
             while True:
                 while self._requests:
                     await self._requests.popleft()()
-                if self._finished:
+                if self._finished or run.cancel_called:
                     break
                 self._wakeup = trio.Event()
-                await self._wakeup.wait()
+                # A scope that the thread has entered and not left may be cancelled: it is to leave
+                # it in this task. The end of the run must not wait for the thread.
+                try:
+                    await self._wakeup.wait()
+                except trio.Cancelled:
+                    with trio.CancelScope(shield=True), trio.move_on_after(_LOOK):
+                        await self._wakeup.wait()
         finally:
             self._is_served = False
 
