@@ -21,8 +21,8 @@ from .._fiberback import set_finalizer
 Generator: TypeAlias = AsyncGeneratorType[Any, Any]
 
 
-def _step_types() -> set[type]:
-    """Of what `__anext__()`, `asend()`, `athrow()`, `aclose()`, and `anext()` with a default return."""
+def _step_types() -> list[type]:
+    """Of what `__anext__()` and `asend()`; `athrow()` and `aclose()`; `anext()` with a default return."""
 
     async def sample() -> AsyncGenerator[None, None]:
         yield
@@ -35,10 +35,11 @@ def _step_types() -> set[type]:
         sys.set_asyncgen_hooks(*hooks)
     for step in steps:
         step.close()  # or it would warn that it was not awaited
-    return {type(step) for step in steps}
+    return [type(step) for step in steps]
 
 
-STEPS = _step_types()
+_STEPS = _step_types()
+CLOSING = _STEPS[1]
 
 
 class _Mine(threading.local):
@@ -89,11 +90,11 @@ def adopt(generators: list[Generator]) -> None:
 
 
 def _of(awaitable: Any, deep: bool) -> Iterator[Generator]:
-    if type(awaitable) in STEPS:
+    if type(awaitable) in _STEPS:
         for thing in gc.get_referents(awaitable):
             if type(thing) is AsyncGeneratorType:
                 yield thing
-            elif type(thing) in STEPS:
+            elif type(thing) in _STEPS:
                 yield from _of(thing, False)
     elif deep and type(awaitable) is CoroutineType and awaitable.cr_frame is not None:
         # Its arguments: `asyncio.wait_for(generator.__anext__(), 1)`.

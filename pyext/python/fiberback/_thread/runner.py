@@ -141,16 +141,15 @@ async def _settle(host: Host) -> None:
     the loop has been told of these, and would cancel that before it has begun."""
     if host.task is not None:
         await asyncio.wait([host.task])
-    before = asyncio.all_tasks()
     await asyncio.sleep(0)
-    closing = [task for task in asyncio.all_tasks() - before if _closes_generator(task)]
+    closing = [task for task in asyncio.all_tasks() if _closes_generator(task)]
     if closing:
         await asyncio.wait(closing)
 
 
 def _closes_generator(task: asyncio.Task[Any]) -> bool:
     coro: Any = task.get_coro()
-    return type(getattr(coro, "wrapped", coro)) in generators.STEPS
+    return type(getattr(coro, "wrapped", coro)) is generators.CLOSING
 
 
 class _Interrupts:
