@@ -44,6 +44,11 @@ messages! {
     FOREIGN_GREENLET = ("greenlet-inside-task",
         "await_() cannot suspend inside a greenlet that was started within this task by another library",
         "call it from the task's own stack, or await natively there");
+    /// The same, where the greenlets are gevent's.
+    GEVENT = ("gevent",
+        "await_() cannot wait in a gevent greenlet while an event loop runs in this thread already (for \
+         another greenlet, say)",
+        "run it in a thread of gevent's, 'gevent.get_hub().threadpool.apply(fiberback.await_, (x,))'");
     /// A wait without a portal, where no callback of the loop is running that could be left.
     NOT_IN_A_CALLBACK = ("not-in-a-callback",
         "await_() cannot wait here, for the event loop is not in one of its callbacks (a signal handler \
@@ -82,6 +87,17 @@ pub(crate) fn set(exception: *mut PyObject, message: &str) {
 pub(crate) fn set_runtime(message: &str) {
     // SAFETY: reads a static of the interpreter.
     set(unsafe { ffi::PyExc_RuntimeError }, message);
+}
+
+/// Sets the error of a wait in a greenlet that nothing here can wait for.
+#[cold]
+pub(crate) fn set_foreign_greenlet() {
+    // SAFETY: attached; both are borrowed, and only looked at.
+    let gevent = unsafe {
+        let modules = ffi::PyImport_GetModuleDict();
+        !modules.is_null() && !ffi::PyDict_GetItemString(modules, c"gevent".as_ptr()).is_null()
+    };
+    set_runtime(if gevent { GEVENT } else { FOREIGN_GREENLET });
 }
 
 /// Sets `TypeError`.

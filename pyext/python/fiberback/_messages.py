@@ -101,12 +101,6 @@ FOREIGN_GREENLET = Message(
     "Call await_() in the function that started the greenlet, or give the greenlet a portal of its own: "
     "run the function in a new task with 'fiberback.with_portal_run_sync(fn)'",
 )
-GEVENT = Message(
-    "gevent",
-    "fiberback.await_() was called in a gevent greenlet: gevent's hub, which runs the others, would stand "
-    "still while asyncio's loop runs here",
-    "Run it in a thread of gevent's pool: 'gevent.get_hub().threadpool.apply(fiberback.await_, (x,))'",
-)
 
 # --- await_ of what cannot be awaited: added to the interpreter's own words ------------------------
 
@@ -170,12 +164,12 @@ FUTURE_OF_IDLE_LOOP = Message(
     "where it is awaited",
 )
 NOT_A_LOOP = Message(
-    "not-a-loop",
+    "parent-what",
     "parent_loop() takes an event loop or a TrioToken, got {value!r}",
     "type 'fiberback.parent_loop(asyncio.get_running_loop())' in a coroutine, and enter it in the thread",
 )
 ENABLE_NOT_A_LOOP = Message(
-    "enable-not-a-loop",
+    "enable-what",
     "enable() takes an event loop or nothing, got {value!r}",
     "Type 'fiberback.enable()' while the loop runs, or 'fiberback.enable(loop)' before",
 )
@@ -209,7 +203,7 @@ ASYNC_FUNCTION = Message(
     "Type 'await fiberback.with_portal_run({name}, …)'",
 )
 NOT_A_COROUTINE = Message(
-    "not-a-coroutine",
+    "run-what",
     "a coroutine was expected, got {value!r}",
     "type 'fiberback.run(main())'",
 )
