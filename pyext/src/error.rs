@@ -50,7 +50,7 @@ messages! {
          another greenlet, say)",
         "run it in a thread of gevent's, 'gevent.get_hub().threadpool.apply(fiberback.await_, (x,))'");
     /// A wait without a portal, where no callback of the loop is running that could be left.
-    NOT_IN_A_CALLBACK = ("not-in-a-callback",
+    NOT_IN_A_CALLBACK = ("no-callback",
         "await_() cannot wait here, for the event loop is not in one of its callbacks (a signal handler \
          of signal.signal() that interrupted the loop itself?)",
         "use loop.add_signal_handler() or loop.call_soon_threadsafe()");
