@@ -1,0 +1,289 @@
+"""The event loop, in another thread, that a thread works for.
+
+In this order:
+
+- what the thread was told: by `fiberback.to_thread`, or a `parent_loop` block;
+- the loop that awaits the executor's work item that runs on this stack (`asyncio.to_thread`,
+  `loop.run_in_executor`): the item's future has a callback from asyncio that names it;
+- Trio's and AnyIO's own worker threads;
+- the context, where it was copied from a task of `fiberback.run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures.thread
+import contextvars
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary, ref
+
+from .. import _messages
+from .._deadlock import blocked_thread
+from .._portal import portals
+from . import contexts
+from .channel import Line
+
+
+class Parent(Protocol):
+    def wait(self, awaitable: Any) -> Any: ...
+
+
+class _Mine(threading.local):
+    told: tuple[Parent, ...] = ()
+    lines: _Lines | None = None
+
+
+class _Lines:
+    """Lines of a thread that nobody closes before its end, by loop."""
+
+    def __init__(self) -> None:
+        self.of: WeakKeyDictionary[asyncio.AbstractEventLoop, Line] = WeakKeyDictionary()
+
+    def __del__(self) -> None:
+        for line in self.of.values():
+            line.close()
+
+
+_mine = _Mine()
+
+# The loop, and its thread: once the loop is over, that thread may use the context on its own.
+_marked: contextvars.ContextVar[tuple[ref[asyncio.AbstractEventLoop], int] | None] = (
+    contextvars.ContextVar("fiberback_parent_loop", default=None)
+)
+
+
+def mark(loop: asyncio.AbstractEventLoop) -> None:
+    """Let code that runs in a copy of this context, in a thread without a loop, find `loop`."""
+    _marked.set((ref(loop), threading.get_ident()))
+
+
+def find() -> Parent | None:
+    if _mine.told:
+        return _mine.told[-1]
+    line = _of_work_item()
+    if line is not None:
+        return line
+    if "trio" in sys.modules and _is_trio_worker():
+        return _TRIO
+    if "anyio" in sys.modules and _is_anyio_worker():
+        return _ANYIO
+    marked = _marked.get()
+    if marked is None or marked[1] == threading.get_ident():
+        return None
+    loop = marked[0]()
+    return line_to(loop) if loop is not None else _GONE
+
+
+def line_to(loop: asyncio.AbstractEventLoop) -> Line:
+    if _mine.lines is None:
+        _mine.lines = _Lines()
+    line = _mine.lines.of.get(loop)
+    if line is None:
+        line = _mine.lines.of[loop] = Line(loop)
+    return line
+
+
+class parent_loop:
+    """A `with` block whose `await_` calls, in a thread where no event loop runs, run on `loop`.
+
+    For threads that cannot know it otherwise: a plain `threading.Thread`, or a pool's threads::
+
+        def worker(loop):
+            with fiberback.parent_loop(loop):
+                fiberback.await_(work())
+
+        ThreadPoolExecutor(initializer=fiberback.parent_loop(loop).__enter__)
+
+    `loop` is an asyncio or uvloop event loop that runs in another thread, or a `trio.TrioToken`.
+    Raises TypeError for anything else. Blocks nest; each holds for the thread that enters it.
+    """
+
+    def __init__(self, loop: Any) -> None:
+        if callable(getattr(loop, "call_soon_threadsafe", None)):
+            self._loop: asyncio.AbstractEventLoop | None = loop
+        elif callable(getattr(loop, "run_sync_soon", None)):
+            self._loop, self._token = None, loop
+        else:
+            raise TypeError(_messages.NOT_A_LOOP.format(value=loop))
+
+    def __enter__(self) -> None:
+        parent: Parent = Line(self._loop) if self._loop is not None else _Trio(self._token)
+        _mine.told = (*_mine.told, parent)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        *outer, parent = _mine.told
+        _mine.told = tuple(outer)
+        if isinstance(parent, Line):
+            parent.close()
+
+
+class told:
+    """`parent_loop` with a line that somebody else made and closes."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def __enter__(self) -> None:
+        _mine.told = (*_mine.told, self._line)
+
+    def __exit__(self, *_: object) -> None:
+        _mine.told = _mine.told[:-1]
+
+
+# Executors' work items.
+
+# Lines of work items whose loop was found, and the items of which we know that no loop awaits them.
+_lines: WeakKeyDictionary[Future[Any], Line] = WeakKeyDictionary()
+_unawaited: WeakKeyDictionary[Future[Any], bool] = WeakKeyDictionary()
+# Seconds; asyncio needs microseconds from submitting a work item to the callback on its future.
+_SUBMITTING = 0.25
+_executor: Any = concurrent.futures.thread.ThreadPoolExecutor
+_base_loop: Any = asyncio.BaseEventLoop
+_SUBMITS = {
+    _executor.submit.__code__,
+    _base_loop.run_in_executor.__code__,
+    asyncio.futures.wrap_future.__code__,
+}
+
+
+def _of_work_item() -> Line | None:
+    future = blocked_thread.work_future(sys._getframe(1))
+    if future is None:
+        return None
+    line = _lines.get(future)
+    if line is not None:
+        return line
+    until = time.monotonic() + _SUBMITTING
+    result = _awaited_through(future)
+    while result is None and future not in _unawaited:
+        # The item may have begun before whoever submitted it got to adding the callback.
+        submitting = _is_submitting()
+        result = _awaited_through(future)
+        if result is None and (not submitting or time.monotonic() > until):
+            _unawaited[future] = True
+        elif result is None:
+            time.sleep(0.0005)
+    if result is None:
+        return None
+    line = _lines[future] = Line(result.get_loop(), result)
+    future.add_done_callback(_is_over)
+    return line
+
+
+def _is_over(future: Future[Any]) -> None:
+    line = _lines.pop(future, None)
+    if line is not None:
+        line.close()
+
+
+def _awaited_through(future: Future[Any]) -> asyncio.Future[Any] | None:
+    """asyncio's future that is set when `future` is, if there is one.
+
+    The callback that `asyncio.wrap_future` puts on `future` is a closure over it.
+    """
+    for callback in list(getattr(future, "_done_callbacks", ())):
+        code = getattr(callback, "__code__", None)
+        if code is None or code.co_filename != asyncio.futures.__file__:
+            continue
+        for name, cell in zip(code.co_freevars, callback.__closure__ or (), strict=False):
+            if name == "destination" and asyncio.isfuture(cell.cell_contents):
+                found: asyncio.Future[Any] = cell.cell_contents
+                return found
+    return None
+
+
+def _is_submitting() -> bool:
+    """Whether some other thread is on the way from submitting a work item to awaiting it."""
+    mine = threading.get_ident()
+    for ident, frame in sys._current_frames().items():
+        current: Any = frame if ident != mine else None
+        for _ in range(8):
+            if current is None:
+                break
+            if current.f_code in _SUBMITS:
+                return True
+            current = current.f_back
+    return False
+
+
+# Trio and AnyIO.
+
+
+class _Trio:
+    def __init__(self, token: Any = None) -> None:
+        self._token = token
+
+    def wait(self, awaitable: Any) -> Any:
+        import trio
+
+        def run(async_fn: Any) -> Any:
+            if self._token is None:
+                return trio.from_thread.run(async_fn)
+            try:
+                return trio.from_thread.run(async_fn, trio_token=self._token)
+            except trio.RunFinishedError:
+                raise RuntimeError(_messages.LOOP_CLOSED) from None
+
+        return _through(run, awaitable)
+
+
+class _AnyIO:
+    def wait(self, awaitable: Any) -> Any:
+        import anyio.from_thread
+
+        return _through(anyio.from_thread.run, awaitable)
+
+
+class _Gone:
+    def wait(self, awaitable: Any) -> Any:
+        close = getattr(awaitable, "close", None)
+        if close is not None:
+            close()
+        raise RuntimeError(_messages.LOOP_CLOSED)
+
+
+_TRIO, _ANYIO, _GONE = _Trio(), _AnyIO(), _Gone()
+
+
+def _through(run: Any, awaitable: Any) -> Any:
+    """Awaits in whatever task `run` calls an async function in."""
+    context = contextvars.copy_context()
+    begun = False
+
+    async def main() -> Any:
+        nonlocal begun
+        begun = True
+        coro = portals.with_portal_run(portals.as_coroutine, awaitable)
+        return await contexts.InContext(coro, context)
+
+    try:
+        return run(main)
+    finally:
+        if begun:
+            contexts.absorb(context)
+        elif hasattr(awaitable, "close"):
+            awaitable.close()
+
+
+def _is_trio_worker() -> bool:
+    import trio
+
+    threads: Any = getattr(trio, "_threads", None)
+    return hasattr(getattr(threads, "PARENT_TASK_DATA", None), "token")
+
+
+def _is_anyio_worker() -> bool:
+    import anyio.from_thread
+
+    threadlocals: Any = getattr(anyio.from_thread, "threadlocals", None)
+    return hasattr(threadlocals, "current_token")
