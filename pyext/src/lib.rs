@@ -299,7 +299,7 @@ const AWAIT_DOC: &CStr = {
     }
 };
 
-const FUNCTION_COUNT: usize = 30;
+const FUNCTION_COUNT: usize = 31;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(

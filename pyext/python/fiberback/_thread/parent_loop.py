@@ -24,6 +24,7 @@ from weakref import WeakKeyDictionary, ref
 
 from .. import _messages
 from .._deadlock import blocked_thread
+from .._modules import is_loaded
 from .._portal import portals
 from . import contexts
 from .channel import Line
@@ -68,9 +69,9 @@ def find() -> Parent | None:
     line = _of_work_item()
     if line is not None:
         return line
-    if "trio" in sys.modules and _is_trio_worker():
+    if is_loaded("trio") and _is_trio_worker():
         return _TRIO
-    if "anyio" in sys.modules and _is_anyio_worker():
+    if is_loaded("anyio.to_thread") and _is_anyio_worker():
         return _ANYIO
     marked = _marked.get()
     if marked is None or marked[1] == threading.get_ident():
