@@ -1,11 +1,14 @@
-"""FastAPI, and plain ASGI, for test_asgi.py: served by real servers in processes of their own."""
+"""FastAPI, and plain ASGI, for test_asgi.py: served by real servers in processes of their own.
 
-from __future__ import annotations
+Annotations are evaluated here: FastAPI reads them, and the names are those of a function.
+"""
 
 import asyncio
 import contextlib
 import contextvars
 import os
+import runpy
+import signal
 import sys
 
 import fiberback
@@ -184,10 +187,30 @@ else:
 if HOW == "middleware":
     app = PortalMiddleware(app)
 
-if __name__ == "__main__":  # a server's command line, prepared from the outside
-    import runpy
 
-    module = sys.argv[1]
-    sys.argv = sys.argv[1:]
-    with fiberback.enable(everywhere=True):
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+async def on_trio(port):
+    """Hypercorn's command line knows Ctrl-C only there, which may hit any task."""
+    import hypercorn.trio
+    import trio
+
+    config = hypercorn.Config()
+    config.bind = [f"127.0.0.1:{port}"]
+
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+
+        async def until_terminated():
+            await anext(signals)
+
+        await hypercorn.trio.serve(app, config, shutdown_trigger=until_terminated)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "trio":
+        import trio
+
+        trio.run(on_trio, sys.argv[2])
+    else:  # a server's command line, prepared from the outside
+        sys.argv = sys.argv[1:]
+        with fiberback.enable(everywhere=True):
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -31,7 +32,7 @@ def command(server, port):
     where = f"127.0.0.1:{port}"
     if name == "uvicorn":
         return ["uvicorn", "asgi_application:app", "--port", str(port), "--loop", loop]
-    if "." in loop or loop == "processes":
+    if loop == "processes":
         # Two processes of their own, which import the application.
         return ["hypercorn", "asgi_application:app", "--bind", where, "--workers", "2"]
     return ["hypercorn", "asgi_application:app", "--bind", where, "--worker-class", loop,
@@ -68,7 +69,10 @@ def serving(server, how, application):
     import_or_skip(server.split()[0])
     port = free_port()
     arguments = command(server, port)
-    start = ["-m"] if how != "outside" else [os.path.join(HERE, "asgi_application.py")]
+    script = os.path.join(HERE, "asgi_application.py")
+    start = [script] if how == "outside" else ["-m"]
+    if server == "hypercorn trio":
+        start, arguments = [script], ["trio", str(port)]
     environment = {
         **os.environ,
         "FIBERBACK_HOW": how,
@@ -98,7 +102,7 @@ def serving(server, how, application):
             served.output = process.communicate()[0]
             raise
         print(served.output)
-    assert process.returncode in (0, -15), served.output
+    assert process.returncode in (0, -signal.SIGTERM), served.output
     assert "await_() was called" not in served.output
 
 
