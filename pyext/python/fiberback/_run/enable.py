@@ -87,7 +87,12 @@ def _open(loop: asyncio.AbstractEventLoop) -> None:
             state = _states[loop] = _State(loop)
         state.scopes += 1
     if is_new:
-        state.open()
+        try:
+            state.open()
+        except BaseException:
+            with _lock:
+                del _states[loop]
+            raise
 
 
 def _close(loop: asyncio.AbstractEventLoop) -> None:
@@ -111,7 +116,11 @@ def _begins(loop: asyncio.AbstractEventLoop) -> None:
 def _first_run_once(self: Any) -> None:
     """`BaseEventLoop._run_once` in that time."""
     _begins(self)
-    self._run_once()
+    own = vars(self).get("_run_once")
+    if getattr(own, "__func__", None) is hosted_run_once:
+        own()
+    else:
+        _STOCK(self)  # called by a subclass's
 
 
 class Enabled:
@@ -119,6 +128,7 @@ class Enabled:
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None, everywhere: bool) -> None:
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        self._refused: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._is_everywhere = everywhere
         self._is_open = True
         if loop is not None:
@@ -131,9 +141,14 @@ class Enabled:
                 _everywhere.append(self)
 
     def add(self, loop: asyncio.AbstractEventLoop) -> None:
-        if loop not in self._loops:
-            self._loops.add(loop)
+        if loop in self._loops or loop in self._refused:
+            return
+        try:
             _open(loop)
+        except BaseException:
+            self._refused.add(loop)  # once is enough to hear of it
+            raise
+        self._loops.add(loop)
 
     def disable(self) -> None:
         """Undo it. Tasks that are suspended in `await_` go on as they would have. Does nothing when
