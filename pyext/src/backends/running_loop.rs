@@ -92,7 +92,10 @@ unsafe extern "C" fn set_running_loop(
 }
 
 /// `_fiberback.watch_loops(hook)`: None ends it.
-pub(crate) unsafe extern "C" fn watch_loops(_: *mut PyObject, hook: *mut PyObject) -> *mut PyObject {
+pub(crate) unsafe extern "C" fn watch_loops(
+    _: *mut PyObject,
+    hook: *mut PyObject,
+) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
         // SAFETY: attached, lent; the module's invariant.
         unsafe {

@@ -58,7 +58,9 @@ def loop(request):
     factory = request.getfixturevalue("factory") if "factory" in request.fixturenames else None
     if factory is not None and not works_natively(loop, factory):
         loop.close()
-        pytest.skip("uvloop 0.23 passes eager_start, which asyncio's eager factory takes since 3.13.4")
+        pytest.skip(
+            "uvloop 0.23 passes eager_start, which asyncio's eager factory takes since 3.13.4"
+        )
     yield loop
     loop.close()
 
@@ -202,7 +204,9 @@ def test_anyio_makes_its_tasks_by_what_is_in_an_eager_factory(fb, loop):
     log = []
 
     if not works_natively(loop, eager()):
-        pytest.skip("uvloop 0.23 passes eager_start, which asyncio's eager factory takes since 3.13.4")
+        pytest.skip(
+            "uvloop 0.23 passes eager_start, which asyncio's eager factory takes since 3.13.4"
+        )
 
     async def child(n, *, task_status=anyio.TASK_STATUS_IGNORED):
         assert fb.has_portal()

@@ -129,8 +129,10 @@ def with_fastapi():
     async def async_dependency():
         return deep(2)
 
+    in_thread_first, in_task_first = Depends(dependency), Depends(async_dependency)
+
     @app.get("/async")
-    async def in_task(a=Depends(dependency), b=Depends(async_dependency)):
+    async def in_task(a=in_thread_first, b=in_task_first):
         return {"slept": [deep(5), a, b], "loop": loop_name(), "portal": fiberback.has_portal()}
 
     @app.get("/sync")
@@ -186,7 +188,6 @@ else:
     app = plain
 if HOW == "middleware":
     app = PortalMiddleware(app)
-
 
 
 async def on_trio(port):

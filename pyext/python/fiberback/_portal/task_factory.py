@@ -23,6 +23,7 @@ _inherits: contextvars.ContextVar[bool] = contextvars.ContextVar(
     "fiberback_children_inherit", default=False
 )
 
+
 def _with_portal(coro: Any) -> Any:
     try:
         return Portal(coro)
