@@ -218,14 +218,23 @@ def event_loop_policy():
     assert "1 passed" in done.stdout
 
 
-def test_forked_child(fb):
-    import os
+FORKS = """
+import asyncio, os, fiberback, uvloop
 
-    with fb.enable(everywhere=True):
+async def main():
+    return fiberback.has_portal() and fiberback.await_(asyncio.sleep(0, 1))
+
+with fiberback.enable(everywhere=True):
+    for run in (asyncio.run, uvloop.run):
         pid = os.fork()
         if pid == 0:
-            try:
-                os._exit(0 if asyncio.run(check(fb)) == "waited" else 1)
-            finally:
-                os._exit(2)
+            os._exit(0 if run(main()) == 1 else 1)
         assert os.waitpid(pid, 0)[1] == 0
+print("fine")
+"""
+
+
+def test_forked_children(fb):
+    import_or_skip("uvloop")
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
