@@ -69,6 +69,10 @@ messages! {
     TASK_KEEPS_COROUTINE = ("task-keeps-coroutine",
         "this task does not let its coroutine be replaced",
         "start it with a task factory (fiberback.task_factory) instead");
+    /// Loops cannot be watched.
+    LOOPS_UNSEEN = ("loops-unseen",
+        "asyncio._set_running_loop is not CPython's own, so loops cannot be seen to begin",
+        "pass each loop to fiberback.enable(loop)");
     /// What is no task at all.
     NOT_A_TASK = ("not-a-task",
         "a portal can be given to a running asyncio or Trio task only, an object with get_coro() or coro",

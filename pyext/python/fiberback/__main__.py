@@ -252,7 +252,7 @@ def check() -> int:
 def run(script: str, arguments: list[str], *, module: bool) -> None:
     """Runs a script as `python script` does, with every event loop that it starts prepared."""
     sys.argv[:] = [script, *arguments]
-    with fiberback.enable():
+    with fiberback.enable(everywhere=True):
         if module:
             runpy.run_module(script, run_name="__main__", alter_sys=True)
         else:

@@ -54,7 +54,7 @@ LOOP_NO_PORTAL = Message(
     "fiberback.await_() was called in a task that has no portal, on the event loop {loop}; stock asyncio "
     "loops alone need no preparation",
     "Call 'fiberback.enable()' once while that loop runs (a server's lifespan or startup function is the "
-    "place), or type 'await fiberback.ensure_portal()' in this task first, or run this call through "
+    "place), or 'fiberback.enable(everywhere=True)' before it does, or type 'await fiberback.ensure_portal()' in this task first, or run this call through "
     "'await fiberback.with_portal_run_sync(fn)'",
 )
 LOOP_NO_TASK = Message(

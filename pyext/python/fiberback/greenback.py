@@ -9,7 +9,6 @@ that `await_` works in greenlets started inside them, as it does with greenback;
 what greenback costs. `fiberback`'s own portals do not do that.
 """
 
-# ruff: noqa: E402
 from __future__ import annotations
 
 import asyncio
@@ -26,16 +25,12 @@ from collections.abc import (
 )
 from typing import Any, ParamSpec, TypeVar
 
-from . import _extras
-
-# greenback depends on it, and its users' `except` clauses name it.
-_extras.need(__name__, "greenback", "sniffio")
-
 from . import _fiberback
 from ._await import in_greenlet as _in_greenlet
 from ._await import wrappers as _wrappers
 from ._await.in_greenlet import BaseGreenlet
 from ._fiberback import Portal
+from ._loop import library as _library
 from ._portal import portals as _portals
 from ._portal import trio_instrument as _trio_instrument
 
@@ -75,8 +70,13 @@ _TRIO_ONLY = "This function is only supported when running under Trio"
 
 
 def _current_library() -> str:
-    import sniffio
-
+    try:
+        import sniffio  # greenback depends on it, and so do its users' `except` clauses
+    except ImportError:
+        library = _library.current_library()
+        if library is None:
+            raise RuntimeError("unknown async library, or not in async context") from None
+        return library
     return str(sniffio.current_async_library())
 
 
