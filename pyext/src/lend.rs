@@ -8,6 +8,7 @@ use crate::error;
 use crate::interp::contexts::{self, Lent};
 use crate::interp::facts::{self, field};
 use pyo3::ffi::{self, PyObject};
+use std::hint::black_box;
 use std::ptr;
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,7 @@ pub(crate) unsafe extern "C" fn lend_context(
             let ts = ffi::PyThreadState_Get();
             let context = ffi::Py_NewRef(contexts::current(ts));
             let lent = Lent::take(ts);
-            let result = ffi::PyObject_CallOneArg(function, context);
+            let result = black_box(call as Call)(function, context);
             let pending = error::take();
             wait_for(&lent);
             lent.put_back(ts);
@@ -51,10 +52,31 @@ unsafe fn wait_for(lent: &Lent) {
     // SAFETY: attached; while others run, nobody uses what is on our stack.
     unsafe {
         while !lent.are_free() && Instant::now() < until {
-            let saved = ffi::PyEval_SaveThread();
-            std::thread::sleep(Duration::from_millis(1));
-            ffi::PyEval_RestoreThread(saved);
+            black_box(nap as Nap)();
         }
+    }
+}
+
+// What may not come back, because the interpreter exits, is called through pointers that the compiler
+// knows nothing of: see `StopForcedUnwind`. It would take these functions, in which there is nothing
+// to clean up, for ones that never unwind.
+
+type Call = unsafe fn(*mut PyObject, *mut PyObject) -> *mut PyObject;
+type Nap = unsafe fn();
+
+/// `function(argument)`.
+unsafe fn call(function: *mut PyObject, argument: *mut PyObject) -> *mut PyObject {
+    // SAFETY: the caller's: attached, valid objects.
+    unsafe { ffi::PyObject_CallOneArg(function, argument) }
+}
+
+/// Lets other threads run for a moment.
+unsafe fn nap() {
+    // SAFETY: the caller's: attached.
+    unsafe {
+        let saved = ffi::PyEval_SaveThread();
+        libc::usleep(1000);
+        ffi::PyEval_RestoreThread(saved);
     }
 }
 
