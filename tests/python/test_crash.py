@@ -56,7 +56,9 @@ def runs():
         for part in range(parts):
             arguments = [str(part), str(parts)] if parts > 1 else []
             marks = [pytest.mark.leaks] if expectations(script)["leaks"] else []
-            yield pytest.param(script, arguments, id="-".join([script.stem, *arguments]), marks=marks)
+            yield pytest.param(
+                script, arguments, id="-".join([script.stem, *arguments]), marks=marks
+            )
 
 
 @pytest.mark.parametrize(("script", "arguments"), list(runs()))
