@@ -15,7 +15,7 @@ from typing import Any
 
 from .._thread.host import Host, Request
 
-_RUN = asyncio.Handle._run.__code__  # type: ignore[attr-defined]
+_RUN = asyncio.Handle._run.__code__
 # Seconds until a callback is looked at again that cannot go on yet.
 _AGAIN = 0.002
 
