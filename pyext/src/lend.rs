@@ -36,6 +36,12 @@ pub(crate) unsafe extern "C" fn lend_context(
             let result = black_box(call as Call)(function, context);
             let pending = error::take();
             wait_for(&lent);
+            if !lent.are_free() && !pending.is_null() {
+                // A `Context.run()` further out will fail, for its context is another's, and hide
+                // what we have to say.
+                error::restore(ffi::Py_NewRef(pending));
+                ffi::PyErr_WriteUnraisable(function);
+            }
             lent.put_back(ts);
             ffi::Py_DECREF(context);
             if !pending.is_null() {
