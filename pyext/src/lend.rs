@@ -24,13 +24,15 @@ pub(crate) unsafe extern "C" fn lend_context(
     error::barrier(ptr::null_mut(), || {
         // SAFETY: attached, no error set; `function` is lent.
         unsafe {
-            // Copying makes a context where the thread has none.
-            let copy = ffi::PyContext_CopyCurrent();
-            if copy.is_null() {
-                return copy;
-            }
-            ffi::Py_DECREF(copy);
             let ts = ffi::PyThreadState_Get();
+            if contexts::current(ts).is_null() {
+                // Copying makes a context where the thread has none.
+                let copy = ffi::PyContext_CopyCurrent();
+                if copy.is_null() {
+                    return copy;
+                }
+                ffi::Py_DECREF(copy);
+            }
             let context = ffi::Py_NewRef(contexts::current(ts));
             let lent = Lent::take(ts);
             let result = black_box(call as Call)(function, context);

@@ -59,9 +59,14 @@ _of_frames: dict[int, _CallbackHost] = {}
 
 
 class _Answer(asyncio.Future[Any]):
-    """Of one request. Cancelling it ends the request."""
+    """Of one request to `host`. Cancelling it ends the request."""
 
-    request: Request | None = None
+    __slots__ = ("_host", "request")
+
+    def __init__(self, host: _CallbackHost) -> None:
+        super().__init__(loop=host.loop)
+        self._host = host
+        self.request: Request | None = None
 
     def cancel(self, msg: Any | None = None) -> bool:
         if self.done() or self.request is None:
@@ -71,16 +76,17 @@ class _Answer(asyncio.Future[Any]):
 
     def settle(self) -> None:
         request, self.request = self.request, None
-        if request is None or self.done():
-            return
-        error, result = request.error, request.result
-        if isinstance(error, asyncio.CancelledError):
-            super().cancel(*error.args[:1])
-        elif error is not None:
-            self.set_exception(error)
-            self.exception()  # its caller may be gone, and has had an error then
-        else:
-            self.set_result(result)
+        if request is not None and not self.done():
+            error = request.error
+            if error is None:
+                self.set_result(request.result)
+            elif isinstance(error, asyncio.CancelledError):
+                super().cancel(*error.args[:1])
+            else:
+                self.set_exception(error)
+                self.exception()  # its caller may be gone, and has had an error then
+        # After what wakes the callback.
+        self._host.look_soon()
 
 
 def answer(
@@ -88,15 +94,10 @@ def answer(
 ) -> asyncio.Future[Any]:
     """A future for what `awaitable` gives, for the callback on whose stack this is called."""
     host = _host(loop)
-    wait = _Answer(loop=loop)
-
-    def settle() -> None:
-        wait.settle()
-        host.look_soon()
-
+    wait = _Answer(host)
     if context is None:
         context = contextvars.copy_context()
-    request = wait.request = Request(awaitable, context, settle)
+    request = wait.request = Request(awaitable, context, wait.settle)
     if host.begins_at_once and host.task is not None:
         lend_context(lambda _: host.deliver(request, in_callback=True))
     else:

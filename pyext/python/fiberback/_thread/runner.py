@@ -39,6 +39,7 @@ _open_loops: dict[int, Any] = {}
 
 
 class _Request(Request):
+    __slots__ = ()
     shares_loop = False
 
 
