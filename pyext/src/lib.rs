@@ -9,6 +9,7 @@
 //! | await something in a portal for one call | `await scoped(awaitable, coroutine_of)`, `scoped_call(function, args, kwargs)`, `scope(portal, task)`, `scoped_portal(task)` |
 //! | give a portal to a task that exists | `bestow(task)`, undone by `unbestow(task)` |
 //! | give one to every new task of a loop | `loop.set_task_factory(task_factory)`, `eager_task_factory`, `create_task_factory(inner)` |
+//! | see every loop that begins to run | `watch_loops(hook)` |
 //! | know where you are | `current_portal()`, `on_portal()`, `portal_of(task)` |
 //! | run code that must not suspend the current portal | `call_masked(fn, *args, **kwargs)` |
 //! | decide what `await_` does off a portal, or before it waits | `set_hooks(no_portal=…, …)` |
@@ -27,7 +28,7 @@
 //! | `await_.rs` | `await_` |
 //! | `call.rs` | a function call in the shape of a coroutine |
 //! | `scope.rs` | which portals serve a task for one call only |
-//! | `backends/` | asyncio's and Trio's tasks |
+//! | `backends/` | asyncio's and Trio's tasks, and loops that begin to run |
 //! | `greenlet.rs` | real greenlet in the same process |
 //! | `error.rs`, `names.rs` | exceptions, the panic barrier; interned strings |
 //!
@@ -299,7 +300,7 @@ const AWAIT_DOC: &CStr = {
     }
 };
 
-const FUNCTION_COUNT: usize = 32;
+const FUNCTION_COUNT: usize = 33;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -440,6 +441,11 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"task_class",
         backends::asyncio::get_task_class,
         c"task_class()\n--\n\nThe class of the tasks that the task factories make: asyncio.Task, or a subclass that makes up for a defect of CPython's.",
+    ),
+    unary(
+        c"watch_loops",
+        backends::running_loop::watch_loops,
+        c"watch_loops(hook, /)\n--\n\nCall hook(loop) whenever an event loop of any class begins to run; None ends it.",
     ),
     any(
         c"call_masked",

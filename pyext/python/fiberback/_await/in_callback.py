@@ -17,7 +17,7 @@ from .._fiberback import lend_context
 from .._loop.parking import is_hosted
 from .._thread.host import Host, Request
 
-_RUN = asyncio.Handle._run.__code__  # type: ignore[attr-defined]
+_RUN = asyncio.Handle._run.__code__
 # Seconds until a callback is looked at again that cannot go on yet.
 _AGAIN = 0.002
 
