@@ -138,6 +138,12 @@ def is_stock(loop: Any) -> bool:
     )
 
 
+def is_hosted(loop: Any) -> bool:
+    """Whether fiberback is enabled on the loop: its callbacks run on fibers, its tasks have portals."""
+    function = getattr(getattr(loop, "_run_once", None), "__func__", None)
+    return function is hosted_run_once
+
+
 def _give_portal(handle: Any) -> None:
     """A portal for the task that the handle steps, if that has none."""
     callback = handle._callback

@@ -22,6 +22,10 @@ from typing import Any
 _executor_class: Any = None
 
 
+def is_loaded() -> bool:
+    return "asgiref.local" in sys.modules
+
+
 def rehome() -> None:
     """asgiref's `Local`s in the current context are this thread's from here on."""
     local: Any = sys.modules.get("asgiref.local")

@@ -145,7 +145,8 @@ class Line(Host):
             if not waiter.wait(_FIRST_LOOK):
                 self._wait_watchfully(request, waiter)
         finally:
-            context.run(asgiref_worker.rehome)
+            if asgiref_worker.is_loaded():
+                context.run(asgiref_worker.rehome)
             waiter.end()
             if cancellable is not None:
                 cancellable.end()
