@@ -248,3 +248,9 @@ def test_tests_lie_in_the_same_rooms():
     assert folders == rooms
     assert {file.parent.name for file in TESTS.glob("crash/**/*.py")} <= rooms
     assert list(TESTS.glob("crash/*.py")) == []
+
+
+def test_no_two_test_files_have_the_same_name():
+    """pytest imports them by that alone, and would collect only the first."""
+    names = [file.name for file in TESTS.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

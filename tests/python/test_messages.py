@@ -74,7 +74,10 @@ def test_nothing_is_raised_that_is_not_in_the_table():
     for path in folder.glob("_*/*.py"):
         for match in re.finditer(r'raise (?:Runtime|Type)Error\(f?["\'](.*)', path.read_text()):
             # In the words of the interpreter, whose behaviour these lines have.
-            if not re.match(r"coroutine ignored|Event loop stopped|task factory must|.* shutdown|\{error\}", match[1]):
+            if not re.match(
+                r"coroutine ignored|Event loop stopped|task factory must|.* shutdown|\{error\}",
+                match[1],
+            ):
                 found.append(f"{path.relative_to(folder)}: {match[0]}")
     allowed = {"_await/wrappers.py"}
     assert [each for each in found if each.partition(":")[0] not in allowed] == []
@@ -187,7 +190,9 @@ asyncio.run(main())
 
 def test_with_nest_asyncio(tmp_path):
     import_or_skip("nest_asyncio")
-    done = subprocess.run([sys.executable, "-c", NEST], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", NEST], capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -370,7 +375,9 @@ except ImportError as error:
 else:
     raise AssertionError("imported")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     extras = (ROOT / "pyext/pyproject.toml").read_text()
     assert f"\n{extra} = [" in extras

@@ -185,7 +185,9 @@ def deep_and_many() -> None:
         return deep(depth - 1) if depth else ask()
 
     async def main() -> list[int]:
-        return await asyncio.gather(*(fiberback.with_portal_run_sync(deep, 100) for _ in range(500)))
+        return await asyncio.gather(
+            *(fiberback.with_portal_run_sync(deep, 100) for _ in range(500))
+        )
 
     expect(fiberback.run(main()), [42] * 500)
 

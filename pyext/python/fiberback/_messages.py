@@ -54,8 +54,9 @@ LOOP_NO_PORTAL = Message(
     "fiberback.await_() was called in a task that has no portal, on the event loop {loop}; stock asyncio "
     "loops alone need no preparation",
     "Call 'fiberback.enable()' once while that loop runs (a server's lifespan or startup function is the "
-    "place), or 'fiberback.enable(everywhere=True)' before it does, or type 'await fiberback.ensure_portal()' in this task first, or run this call through "
-    "'await fiberback.with_portal_run_sync(fn)'",
+    "place) or 'fiberback.enable(everywhere=True)' before it does; in a program of your own start it with "
+    "'fiberback.run(main(), loop_factory=…)'. For this task alone type 'await fiberback.ensure_portal()' "
+    "first, for this call alone 'await fiberback.with_portal_run_sync(fn)'",
 )
 LOOP_NO_TASK = Message(
     "loop-no-task",
