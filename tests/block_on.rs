@@ -141,6 +141,14 @@ mod works_and_leaves_the_place_as_it_was {
     }
 
     #[test]
+    fn under_a_guard_of_enter_of_a_runtime_that_nobody_drives() {
+        let runtime = current_thread();
+        let _entered = runtime.enter();
+        works();
+        assert_eq!(Handle::current().id(), runtime.handle().id());
+    }
+
+    #[test]
     fn under_a_guard_of_enter_of_a_runtime_that_another_thread_drives() {
         let runtime = current_thread();
         let (stop, stopped) = oneshot::channel::<()>();

@@ -14,7 +14,7 @@ use crate::error::AwaitError;
 /// | on a thread with no runtime, rayon's for instance | the thread blocks; sockets and timers are those of the background runtime |
 /// | below another `block_on` there, this one or another executor's | the same |
 /// | on a `spawn_blocking` thread, in `block_in_place` | the thread blocks; sockets and timers are those of its runtime |
-/// | on a plain thread under a guard of `Handle::enter` | the same; somebody must be driving that runtime |
+/// | on a plain thread under a guard of `Handle::enter` | the same; but of a current-thread runtime, which perhaps nobody drives, as with no runtime |
 /// | in a destructor of a thread-local value, at the end of the thread | the thread blocks; nothing new can be begun on a runtime |
 /// | in a task or in the main future of a tokio runtime, off a fiber | refused: blocking would bring the runtime to a halt |
 ///

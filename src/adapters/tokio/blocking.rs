@@ -12,10 +12,11 @@ use tokio::task::{self, Id, coop};
 pub(in crate::adapters) enum Place {
     /// In charge of a runtime's tasks: blocking it would bring them to a halt.
     Driving,
-    /// Free to block, and a runtime is current: a `spawn_blocking` thread, `block_in_place`, or a guard
-    /// of `Handle::enter`.
+    /// Free to block, and a runtime is current that sees to sockets and timers meanwhile: a
+    /// `spawn_blocking` thread, `block_in_place`, or a guard of `Handle::enter` of one with threads.
     Within,
-    /// Free to block, with no runtime.
+    /// Free to block, with no runtime, or with one that perhaps nobody drives: a current-thread runtime
+    /// that is only entered.
     Outside,
     /// The same, at the end of the thread, where no runtime can be made current any more.
     Ending,
@@ -85,6 +86,9 @@ impl Probe {
             return Place::Driving;
         }
         if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread {
+            if task.is_none() {
+                return Place::Outside;
+            }
             self.free.set(task);
         }
         Place::Within
