@@ -70,6 +70,11 @@ unsafe fn look_up() -> bool {
             SEEN_LENGTH.store(length, Ordering::Relaxed);
             return false;
         }
+        // `sys.modules["greenlet"] = None` forbids the import. The length is not noted, since the
+        // module may come in None's place.
+        if found == ffi::Py_None() {
+            return false;
+        }
         // Where this fails (half imported), the length is not noted: the next look looks again.
         // Where it succeeds neither, so that `may_be_loaded` stays true unless by accident; hence
         // whoever asks that asks `is_loaded` too.

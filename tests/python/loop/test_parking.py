@@ -197,8 +197,7 @@ def test_callbacks_get_a_task_of_their_own(fb, run_raw):
         asyncio.get_running_loop().call_soon(callback)
         return await done, variable.get()
 
-    shared = run_raw is run_stock  # a task factory is in the way otherwise
-    assert run_raw(main()) == (11 if shared else 10, 0)
+    assert run_raw(main()) == (11, 0)
 
 
 def test_in_protocol_callbacks(fb, run_raw):

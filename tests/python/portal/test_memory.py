@@ -120,14 +120,16 @@ async def main():
         await asyncio.gather(*(fb.with_portal_run_sync(climb) for _ in range(20)))
     await round()
     before = mapped()
-    for _ in range(10):
+    for _ in range(30):
         await round()
     print(mapped() - before)
 
 asyncio.run(main())
 """
     )
-    assert grown < 1 << 20, f"{grown / 2**20:.1f} MiB more mapped"
+    # One chunk of 16 KiB that stays for each of these 600 portals would be 9.4 MiB. The interpreter
+    # may map an arena or two of 1 MiB for small objects meanwhile, which is none of ours.
+    assert grown < 4 << 20, f"{grown / 2**20:.1f} MiB more mapped"
 
 
 @only_fiberback

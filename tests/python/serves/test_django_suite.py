@@ -128,7 +128,14 @@ if os.environ.get("FIBERBACK_DJANGO_LABELS"):
 @pytest.mark.skipif(
     sys.version_info[:2] not in VERSIONS, reason="Django's own suite runs on 3.11 and 3.13 only"
 )
-@pytest.mark.parametrize("group", LABELS)
+@pytest.mark.parametrize(
+    # On 3.13 a sample runs always.
+    "group",
+    [
+        pytest.param(group, marks=[pytest.mark.slow] * (sys.version_info < (3, 13) or number > 0))
+        for number, group in enumerate(LABELS)
+    ],
+)
 @pytest.mark.time_limit(170)
 def test_djangos_own_suite(group, source, postgres, tmp_path):
     import_or_skip("psycopg")

@@ -124,8 +124,14 @@ def run_pytest(folder, arguments, **environment):
 # SQLAlchemy itself leaves out "twice" for aiosqlite, which "deadlocks waiting on its stopped worker".
 @pytest.mark.parametrize(
     ("driver", "part"),
-    [("asyncpg", part) for part in PARTS]
-    + [("aiosqlite", "engine"), ("aiosqlite", "cancellation")],
+    [
+        pytest.param(*case, marks=[pytest.mark.slow] * (case[1] != "engine"))
+        for case in [
+            *(("asyncpg", part) for part in PARTS),
+            ("aiosqlite", "engine"),
+            ("aiosqlite", "cancellation"),
+        ]
+    ],
 )
 def test_sqlalchemys_own_suite(suite, driver, part, request):
     version, folder = suite

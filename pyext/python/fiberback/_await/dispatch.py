@@ -7,7 +7,8 @@ regions are open that may forbid it, and `wait_cycle.before_wait` where the curr
 be suspended until another task is done; `watchdog.after_wait` is told when that wait ends.
 
 `no_portal` only finds out where it is: `in_loop` has the answer where a loop runs in this thread,
-`without_loop` where none does.
+`without_loop` where none does. Where the native `await_` parks a callback, `in_callback` runs what that
+awaits.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .._fiberback import set_hooks
 from .._loop.library import current_task, is_trio_running
 from .._loop.parking import install as _install_parking
 from .._portal.portals import usable_portal
-from . import in_loop, no_await, without_loop
+from . import in_callback, in_loop, no_await, without_loop
 from .in_greenlet import await_in_foreign_greenlet
 
 
@@ -37,7 +38,7 @@ def is_usable() -> bool:
 
 
 def install() -> None:
-    _install_parking()
+    _install_parking(in_callback.is_future, in_callback.answer)
     set_hooks(
         no_portal=no_portal,
         foreign_greenlet=await_in_foreign_greenlet,

@@ -13,12 +13,11 @@ greenlet that the portal's step began in. Three cases:
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Coroutine
 from types import TracebackType
 from typing import Any
 
-from .. import _messages
+from .. import _messages, _modules
 from .._fiberback import current_portal
 
 # id(portal) → the greenlet that forwards its yields, while a step of that portal runs.
@@ -26,7 +25,7 @@ _bases: dict[int, Any] = {}
 
 
 def is_loaded() -> bool:
-    return "greenlet" in sys.modules
+    return _modules.is_loaded("greenlet")
 
 
 def await_in_foreign_greenlet(awaitable: Any, current: Any) -> Any:

@@ -138,6 +138,12 @@ def is_stock(loop: Any) -> bool:
     )
 
 
+def is_hosted(loop: Any) -> bool:
+    """Whether fiberback is enabled on the loop: its callbacks run on fibers, its tasks have portals."""
+    function = getattr(getattr(loop, "_run_once", None), "__func__", None)
+    return function is hosted_run_once
+
+
 def _give_portal(handle: Any) -> None:
     """A portal for the task that the handle steps, if that has none."""
     callback = handle._callback
@@ -153,19 +159,8 @@ def _give_portal(handle: Any) -> None:
             bestow(task)
 
 
-def _task_for(loop: asyncio.AbstractEventLoop, awaitable: Any, context: Any) -> Any:
-    """A task that awaits `awaitable`, for a callback; in the callback's context if it can share."""
-    coro = awaitable if asyncio.iscoroutine(awaitable) else _as_coroutine(awaitable)
-    if context is not None and loop.get_task_factory() is None:
-        return loop.create_task(coro, context=context)
-    return loop.create_task(coro)  # an eager one would begin while we are in our context
-
-
-async def _as_coroutine(awaitable: Any) -> Any:
-    return await awaitable
-
-
-def install() -> None:
+def install(is_future: Any, answer: Any) -> None:
+    """With what to do about what callbacks await: see `in_callback`."""
     code = _STOCK.__code__
     names = code.co_varnames
     indices = tuple(names.index(name) for name in ("handle", "ntodo", "i", "t0"))
@@ -183,8 +178,8 @@ def install() -> None:
         _get_running_loop,
         _STOCK,
         hosted_run_once,
-        asyncio.isfuture,
-        _task_for,
+        is_future,
+        answer,
         is_trio_in_charge,
         _set_running_loop,
         _give_portal,

@@ -1,34 +1,36 @@
 """The channel from a worker thread to a task of an event loop in another thread: a `Line`.
 
-The thread's awaitables run one after the other in one task at the loop's end of the line, so that
-what belongs to a task (`current_task()`, `asyncio.timeout`, a `TaskGroup` entered by one `await_` and
-left by another) works across them. That task is the one that awaits `fiberback.to_thread`, or a host
-task that the line starts when it is first needed.
+The thread's awaitables run one after the other in one task at the loop's end of the line, its host
+(`host`), and in the thread's own context. That task is the one that awaits `fiberback.to_thread`, or
+one that is made when it is first needed.
 
 Cancelling that task, or whatever waits for the thread's result, raises CancelledError in the thread:
 in the `await_` that waits, else in the thread's next one. Never in the middle of its own code.
+
+A thread that waits goes on doing what nobody else could do: the thread-sensitive code of asgiref
+(`asgiref_worker`), and the work of its own pool that it waits for itself (`own_pool`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import sys
 import threading
 import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
-from weakref import WeakMethod
+from weakref import ref
 
 from .. import _messages
 from .._deadlock import blocked_thread, wait_cycle
-from .._fiberback import Portal
+from .._fiberback import lend_context
 from .._loop.thread import thread_of
-from .._portal import portals
 from .._user_frames import is_ours
-from . import contexts
+from . import asgiref_worker, generators, own_pool
+from .host import Host, Request
 
 # Seconds. How long until a waiting thread looks for the first time whether the loop is still able
 # to answer, and the longest time between two looks; how long a loop may stand still in between two
@@ -36,107 +38,46 @@ from . import contexts
 _FIRST_LOOK, _LONGEST_LOOK, _STOPPED, _BUSY = 0.05, 0.5, 1.0, 5.0
 
 
-class Request:
-    """One `await_` of the thread."""
+class _Plain:
+    """How a thread waits that has nothing else to do."""
 
-    def __init__(self, awaitable: Any, context: contextvars.Context) -> None:
-        is_coro = isinstance(awaitable, Coroutine)
-        self._coro: Any = awaitable if is_coro else portals.as_coroutine(awaitable)
-        self._context = context
-        self._task: asyncio.Task[Any] | None = None
-        self._interrupted = False
-        self.answered = threading.Lock()
-        self.answered.acquire()
-        self.is_answered = False
-        self.is_taken = False
-        self.result: Any = None
-        self.error: BaseException | None = None
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self.notify = self._lock.release
 
-    def answer(self, result: Any, error: BaseException | None) -> None:
-        if not self.is_answered:
-            self.result, self.error = result, error
-            self.is_answered = True
-            self.answered.release()
+    def wait(self, timeout: float) -> bool:
+        return self._lock.acquire(timeout=timeout)
 
-    def refuse(self, error: BaseException) -> None:
-        """Answers a request that nobody has begun with."""
-        if not self.is_answered:
-            self._coro.close()
-            self.answer(None, error)
-
-    async def run(self, task: asyncio.Task[Any]) -> None:
-        """Runs the awaitable, in `task`, the current one, and answers."""
-        self._task = task
-        self.is_taken = True
-        try:
-            portal = portals.through(Portal(self._coro), task)
-            result = await contexts.InContext(portal, self._context)
-        except GeneratorExit:  # the task is destroyed in the middle
-            self.answer(None, RuntimeError(_messages.LOOP_GONE))
-            raise
-        except BaseException as error:
-            self.answer(None, contexts.without_our_frames(error))
-            if isinstance(error, KeyboardInterrupt):
-                raise  # it was meant for the loop's thread, not for this one alone
-        else:
-            self.answer(result, None)
-        finally:
-            self._task = None
-            if self._interrupted:
-                task.uncancel()
-
-    def interrupt(self) -> None:
-        """Ends the request, begun or not, with CancelledError. In the loop's thread."""
-        if self._task is not None:
-            self._interrupted = True
-            self._task.cancel()
-        else:
-            self.refuse(asyncio.CancelledError())
+    def end(self) -> None:
+        pass
 
 
-class Line:
+class Line(Host):
     """See the module. `result` is what the thread's work will set, for whoever awaits that."""
+
+    # Whether no more requests come when the result is there.
+    ends_with_result = False
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, result: asyncio.Future[Any] | None = None
     ) -> None:
-        self.loop = loop
-        self._result = result
-        self._requests: deque[Request] = deque()
-        self._waker: asyncio.Future[None] | None = None
-        self._task: asyncio.Task[Any] | None = None
-        self._current: Request | None = None
-        self._cancelled: asyncio.CancelledError | None = None
-        self._finished = False
+        super().__init__(loop, "fiberback.await_() in a thread")
+        self.result = result
         self._watched = False
         self._ident: int | None = None  # the loop's thread, once it has answered
+        self._is_sensitive: bool | None = None
+        # For callbacks of the loop, which must not need the thread's.
+        self._context = contextvars.Context()
 
     # In the loop's thread.
-
-    async def serve(self) -> None:
-        """What a host task runs: the thread's requests, until the line is closed."""
-        task = self._task = asyncio.current_task()
-        assert task is not None
-        try:
-            while await self._more():
-                await self._run(task)
-        except asyncio.CancelledError as cancelled:
-            # Between two requests: a timeout that the thread has entered, or the end of the loop.
-            # The loop must not wait for the thread, but the thread is to know.
-            if not self._requests:
-                self._cancelled = cancelled
-            raise
-        finally:
-            self._task = None
-            while self._requests:
-                self._requests.popleft().refuse(asyncio.CancelledError())
 
     async def serve_until_finished(self, withdraw: Callable[[], bool]) -> None:
         """What the task that awaits `to_thread` runs.
 
         Being cancelled does not end it, unless `withdraw` says that the work has not begun.
         """
-        task = self._task = asyncio.current_task()
+        task = self.task = asyncio.current_task()
         assert task is not None
         try:
             while True:
@@ -146,94 +87,70 @@ class Line:
                 except asyncio.CancelledError as cancelled:
                     if self._finished or withdraw():
                         raise
-                    self._cancelled = cancelled
+                    self.note(cancelled)
                     continue
                 await self._run(task)
+            if getattr(task, "_must_cancel", False):
+                # What is to be raised from here must not be raised once more from where the task
+                # waits next.
+                try:
+                    await asyncio.sleep(0)
+                except asyncio.CancelledError as cancelled:
+                    self._cancelled = cancelled
         finally:
-            self._task = None
+            self.task = None
             self._finished = True
             while self._requests:
                 self._requests.popleft().refuse(RuntimeError(_messages.LOOP_GONE))
 
-    async def _more(self) -> bool:
-        while not self._requests:
-            if self._finished:
-                return False
-            self._waker = self.loop.create_future()
-            try:
-                await self._waker
-            finally:
-                self._waker = None
-        return True
-
-    async def _run(self, task: asyncio.Task[Any]) -> None:
-        request = self._requests.popleft()
-        cancelled, self._cancelled = self._cancelled, None
-        if cancelled is not None:
-            request.refuse(asyncio.CancelledError(*cancelled.args))
-            return
-        self._current = request
-        try:
-            await request.run(task)
-        finally:
-            self._current = None
-
-    def _wake(self) -> None:
-        if self._waker is not None and not self._waker.done():
-            self._waker.set_result(None)
+    def finish(self) -> None:
+        super().finish()
+        self.result = None
 
     def _deliver(self, request: Request) -> None:
         self._ident = threading.get_ident()
-        if request.is_answered:  # given up meanwhile
-            return
-        if not self._watched and self._result is not None:
+        if not self._watched and self.result is not None:
             self._watched = True
             # Weakly: the future may outlive the work by far.
-            self._result.add_done_callback(_WhenCancelled(self))
-        self._requests.append(request)
-        if self._task is None and self._finished:
-            self._requests.pop().refuse(RuntimeError(_messages.LOOP_GONE))
-            return
-        if self._task is None:
-            self._task = self.loop.create_task(self.serve(), name="fiberback.await_() in a thread")
-            if self._result is not None:
-                wait_cycle.leads_to(self._task, self._result)
-        self._wake()
+            self.result.add_done_callback(_WhenDone(self), context=self._context)
+        self.deliver(request, in_callback=True)
 
-    def cancel(self, cancelled: asyncio.CancelledError) -> None:
-        """Raise CancelledError in the thread's `await_`: the one that waits, else the next."""
-        if self._current is not None and self._task is not None:
-            self._current.interrupt()
-        else:
-            self._cancelled = cancelled
-
-    @property
-    def undelivered(self) -> asyncio.CancelledError | None:
-        return self._cancelled
-
-    def finish(self) -> None:
-        self._finished = True
-        self._wake()
+    def on_start(self, task: asyncio.Task[Any]) -> None:
+        if self.result is not None:
+            wait_cycle.leads_to(task, self.result)
 
     # In the worker thread.
 
     def close(self) -> None:
         """No more requests will come."""
+        if self._finished:
+            return
         try:
-            self.loop.call_soon_threadsafe(self.finish)
+            self.loop.call_soon_threadsafe(self.finish, context=self._context)
         except RuntimeError:
             pass  # closed, and the tasks with it
 
     def wait(self, awaitable: Any) -> Any:
-        context = contextvars.copy_context()
-        request = Request(awaitable, context)
+        return lend_context(functools.partial(self._wait, awaitable))
+
+    def _wait(self, awaitable: Any, context: contextvars.Context) -> Any:
+        waiter: Any = self._waiter(context)
+        request = Request(awaitable, context, waiter.notify, generators.begun(awaitable))
+        cancellable = asgiref_worker.cancellable(request)
         try:
-            self.loop.call_soon_threadsafe(self._deliver, request)
-        except RuntimeError:
-            request.refuse(RuntimeError(_messages.LOOP_CLOSED))
-        if not request.answered.acquire(timeout=_FIRST_LOOK):
-            self._wait_watchfully(request)
-        contexts.absorb(context)
+            try:
+                self.loop.call_soon_threadsafe(self._deliver, request, context=self._context)
+            except RuntimeError:
+                request.refuse(RuntimeError(_messages.LOOP_CLOSED))
+            if not waiter.wait(_FIRST_LOOK):
+                self._wait_watchfully(request, waiter)
+        finally:
+            if asgiref_worker.is_loaded():
+                context.run(asgiref_worker.rehome)
+            waiter.end()
+            if cancellable is not None:
+                cancellable.end()
+            own_pool.waits_no_more()
         error, result = request.error, request.result
         if error is None:
             return result
@@ -242,16 +159,29 @@ class Line:
         finally:
             del error, request  # they are in the frames of the error's traceback
 
-    def _wait_watchfully(self, request: Request) -> None:
+    def _waiter(self, context: contextvars.Context) -> Any:
+        is_sensitive = self._is_sensitive
+        if is_sensitive is None:
+            is_sensitive = asgiref_worker.is_sensitive(sys._getframe(1))
+            if self.result is not None:  # it belongs to the work that runs on this stack
+                self._is_sensitive = is_sensitive
+        if not is_sensitive:
+            return _Plain()
+        return asgiref_worker.serving(context, own_pool.of_stack(sys._getframe(1)))
+
+    def _wait_watchfully(self, request: Request, waiter: Any) -> None:
         pause, since, warned = _FIRST_LOOK, time.monotonic(), False
         stopped: float | None = None
         suspected = False
         try:
-            while not request.answered.acquire(timeout=pause):
+            while not waiter.wait(pause):
                 pause = min(pause * 2, _LONGEST_LOOK)
                 now = time.monotonic()
                 if self.loop.is_closed():
                     raise RuntimeError(_messages.LOOP_CLOSED)
+                if own_pool.help_out(sys._getframe(1), self.task):
+                    pause = _FIRST_LOOK
+                    continue
                 ident = None
                 if self.loop.is_running():
                     stopped = None
@@ -273,37 +203,45 @@ class Line:
                     text = _describe(_messages.LOOP_BUSY, ident, seconds=_BUSY)
                     warnings.warn(text, RuntimeWarning, stacklevel=_stack_level())
         except BaseException:
-            self._give_up(request)
+            self._give_up(request, waiter)
             raise
 
-    def _give_up(self, request: Request) -> None:
+    def _give_up(self, request: Request, waiter: Any) -> None:
         """The thread will not wait any longer: for an interrupt, or because it would be for ever."""
         try:
-            self.loop.call_soon_threadsafe(request.interrupt)
+            self.loop.call_soon_threadsafe(request.interrupt, context=self._context)
         except RuntimeError:
             if not request.is_taken:
                 request.refuse(RuntimeError(_messages.LOOP_CLOSED))
         else:
             if isinstance(sys.exception(), RuntimeError):
+                request.leave_context()
                 return
             # Ctrl-C: what was awaited cleans up before the caller goes on, as in a task. A loop
             # that does not even look is not waited for, and a second Ctrl-C ends this at once.
             until = time.monotonic() + 2 * _STOPPED
-            while not request.answered.acquire(timeout=_FIRST_LOOK):
-                if not self.loop.is_running() and time.monotonic() > until:
-                    return
+            try:
+                while not waiter.wait(_FIRST_LOOK):
+                    if not self.loop.is_running() and time.monotonic() > until:
+                        return
+            finally:
+                request.leave_context()
 
 
-class _WhenCancelled:
+class _WhenDone:
     """A done-callback of the future that somebody awaits the thread's work through."""
 
     def __init__(self, line: Line) -> None:
-        self._cancel = WeakMethod(line.cancel)
+        self._line = ref(line)
 
     def __call__(self, result: asyncio.Future[Any]) -> None:
-        cancel = self._cancel()
-        if cancel is not None and result.cancelled():
-            cancel(asyncio.CancelledError())
+        line = self._line()
+        if line is None:
+            return
+        if result.cancelled():
+            line.cancel(asyncio.CancelledError())
+        elif line.ends_with_result:
+            line.finish()
 
 
 def _describe(text: str, ident: int, **more: object) -> str:

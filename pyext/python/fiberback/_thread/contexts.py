@@ -1,8 +1,7 @@
-"""An awaitable of one thread's code, run elsewhere as if in that code's own context.
+"""An awaitable of one thread's code, run elsewhere in that code's own context.
 
-A `contextvars.Context` can be entered once at a time, so what runs elsewhere, while the caller is
-inside its own, runs in a copy, and what it changed is carried over when it is done. One thing is
-lost on the way: a variable that it has *unset* keeps its value.
+Who waits lends its context (`_fiberback.lend_context`): there is one for what it does itself and for
+what it waits for, whatever is set or reset on either side.
 """
 
 from __future__ import annotations
@@ -12,47 +11,48 @@ from collections.abc import Coroutine, Generator
 from contextvars import Context
 from typing import Any
 
-from .._deadlock import wait_cycle
+from .._deadlock import wait_cycle, watchdog
 from .._user_frames import is_ours
-
-_missing: Any = object()
-
-
-def absorb(context: Context) -> None:
-    """Give the variables of the current context the values that they have in `context`."""
-    for variable, value in context.items():
-        if variable.get(_missing) is not value:
-            variable.set(value)
 
 
 class InContext:
     """Awaits `coro` with each of its steps in `context`."""
 
-    __slots__ = ("_context", "_coro")
+    __slots__ = ("_coro", "context", "has_waited")
 
     def __init__(self, coro: Coroutine[Any, Any, Any], context: Context) -> None:
         self._coro = coro
-        self._context = context
+        self.context = context
+        self.has_waited = False
+
+    def leave(self) -> None:
+        """The context is in use again by whoever has lent it. Go on in a copy."""
+        self.context = self.context.copy()
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        run, coro = self._context.run, self._coro
+        coro = self._coro
         step: Any = coro.send
         value: Any = None
         while True:
             try:
-                request = run(step, value)
+                request = self.context.run(step, value)
             except StopIteration as stop:
                 return stop.value
+            watched = None
+            self.has_waited = True
             try:
                 if asyncio.isfuture(request):
-                    wait_cycle.before_wait(request)
+                    watched = wait_cycle.before_wait(request)
                 value = yield request
                 step = coro.send
             except GeneratorExit:
-                run(coro.close)
+                self.context.run(coro.close)
                 raise
             except BaseException as error:
                 step, value = coro.throw, error
+            finally:
+                if watched is not None:
+                    watchdog.after_wait(watched)
 
 
 def without_our_frames(error: BaseException) -> BaseException:

@@ -24,8 +24,8 @@ from weakref import WeakKeyDictionary, ref
 
 from .. import _messages
 from .._deadlock import blocked_thread
-from .._portal import portals
-from . import contexts
+from .._modules import is_loaded
+from . import anyio_worker, generators, own_pool, trio_worker
 from .channel import Line
 
 
@@ -68,10 +68,12 @@ def find() -> Parent | None:
     line = _of_work_item()
     if line is not None:
         return line
-    if "trio" in sys.modules and _is_trio_worker():
+    if is_loaded("trio") and trio_worker.is_worker():
         return _TRIO
-    if "anyio" in sys.modules and _is_anyio_worker():
-        return _ANYIO
+    if is_loaded("anyio"):
+        line = anyio_worker.find_line(sys._getframe(1))
+        if line is not None:
+            return line
     marked = _marked.get()
     if marked is None or marked[1] == threading.get_ident():
         return None
@@ -82,9 +84,12 @@ def find() -> Parent | None:
 def line_to(loop: asyncio.AbstractEventLoop) -> Line:
     if _mine.lines is None:
         _mine.lines = _Lines()
-    line = _mine.lines.of.get(loop)
+    of = _mine.lines.of
+    line = of.get(loop)
     if line is None:
-        line = _mine.lines.of[loop] = Line(loop)
+        for other in [each for each in of if each.is_closed()]:
+            del of[other]
+        line = of[loop] = Line(loop)
     return line
 
 
@@ -99,6 +104,7 @@ class parent_loop:
 
         ThreadPoolExecutor(initializer=fiberback.parent_loop(loop).__enter__)
 
+    All that a thread awaits in a block runs in one task, and in the thread's own context.
     `loop` is an asyncio or uvloop event loop that runs in another thread, or a `trio.TrioToken`.
     Raises TypeError for anything else. Blocks nest; each holds for the thread that enters it.
     """
@@ -112,7 +118,8 @@ class parent_loop:
             raise TypeError(_messages.NOT_A_LOOP.format(value=loop))
 
     def __enter__(self) -> None:
-        parent: Parent = Line(self._loop) if self._loop is not None else _Trio(self._token)
+        generators.note()
+        parent: Any = Line(self._loop) if self._loop is not None else trio_worker.Line(self._token)
         _mine.told = (*_mine.told, parent)
 
     def __exit__(
@@ -121,10 +128,10 @@ class parent_loop:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        parent: Any
         *outer, parent = _mine.told
         _mine.told = tuple(outer)
-        if isinstance(parent, Line):
-            parent.close()
+        parent.close()
 
 
 class told:
@@ -134,6 +141,7 @@ class told:
         self._line = line
 
     def __enter__(self) -> None:
+        generators.note()
         _mine.told = (*_mine.told, self._line)
 
     def __exit__(self, *_: object) -> None:
@@ -164,11 +172,11 @@ def _of_work_item() -> Line | None:
     if line is not None:
         return line
     until = time.monotonic() + _SUBMITTING
-    result = _awaited_through(future)
+    result = own_pool.awaited_through(future)
     while result is None and future not in _unawaited:
         # The item may have begun before whoever submitted it got to adding the callback.
         submitting = _is_submitting()
-        result = _awaited_through(future)
+        result = own_pool.awaited_through(future)
         if result is None and (not submitting or time.monotonic() > until):
             _unawaited[future] = True
         elif result is None:
@@ -186,22 +194,6 @@ def _is_over(future: Future[Any]) -> None:
         line.close()
 
 
-def _awaited_through(future: Future[Any]) -> asyncio.Future[Any] | None:
-    """asyncio's future that is set when `future` is, if there is one.
-
-    The callback that `asyncio.wrap_future` puts on `future` is a closure over it.
-    """
-    for callback in list(getattr(future, "_done_callbacks", ())):
-        code = getattr(callback, "__code__", None)
-        if code is None or code.co_filename != asyncio.futures.__file__:
-            continue
-        for name, cell in zip(code.co_freevars, callback.__closure__ or (), strict=False):
-            if name == "destination" and asyncio.isfuture(cell.cell_contents):
-                found: asyncio.Future[Any] = cell.cell_contents
-                return found
-    return None
-
-
 def _is_submitting() -> bool:
     """Whether some other thread is on the way from submitting a work item to awaiting it."""
     mine = threading.get_ident()
@@ -216,34 +208,6 @@ def _is_submitting() -> bool:
     return False
 
 
-# Trio and AnyIO.
-
-
-class _Trio:
-    def __init__(self, token: Any = None) -> None:
-        self._token = token
-
-    def wait(self, awaitable: Any) -> Any:
-        import trio
-
-        def run(async_fn: Any) -> Any:
-            if self._token is None:
-                return trio.from_thread.run(async_fn)
-            try:
-                return trio.from_thread.run(async_fn, trio_token=self._token)
-            except trio.RunFinishedError:
-                raise RuntimeError(_messages.LOOP_CLOSED) from None
-
-        return _through(run, awaitable)
-
-
-class _AnyIO:
-    def wait(self, awaitable: Any) -> Any:
-        import anyio.from_thread
-
-        return _through(anyio.from_thread.run, awaitable)
-
-
 class _Gone:
     def wait(self, awaitable: Any) -> Any:
         close = getattr(awaitable, "close", None)
@@ -252,38 +216,4 @@ class _Gone:
         raise RuntimeError(_messages.LOOP_CLOSED)
 
 
-_TRIO, _ANYIO, _GONE = _Trio(), _AnyIO(), _Gone()
-
-
-def _through(run: Any, awaitable: Any) -> Any:
-    """Awaits in whatever task `run` calls an async function in."""
-    context = contextvars.copy_context()
-    begun = False
-
-    async def main() -> Any:
-        nonlocal begun
-        begun = True
-        coro = portals.with_portal_run(portals.as_coroutine, awaitable)
-        return await contexts.InContext(coro, context)
-
-    try:
-        return run(main)
-    finally:
-        if begun:
-            contexts.absorb(context)
-        elif hasattr(awaitable, "close"):
-            awaitable.close()
-
-
-def _is_trio_worker() -> bool:
-    import trio
-
-    threads: Any = getattr(trio, "_threads", None)
-    return hasattr(getattr(threads, "PARENT_TASK_DATA", None), "token")
-
-
-def _is_anyio_worker() -> bool:
-    import anyio.from_thread
-
-    threadlocals: Any = getattr(anyio.from_thread, "threadlocals", None)
-    return hasattr(threadlocals, "current_token")
+_TRIO, _GONE = trio_worker.Worker(), _Gone()
