@@ -3,8 +3,8 @@
 One `asyncio.Runner` for each thread that needs one, made by its first such `await_` and kept for the
 next, so that what is bound to its loop (connections, background tasks, async generators) lives on. All
 that is awaited on it runs in one task (`host`), in the context of the code that waits.
-It is closed when its thread ends; the main thread's when the interpreter exits, after the exit
-handlers that were registered later than this module was imported.
+It is closed when its thread ends; the main thread's when the interpreter exits, after all exit handlers,
+which can await on it until then.
 
 A forked child must not touch what it inherited: the loop's selector is shared with the parent, and
 closing it properly would unregister the parent's files. So there the loops are leaked.
@@ -26,7 +26,9 @@ from types import FrameType
 from typing import Any
 
 from .. import _messages
-from .._fiberback import create_task_factory, leak, lend_context
+from .._exit import after_all_handlers
+from .._fiberback import close_all, create_task_factory, leak, lend_context
+from .._loop import closing
 from .._thread_end import AtThreadEnd
 from . import generators
 from .host import Host, Request
@@ -280,6 +282,12 @@ def close_thread_runner() -> None:
 
 
 def _at_exit() -> None:
+    # What belongs to a runner is ended by closing it, which what ends everything must not forestall.
+    behind = (closing.end_at_exit, close_all) if _mine.stack else ()
+    after_all_handlers(_at_exit, _close_all_runners, behind)
+
+
+def _close_all_runners() -> None:
     while _mine.stack:
         runner = _mine.stack[-1]
         _mine.stack = _mine.stack[:-1]
