@@ -102,6 +102,11 @@ DJANGO_NO_PORTAL = (
     "'fiberback.django.PortalMiddleware' first in MIDDLEWARE, or call this code with 'await "
     "fiberback.with_portal_run_sync(fn)'; a thread or sync_to_async works, too"
 )
+DJANGO_BLOCKS = (
+    "You cannot call this from an async context: the ENGINE of this database in DATABASES blocks, which "
+    "would stop the event loop. Type 'fiberback.django.in_thread(fn, *args)', which calls fn in a thread "
+    "of this task and waits; or, for PostgreSQL, set ENGINE to 'fiberback.django.postgresql'"
+)
 DJANGO_NEEDS_PSYCOPG = (
     "fiberback.django.postgresql needs psycopg 3: type 'pip install fiberback[django]'"
 )
