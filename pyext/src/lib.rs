@@ -30,6 +30,7 @@
 //! | `scope.rs` | which portals serve a task for one call only |
 //! | `backends/` | asyncio's and Trio's tasks, and loops that begin to run |
 //! | `greenlet.rs` | real greenlet in the same process |
+//! | `leaks.rs` | stacks that were given up: how many, and why |
 //! | `error.rs`, `names.rs` | exceptions, the panic barrier; interned strings |
 //!
 //! Most of it speaks the C API through `pyo3::ffi` directly: the hot paths are type slots, and a
@@ -42,6 +43,7 @@ mod call;
 mod error;
 mod greenlet;
 mod interp;
+mod leaks;
 mod lend;
 mod names;
 mod parking;
@@ -222,6 +224,7 @@ unsafe extern "C" fn stats(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject 
                 (c"stacks_warm", sum(|pool| pool.warm)),
                 (c"stacks_cold", sum(|pool| pool.cold)),
                 (c"stacks_high_water", sum(|pool| pool.high_water)),
+                (c"stacks_leaked", leaks::stacks()),
                 (c"reserved_bytes", sum(|pool| pool.reserved_bytes)),
                 (c"greenlet_loaded", usize::from(greenlet::look())),
             ];
