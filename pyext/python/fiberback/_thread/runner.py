@@ -30,7 +30,7 @@ from .._exit import after_all_handlers
 from .._fiberback import close_all, create_task_factory, leak, lend_context
 from .._loop import closing
 from .._thread_end import AtThreadEnd
-from . import generators
+from . import generators, own_pool
 from .host import Host, Request
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -79,6 +79,7 @@ class ThreadRunner:
         request = _Request(awaitable, context, self._is_answered, generators.begun(awaitable))
         self._request = request
         host.deliver(request)
+        helper = own_pool.Helper(loop, host) if own_pool.is_in_pool(sys._getframe()) else None
         try:
             with _Interrupts(request, loop) as interrupts:
                 loop.run_forever()
@@ -86,6 +87,8 @@ class ThreadRunner:
                 raise RuntimeError("Event loop stopped before Future completed.")
         finally:
             self._request = None
+            if helper is not None:
+                helper.end()
             if not request.is_answered:
                 request.interrupt()  # when the loop runs next
                 request.leave_context()
