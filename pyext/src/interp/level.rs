@@ -9,8 +9,8 @@
 use super::facts::{self, field};
 use super::frames::Place;
 use super::instrumentation::Instrumented;
-use super::tracing::{self, Hidden};
 use super::shared::{ErrStackItem, Frame};
+use super::tracing::{self, Hidden};
 use super::version::Lowered;
 use pyo3::ffi::PyThreadState;
 

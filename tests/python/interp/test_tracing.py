@@ -10,7 +10,6 @@ import sys
 import threading
 
 import pytest
-from support import only_fiberback
 
 
 def in_portal(backend, fb, sync_fn, *args):

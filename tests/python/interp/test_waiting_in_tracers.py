@@ -13,7 +13,7 @@ import textwrap
 import threading
 
 import pytest
-from support import only_fiberback
+from support import import_or_skip, only_fiberback
 
 pytestmark = only_fiberback
 
@@ -343,17 +343,17 @@ def test_at_a_prompt_in_a_terminal(tmp_path):
     assert b"42" in shown and b"end" in shown, shown.decode()
 
 
-@pytest.mark.parametrize("core", ["ctrace", "sysmon"])
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring came with Python 3.12")
 @pytest.mark.parametrize("run", ["asyncio.run", "fiberback.run"])
-def test_coverage_beside_it(run, core, tmp_path):
+def test_coverage_beside_it(run, tmp_path):
     """Lines of tasks that wait and of those that run meanwhile are all counted."""
-    pytest.importorskip("coverage")
-    if core == "sysmon" and sys.version_info < (3, 12):
-        pytest.skip("sys.monitoring came with 3.12")
+    import_or_skip("coverage")
     script = tmp_path / "covered.py"
-    source = PROGRAM.replace("RUN", run).replace("breakpoint()", "log += [fiberback.await_(value())]")
+    source = PROGRAM.replace("RUN", run).replace(
+        "breakpoint()", "log += [fiberback.await_(value())]"
+    )
     script.write_text(source)
-    env = dict(os.environ, COVERAGE_CORE=core, COVERAGE_FILE=str(tmp_path / "data"))
+    env = dict(os.environ, COVERAGE_CORE="sysmon", COVERAGE_FILE=str(tmp_path / "data"))
     for command in (["run", str(script)], ["report", "-m"]):
         done = subprocess.run(
             [sys.executable, "-m", "coverage", *command],
