@@ -46,10 +46,7 @@ unsafe fn definition() -> *mut ffi::PyMethodDef {
         // The definition is a static of the module, not the function's.
         ffi::Py_DECREF(function);
         if found.is_null() {
-            error::set_runtime(
-                "asyncio._set_running_loop is not CPython's own, so loops cannot be seen to begin: \
-                 pass each loop to fiberback.enable(loop)",
-            );
+            error::set_runtime(error::LOOPS_UNSEEN);
         }
         found
     }

@@ -134,7 +134,7 @@ pub(crate) unsafe extern "C" fn set_parking(
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
-        const HOOKS: [&Hook; 19] = [
+        static HOOKS: [&Hook; 19] = [
             &POLL,
             &END_WAIT,
             &PAD,

@@ -242,7 +242,7 @@ unsafe fn wait_for(driver: *mut Driver, iterator: *mut PyObject, yielded: *mut P
             return Answer::Refused;
         }
         if greenlet::look() && !greenlet::is_main() {
-            error::set_runtime(error::FOREIGN_GREENLET);
+            error::set_foreign_greenlet();
             return Answer::Refused;
         }
         if !Driver::can_park(driver, ts)

@@ -28,9 +28,17 @@ class _CallbackHost(Host):
         self.frame = frame
         self._own_context = contextvars.Context()
         self._is_to_look = False
-        # Whether what is awaited may begin on the callback's stack. Not where it may start eager tasks
-        # without portals, which would have to be parked there, in contexts that have been left.
-        self.begins_at_once = loop.get_task_factory() is None or is_hosted(loop)
+        self._is_plain = loop.get_task_factory() is None
+        self._is_hosted = is_hosted(loop)
+
+    def begins_at_once(self) -> bool:
+        """Whether what is awaited may begin on the callback's stack.
+
+        On a loop that is not enabled, not where it may start eager tasks, which would be parked
+        there, in contexts that have been left; nor greenlets, while which wait the stack could not
+        be parked.
+        """
+        return self._is_hosted or (self._is_plain and sys.modules.get("greenlet") is None)
 
     def look_soon(self, _: object = None) -> None:
         if not self._is_to_look:
@@ -98,7 +106,7 @@ def answer(
     if context is None:
         context = contextvars.copy_context()
     request = wait.request = Request(awaitable, context, wait.settle)
-    if host.begins_at_once and host.task is not None:
+    if host.begins_at_once() and host.task is not None:
         lend_context(lambda _: host.deliver(request, in_callback=True))
     else:
         host.deliver(request)

@@ -24,6 +24,7 @@ from asyncio import _get_running_loop, base_events
 from types import TracebackType
 from typing import Any
 
+from .. import _messages
 from .._fiberback import bestow, end_hosted, portal_of, unbestow, watch_loops
 from .._loop.parking import hosted_run_once, is_stock
 from .._portal.task_factory import begin_for_all, end_for_all
@@ -204,9 +205,11 @@ def enable(
 
     Use the result as a context manager, or call its `disable()`: every attribute is as before then,
     unless somebody else has set it meanwhile. Scopes can overlap. Raises nothing for a loop that is
-    enabled already; AttributeError for what is no event loop; RuntimeError with `everywhere` where
+    enabled already; TypeError for what is no event loop; RuntimeError with `everywhere` where
     asyncio's C functions have been replaced.
     """
+    if loop is not None and not isinstance(loop, asyncio.AbstractEventLoop):
+        raise TypeError(_messages.ENABLE_NOT_A_LOOP.format(value=loop))
     if loop is None:
         loop = _get_running_loop()
     if everywhere is None:
