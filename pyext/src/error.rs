@@ -22,26 +22,28 @@ pub(crate) const WRONG_THREAD: &str = "this portal is suspended in await_() on a
 /// `close()` of a coroutine that awaits on. CPython's own words.
 pub(crate) const IGNORED_EXIT: &str = "coroutine ignored GeneratorExit";
 
-/// A portal that cannot be resumed inside a greenlet of another portal.
-pub(crate) const GREENLET_ORDER: &str = "this portal cannot be resumed from within a greenlet that \
-     was started in another portal: greenlet would mix their stacks up; run its event loop outside \
-     of that greenlet";
+/// A switch to a greenlet that waits in `await_`.
+pub(crate) const GREENLET_WAITS: &str = "this greenlet waits in fiberback.await_() and goes on when \
+     what it awaits is done; nobody else can switch to it meanwhile: cancel its task or what it awaits \
+     instead";
 
-/// A pending await in a foreign greenlet.
-pub(crate) const FOREIGN_GREENLET: &str = "await_() cannot suspend inside a greenlet that was \
-     started within this task by another library: call it from the task's own stack, or await \
-     natively there";
+/// A wait in a greenlet that is being killed, where it has nobody to wait for it.
+pub(crate) const GREENLET_ENDS: &str = "await_() cannot wait in a greenlet that ends because nobody \
+     refers to it any more: have it end by itself, or call its throw() in a task";
+
+/// A wait in a greenlet that nothing which can wait has switched to.
+pub(crate) const FOREIGN_GREENLET: &str = "await_() cannot wait in this greenlet: the code that has \
+     switched to it is neither on a portal nor in a callback of the running event loop; start the \
+     program with fiberback.run(main()), or call await_() where the greenlet was switched to";
+
+/// A build of greenlet whose functions are not where they are known to be.
+pub(crate) const UNKNOWN_GREENLET: &str = "fiberback does not know this version of greenlet: install \
+     greenlet 3.0 to 3.5";
 
 /// A wait without a portal, where no callback of the loop is running that could be left.
 pub(crate) const NOT_IN_A_CALLBACK: &str = "await_() cannot wait here: the event loop is not in one \
      of its callbacks (a signal handler of signal.signal() that interrupted the loop itself?); use \
      loop.add_signal_handler() or loop.call_soon_threadsafe()";
-
-/// A wait without a portal, where greenlets would mix up with it.
-pub(crate) const GREENLETS_WAIT: &str = "await_() cannot wait without a portal while another library's \
-     greenlets (SQLAlchemy's, say) are suspended on this thread's stack: start the program with \
-     fiberback.run(main()), call fiberback.enable() before the loop runs, or type 'await \
-     fiberback.ensure_portal()' in this task first";
 
 /// The future of a parked caller is done on another thread than the caller's.
 pub(crate) const PARKED_ELSEWHERE: &str = "the event loop runs on another thread than the one on \

@@ -22,8 +22,8 @@ replacement of the greenback package.
 
 General layout: the native module `_fiberback` owns stacks and switching; `_libraries` knows
 which event loop is running; `_portals` makes portals; `_hooks` decides what `await_` does where
-there is none, and `_greenlets` where somebody else's greenlet is in the way; without a loop in the thread, `_anywhere`
-asks `_parents` for one in another thread, which `_lines` lead to, or else `_runners`;
+there is none; `_greenlets` has the native side meet the greenlet package; without a loop in the
+thread, `_anywhere` asks `_parents` for one in another thread, which `_lines` lead to, or else `_runners`;
 `_guards` and `_deadlock` refuse what must not wait, `_watch` looks again at what was let wait, and
 `_closing` ends what can wait no longer; `_trio`, `_asyncio` and `_tree` hand portals down to child
 tasks; `_run` is the asyncio entry point, `_inner_run` that inside a running loop;

@@ -1,7 +1,6 @@
 """What `await_` does where it cannot suspend a portal, or must ask first.
 
-The native `await_` calls `no_portal` where no portal of the current task is running, and
-`_greenlets.await_in_foreign_greenlet` where one is but a greenlet started inside it is on top;
+The native `await_` calls `no_portal` where no portal of the current task is running;
 it asks `is_usable` where the portal that is running may be another task's, `_guards.check` where
 regions are open that may forbid it, and `_deadlock.before_wait` where the current task is about to
 be suspended until another task is done; `_watch.after_wait` is told when that wait ends.
@@ -16,9 +15,8 @@ import asyncio
 from asyncio import _get_running_loop
 from typing import Any
 
-from . import _anywhere, _deadlock, _guards, _in_loop, _watch
+from . import _anywhere, _deadlock, _greenlets, _guards, _in_loop, _watch
 from ._fiberback import set_hooks
-from ._greenlets import await_in_foreign_greenlet
 from ._libraries import current_task, is_trio_running
 from ._parking import install as _install_parking
 from ._portals import usable_portal
@@ -36,10 +34,10 @@ def is_usable() -> bool:
 
 
 def install() -> None:
+    _greenlets.meet()
     _install_parking()
     set_hooks(
         no_portal=no_portal,
-        foreign_greenlet=await_in_foreign_greenlet,
         is_usable=is_usable,
         guard=_guards.check,
         before_wait=_deadlock.before_wait,

@@ -9,7 +9,6 @@ find themselves called.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 import math
 import sys
@@ -19,7 +18,7 @@ from asyncio import _get_running_loop, _set_running_loop, base_events, tasks
 from typing import Any
 
 from . import _closing, _messages
-from ._fiberback import bestow, portal_of, run_hosted, set_parking
+from ._fiberback import run_hosted, set_parking
 from ._libraries import is_trio_in_charge
 
 _SLEEP_LIMIT = 24 * 3600.0  # seconds; some selectors refuse longer waits
@@ -137,21 +136,6 @@ def is_stock(loop: Any) -> bool:
     )
 
 
-def _give_portal(handle: Any) -> None:
-    """A portal for the task that the handle steps, if that has none."""
-    callback = handle._callback
-    task = getattr(callback, "__self__", None)
-    if (
-        type(callback).__module__ != "fiberback._fiberback"  # those go on in the middle of a step
-        and isinstance(task, asyncio.Future)
-        and hasattr(task, "get_coro")
-        and not getattr(task.get_coro(), "cr_running", False)
-        and portal_of(task) is None
-    ):
-        with contextlib.suppress(RuntimeError, TypeError):  # somebody else's kind of task
-            bestow(task)
-
-
 def _task_for(loop: asyncio.AbstractEventLoop, awaitable: Any, context: Any) -> Any:
     """A task that awaits `awaitable`, for a callback; in the callback's context if it can share."""
     coro = awaitable if asyncio.iscoroutine(awaitable) else _as_coroutine(awaitable)
@@ -186,7 +170,6 @@ def install() -> None:
         _task_for,
         is_trio_in_charge,
         _set_running_loop,
-        _give_portal,
         _closing.watch,
         indices,
     )
