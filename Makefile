@@ -1,6 +1,7 @@
 # `make help` lists the targets. All set-up goes below target/.
 
 CARGO ?= cargo
+export CARGO
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-rust demo-python test test-rust test-python test-all lint \
@@ -10,25 +11,26 @@ CARGO ?= cargo
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
-demo: demo-rust demo-python ## See synchronous code wait inside a running event loop
+demo: ## See synchronous code wait inside a running event loop
+	.ci/demo
 
 demo-rust:
-	$(CARGO) run --quiet --release --example gzip_csv
+	.ci/demo rust
 
 demo-python:
-	.ci/python/demo
+	.ci/demo python
 
-test: test-rust test-python ## Run all tests: Rust, and Python on this machine's python3
+test: ## Run all tests: Rust, and Python on this machine's python3
+	.ci/test
 
-test-rust:
-	$(CARGO) test --all-features
-	$(CARGO) test --no-default-features --lib --test fiber --test pool
+test-rust: ## Run the Rust tests alone
+	.ci/test rust
 
-test-python:
-	.ci/python/test
+test-python: ## Run the Python tests alone, on this machine's python3
+	.ci/test python
 
-test-all: test-rust ## Run all tests, Python on every CPython 3.11 to 3.15 that can be had
-	.ci/python/test --all
+test-all: ## What takes long: slow tests, every CPython, random order, bare machines (hours)
+	.ci/run slow
 
 wheel: ## Build the Python package's wheel and sdist into target/wheels
 	.ci/python/wheel
@@ -42,7 +44,7 @@ sanitize: ## Run the Rust tests under AddressSanitizer (needs a nightly toolchai
 cross-check: ## Check that the crate compiles for other platforms
 	.ci/cross-check
 
-msrv: ## Check that the crate builds with the oldest Rust it promises
+msrv: ## Run the crate's tests with the oldest Rust it promises
 	.ci/msrv
 
 bench: bench-rust bench-python ## Run the benchmarks, each against its peers

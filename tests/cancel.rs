@@ -572,3 +572,34 @@ fn cancelling_frees_the_stack() {
         assert_eq!(pool.stats().in_use, 0);
     }
 }
+
+/// A panic whose own value panics when it is dropped.
+struct Grenade;
+
+impl Drop for Grenade {
+    fn drop(&mut self) {
+        panic!("a payload that panics when it is dropped");
+    }
+}
+
+#[test]
+fn a_payload_that_is_swallowed_is_not_dropped() {
+    const TEST: &str = "a_payload_that_is_swallowed_is_not_dropped";
+    if support::is_child("grenade") {
+        let payload = catch_unwind(AssertUnwindSafe(|| {
+            let mut run = fiberback::run(|| {
+                try_await(pending::<()>()).unwrap_err();
+                std::panic::resume_unwind(Box::new(Grenade));
+            });
+            assert!(poll_once(&mut run).is_pending());
+            let _dropped_while_unwinding = run;
+            std::panic::resume_unwind(Box::new("the first"));
+        }))
+        .unwrap_err();
+        println!("caught {}", payload.downcast_ref::<&str>().unwrap());
+        return;
+    }
+    let output = support::run_child(TEST, "grenade");
+    assert!(output.status.success(), "{}", support::text(&output));
+    assert!(support::text(&output).contains("caught the first"), "{}", support::text(&output));
+}

@@ -1,7 +1,7 @@
 //! The synchronous Diesel API on fibers and off them, against a real PostgreSQL.
 //!
-//! Where none is installed, each test passes without doing anything, and the process says so once,
-//! on the real standard error. With `FIBERBACK_REQUIRE_POSTGRES` set that is a failure.
+//! Where none is installed, the tests that need it are reported as ignored. With
+//! `FIBERBACK_REQUIRE_POSTGRES` set they fail.
 // For what `diesel::table!` makes.
 #![allow(missing_docs)]
 // `postgres.rs`, by the examples, too.
@@ -13,6 +13,8 @@ mod axum_diesel;
 #[allow(dead_code)]
 #[path = "../examples/diesel_orm.rs"]
 mod diesel_orm;
+#[path = "support/needs.rs"]
+mod needs;
 #[allow(dead_code)]
 #[path = "support/postgres.rs"]
 mod postgres;
@@ -25,11 +27,13 @@ use diesel_async::pooled_connection::{
 };
 use fiberback::Run;
 use fiberback::diesel::{Guarded, PooledConnection, SyncConnection, checkout};
+use needs::{Suite, tests};
 use postgres::Cluster;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -94,8 +98,8 @@ struct Scratch {
 
 impl Scratch {
     /// Made on a plain thread, which is a test of that, too.
-    fn new() -> Option<Self> {
-        let cluster = Cluster::shared()?;
+    fn new() -> Self {
+        let cluster = Cluster::shared();
         let name = cluster.new_name();
         let url = cluster.url(&name);
         let (create, admin, url_there) =
@@ -108,7 +112,7 @@ impl Scratch {
         })
         .join()
         .unwrap();
-        Some(Self { url, name })
+        Self { url, name }
     }
 
     fn connect(&self) -> impl FnOnce() -> Conn + 'static {
@@ -123,7 +127,7 @@ impl Scratch {
 
     /// What the server's sessions in this database do.
     async fn activity(&self) -> Vec<Activity> {
-        let admin = Cluster::shared().unwrap().url("postgres");
+        let admin = Cluster::shared().url("postgres");
         let mut admin =
             <AsyncPgConnection as diesel_async::AsyncConnection>::establish(&admin).await.unwrap();
         let query = diesel::sql_query(
@@ -152,16 +156,6 @@ impl Scratch {
     }
 }
 
-/// `let scratch = scratch!();`, or the test is over.
-macro_rules! scratch {
-    () => {
-        match Scratch::new() {
-            Some(scratch) => scratch,
-            None => return,
-        }
-    };
-}
-
 fn backend<C>(connection: &mut SyncConnection<C>) -> i32
 where
     C: diesel_async::AsyncConnection<Backend = diesel::pg::Pg>,
@@ -171,9 +165,8 @@ where
 
 // --- the API -------------------------------------------------------------------------------------
 
-#[tokio::test]
 async fn queries_and_associations() {
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let connect = scratch.connect();
     fiberback::run(move || {
         let mut connection = connect();
@@ -239,9 +232,8 @@ async fn queries_and_associations() {
     scratch.until_all_are_gone().await;
 }
 
-#[tokio::test]
 async fn rows_one_at_a_time_while_other_tasks_run() {
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let connect = scratch.connect();
     let ticks = Rc::new(Cell::new(0));
     let mine = Rc::clone(&ticks);
@@ -282,9 +274,8 @@ async fn rows_one_at_a_time_while_other_tasks_run() {
     }
 }
 
-#[tokio::test]
 async fn transactions() {
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let connect = scratch.connect();
     fiberback::run(move || {
         let mut connection = connect();
@@ -330,9 +321,8 @@ async fn transactions() {
     .await;
 }
 
-#[tokio::test]
 async fn a_panic_in_a_transaction_costs_the_connection() {
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let pool = scratch.pool(1);
     let other = pool.clone();
     let task = async {
@@ -357,11 +347,10 @@ async fn a_panic_in_a_transaction_costs_the_connection() {
     scratch.until_all_are_gone().await;
 }
 
-#[tokio::test]
 async fn migrations() {
     use diesel_migrations::{FileBasedMigrations, MigrationHarness};
 
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let directory = std::env::temp_dir().join(format!("{}-{}", scratch.name, std::process::id()));
     for (name, up, down) in [
         ("2024-01-01-000000_one", "CREATE TABLE one (id integer);", "DROP TABLE one;"),
@@ -409,10 +398,9 @@ async fn migrations() {
     fs::remove_dir_all(directory).unwrap();
 }
 
-#[tokio::test]
 async fn many_wait_on_one_thread_at_once() {
     const FIBERS: usize = 25;
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let connect = scratch.connect();
     let pool = scratch.pool(FIBERS);
     tokio::task::LocalSet::new()
@@ -458,11 +446,10 @@ async fn many_wait_on_one_thread_at_once() {
 
 // --- off the fiber, and on other executors -------------------------------------------------------
 
-#[test]
 fn on_plain_threads_with_r2d2() {
     use diesel::r2d2::{ConnectionManager, Pool};
 
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let manager = ConnectionManager::<Conn>::new(scratch.url.clone());
     // Established by r2d2's threads, used by ours.
     let pool = Pool::builder().max_size(3).build(manager).unwrap();
@@ -490,7 +477,6 @@ fn on_plain_threads_with_r2d2() {
 }
 
 /// A connection that a thread keeps for itself, with something left to do when the thread ends.
-#[test]
 fn in_the_destructor_of_a_thread_local() {
     struct Session(Conn, sync::mpsc::Sender<i32>);
     impl Drop for Session {
@@ -501,7 +487,7 @@ fn in_the_destructor_of_a_thread_local() {
     thread_local! {
         static SESSION: RefCell<Option<Session>> = const { RefCell::new(None) };
     }
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let (tell, told) = sync::mpsc::channel();
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -514,7 +500,7 @@ fn in_the_destructor_of_a_thread_local() {
 }
 
 fn on_blocking_threads(runtime: tokio::runtime::Runtime) {
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let pool = scratch.pool(2);
     // Nothing drives a current-thread runtime that is only entered: that must not matter.
     let counted = {
@@ -543,21 +529,18 @@ fn on_blocking_threads(runtime: tokio::runtime::Runtime) {
     assert_eq!(accounts::table.count().get_result::<i64>(&mut connection), Ok(10));
 }
 
-#[test]
 fn on_blocking_threads_of_a_current_thread_runtime() {
     on_blocking_threads(
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
     );
 }
 
-#[test]
 fn on_blocking_threads_of_a_multi_thread_runtime() {
     on_blocking_threads(tokio::runtime::Runtime::new().unwrap());
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn in_block_in_place() {
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let connect = scratch.connect();
     let count =
         tokio::task::block_in_place(|| accounts::table.count().get_result::<i64>(&mut connect()));
@@ -573,19 +556,16 @@ fn refused_in_runtime() {
     assert!(fiberback::fiber::StackPool::global().stats().stack_size > 0);
 }
 
-#[tokio::test]
 async fn refused_in_a_current_thread_runtime_off_a_fiber() {
     refused_in_runtime();
     tokio::task::yield_now().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn refused_on_a_worker_off_a_fiber() {
     refused_in_runtime();
     tokio::spawn(async { refused_in_runtime() }).await.unwrap();
 }
 
-#[test]
 fn on_a_fiber_of_another_executor() {
     struct Unpark(thread::Thread);
     impl Wake for Unpark {
@@ -594,7 +574,7 @@ fn on_a_fiber_of_another_executor() {
         }
     }
 
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let pool = scratch.pool(1);
     let mut run = fiberback::run(move || {
         let mut connection = checkout(&pool).unwrap();
@@ -616,9 +596,8 @@ fn on_a_fiber_of_another_executor() {
     assert!(polls > 3, "{polls}");
 }
 
-#[tokio::test]
 async fn workers_share_a_pool() {
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let workers = fiberback::tokio::PinnedPool::builder().worker_threads(3).build().unwrap();
     let pool = scratch.pool(4);
     let jobs: Vec<_> = (0..60)
@@ -811,6 +790,17 @@ where
 
 const WORKS: [Work; 5] = [Work::Transfer, Work::Rows, Work::Raw, Work::Sleep, Work::Batch];
 
+/// Says what was being tried if that panics.
+struct Trying(String);
+
+impl Drop for Trying {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{}", self.0);
+        }
+    }
+}
+
 /// Cancels each kind of work at its 1st, 2nd, 3rd ... suspension until it comes to its end first.
 /// Returns how many times something was cut off.
 async fn cancel_everywhere<F>(
@@ -834,7 +824,9 @@ where
                     _ => Drops::After(Duration::from_micros(random.below(3000))),
                 };
                 // What to look at first, and what to set, if this fails.
-                println!("FIBERBACK_SEED={seed}: {work:?}, warm {warm}, suspension {k}, {when:?}");
+                let _what = Trying(format!(
+                    "FIBERBACK_SEED={seed}: {work:?}, warm {warm}, suspension {k}, {when:?}"
+                ));
                 let outcome = cancel_at(start(work, warm).into(), k, when).await;
                 check(i32::try_from(random.below(1 << 30)).unwrap()).await;
                 match outcome {
@@ -855,9 +847,8 @@ where
     cut
 }
 
-#[tokio::test]
 async fn cancelled_anywhere_with_deadpool() {
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let pool = RefCell::new(scratch.pool(2));
     let start = |what: Work, warm: bool| {
         if !warm {
@@ -883,7 +874,6 @@ async fn cancelled_anywhere_with_deadpool() {
         .await;
     };
     let cut = cancel_everywhere(1, start, check).await;
-    println!("{cut} operations were cut off");
     assert!(cut > 50, "{cut}");
     scratch
         .until("only the pool's two, idle", |sessions| {
@@ -894,9 +884,8 @@ async fn cancelled_anywhere_with_deadpool() {
     scratch.until_all_are_gone().await;
 }
 
-#[tokio::test]
 async fn cancelled_anywhere_with_bb8() {
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let manager = || AsyncDieselConnectionManager::<Guard>::new(scratch.url.clone());
     let new = || bb8::Pool::builder().max_size(2).build_unchecked(manager());
     let pool = RefCell::new(new());
@@ -919,7 +908,6 @@ async fn cancelled_anywhere_with_bb8() {
         .await;
     };
     let cut = cancel_everywhere(2, start, check).await;
-    println!("{cut} operations were cut off");
     assert!(cut > 50, "{cut}");
     scratch
         .until("at most the pool's two, idle", |sessions| {
@@ -931,9 +919,8 @@ async fn cancelled_anywhere_with_bb8() {
 }
 
 /// Aborted through tokio, on worker threads, many at a time.
-#[tokio::test]
 async fn aborted_jobs_of_a_pinned_pool() {
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let workers = fiberback::tokio::PinnedPool::builder().worker_threads(2).build().unwrap();
     let pool = scratch.pool(6);
     let mut random = Random(3);
@@ -980,9 +967,8 @@ async fn aborted_jobs_of_a_pinned_pool() {
     scratch.until_all_are_gone().await;
 }
 
-#[tokio::test]
 async fn what_was_cut_off_is_interrupted_and_closed_at_once() {
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let pool = scratch.pool(1);
     let other = pool.clone();
     let slow = fiberback::run(move || {
@@ -1000,9 +986,8 @@ async fn what_was_cut_off_is_interrupted_and_closed_at_once() {
     scratch.until_all_are_gone().await;
 }
 
-#[tokio::test]
 async fn an_idle_transaction_does_not_keep_its_locks() {
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let pool = scratch.pool(1);
     for raw in [false, true] {
         let other = pool.clone();
@@ -1032,7 +1017,6 @@ async fn an_idle_transaction_does_not_keep_its_locks() {
 }
 
 /// Why there is `Guarded`.
-#[tokio::test]
 async fn without_a_guard_an_unfinished_query_is_handed_out_again() {
     async fn two_pids<C>(scratch: &Scratch) -> (i32, i32)
     where
@@ -1067,7 +1051,7 @@ async fn without_a_guard_an_unfinished_query_is_handed_out_again() {
         (first.get(), second.await)
     }
 
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let (first, second) = two_pids::<AsyncPgConnection>(&scratch).await;
     assert_eq!(first, second, "the module's documentation is out of date");
     scratch.until_all_are_gone().await;
@@ -1075,11 +1059,10 @@ async fn without_a_guard_an_unfinished_query_is_handed_out_again() {
     assert_ne!(first, second);
 }
 
-#[tokio::test]
 async fn a_guarded_connection_by_itself() {
     use diesel_async::{AsyncConnection, RunQueryDsl};
 
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let mut guard = Guard::establish(&scratch.url).await.unwrap();
     let query = || diesel::sql_query("SELECT pg_sleep(0)");
     assert_eq!(RunQueryDsl::execute(query(), &mut guard).await, Ok(1));
@@ -1110,9 +1093,8 @@ async fn a_guarded_connection_by_itself() {
     assert!(guard.into_inner().is_ok());
 }
 
-#[tokio::test]
 async fn a_server_that_goes_away_is_an_error() {
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let pool = scratch.pool(1);
     fiberback::run(move || {
         let mut connection = checkout(&pool).unwrap();
@@ -1128,19 +1110,57 @@ async fn a_server_that_goes_away_is_an_error() {
 
 // --- the examples --------------------------------------------------------------------------------
 
-#[tokio::test]
 async fn diesel_orm_example() {
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let outcome = diesel_orm::lend(&scratch.url).await.unwrap();
     assert_eq!(outcome.shelf, [("Emma".to_owned(), 1), ("Ulysses".to_owned(), 4)]);
     assert!(outcome.ticks > 0);
     assert_eq!(outcome.connections, (0, 1));
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn axum_diesel_example() {
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let load = axum_diesel::Load { clients: 6, requests: 5, database_connections: 6, workers: 2 };
     let (fibers, blocking) = axum_diesel::compare(&scratch.url, load).await.unwrap();
     assert_eq!((fibers.requests, blocking.requests), (30, 30));
+}
+
+fn main() -> ExitCode {
+    let mut suite = Suite::new("PostgreSQL", Cluster::find(), "FIBERBACK_REQUIRE_POSTGRES");
+    tests!(suite.free(current_thread):
+        refused_in_a_current_thread_runtime_off_a_fiber,
+    );
+    tests!(suite.free(multi_thread):
+        refused_on_a_worker_off_a_fiber,
+    );
+    tests!(suite.needing:
+        on_plain_threads_with_r2d2,
+        in_the_destructor_of_a_thread_local,
+        on_blocking_threads_of_a_current_thread_runtime,
+        on_blocking_threads_of_a_multi_thread_runtime,
+        on_a_fiber_of_another_executor,
+    );
+    tests!(suite.needing(current_thread):
+        queries_and_associations,
+        rows_one_at_a_time_while_other_tasks_run,
+        transactions,
+        a_panic_in_a_transaction_costs_the_connection,
+        migrations,
+        many_wait_on_one_thread_at_once,
+        workers_share_a_pool,
+        cancelled_anywhere_with_deadpool,
+        cancelled_anywhere_with_bb8,
+        aborted_jobs_of_a_pinned_pool,
+        what_was_cut_off_is_interrupted_and_closed_at_once,
+        an_idle_transaction_does_not_keep_its_locks,
+        without_a_guard_an_unfinished_query_is_handed_out_again,
+        a_guarded_connection_by_itself,
+        a_server_that_goes_away_is_an_error,
+        diesel_orm_example,
+    );
+    tests!(suite.needing(multi_thread):
+        in_block_in_place,
+        axum_diesel_example,
+    );
+    suite.run()
 }

@@ -1,5 +1,9 @@
 //! The arrows between the layers, and where `unsafe` may be.
 
+#[path = "support/imports.rs"]
+mod imports;
+
+use imports::{Sources, circle};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -84,21 +88,53 @@ fn the_fiber_layer_knows_no_futures_and_nobody_knows_python() {
     }
 }
 
+#[test]
+fn no_circle_of_files() {
+    let arrows = Sources::read(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src")).arrows();
+    // The reader of imports sees what it must.
+    for (from, to) in [
+        ("fiber/switch.rs", "fiber/current.rs"),
+        ("bridge/await_.rs", "bridge/waiter.rs"),
+        ("adapters/stream/producer.rs", "bridge/run.rs"),
+    ] {
+        assert!(arrows[from].contains(to), "src/{from} names something of src/{to}: {arrows:?}");
+    }
+    if let Some(files) = circle(&arrows) {
+        panic!(
+            "these files of src/ import each other in a circle: {}. Move what both sides need into a \
+             file of its own below them, named after that one thing",
+            files.join(" -> ")
+        );
+    }
+}
+
+#[test]
+fn a_circle_would_be_found() {
+    let arrow = |from: &str, to: &str| (from.to_owned(), [to.to_owned()].into());
+    let arrows = [arrow("a", "b"), arrow("b", "c"), arrow("c", "b")].into();
+    assert_eq!(circle(&arrows).unwrap(), ["b", "c"]);
+    let arrows = [arrow("a", "b"), arrow("b", "c"), arrow("d", "b")].into();
+    assert_eq!(circle(&arrows), None);
+}
+
 /// The modules that opt in to `unsafe`. A new one belongs here only with an invariant of its own.
 const UNSAFE: &[&str] = &[
     "bridge/await_.rs",
     "bridge/run.rs",
     "bridge/waiter.rs",
     "fiber/current.rs",
+    "fiber/depot.rs",
     "fiber/header.rs",
     "fiber/memory/guard.rs",
     "fiber/memory/linux.rs",
+    "fiber/memory/mapping.rs",
     "fiber/memory/portable.rs",
     "fiber/memory/registry.rs",
     "fiber/overflow.rs",
     "fiber/pool.rs",
     "fiber/stack.rs",
     "fiber/switch.rs",
+    "fiber/warm.rs",
 ];
 
 #[test]

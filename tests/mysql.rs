@@ -5,6 +5,8 @@
 
 #[path = "support/mariadb.rs"]
 mod mariadb;
+#[path = "support/needs.rs"]
+mod needs;
 
 use diesel::connection::{DefaultLoadingMode, SimpleConnection};
 use diesel::mysql::Mysql;
@@ -14,7 +16,9 @@ use diesel_async::AsyncMysqlConnection;
 use diesel_async::pooled_connection::AsyncDieselConnectionManager;
 use fiberback::diesel::{Guarded, SyncConnection, checkout};
 use mariadb::MariaDb;
+use needs::{Suite, tests};
 use std::future::poll_fn;
+use std::process::ExitCode;
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
@@ -42,8 +46,8 @@ struct Scratch {
 
 impl Scratch {
     /// Made on a plain thread: no fiber, no runtime.
-    fn new() -> Option<Self> {
-        let server = MariaDb::shared()?;
+    fn new() -> Self {
+        let server = MariaDb::shared();
         let name = server.new_name();
         let (none, url) = (server.url(""), server.url(&name));
         let (database, there) = (name.clone(), url.clone());
@@ -55,7 +59,7 @@ impl Scratch {
         })
         .join()
         .unwrap();
-        Some(Self { url, name })
+        Self { url, name }
     }
 
     fn pool(&self, size: usize) -> Pool {
@@ -70,7 +74,7 @@ impl Scratch {
             #[diesel(sql_type = BigInt)]
             count: i64,
         }
-        let none = MariaDb::shared().unwrap().url("");
+        let none = MariaDb::shared().url("");
         let mut watch = <AsyncMysqlConnection as diesel_async::AsyncConnection>::establish(&none)
             .await
             .unwrap();
@@ -91,16 +95,6 @@ impl Scratch {
         }
         panic!("sessions like {pattern}: {last}, and never {sessions}");
     }
-}
-
-/// `let scratch = scratch!();`, or the test is over.
-macro_rules! scratch {
-    () => {
-        match Scratch::new() {
-            Some(scratch) => scratch,
-            None => return,
-        }
-    };
 }
 
 fn total<C>(connection: &mut SyncConnection<C>) -> i64
@@ -131,9 +125,8 @@ where
     })
 }
 
-#[tokio::test]
 async fn queries_rows_and_transactions() {
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let url = scratch.url.clone();
     let run = fiberback::run(move || {
         let mut connection = SyncConnection::<AsyncMysqlConnection>::establish(&url).unwrap();
@@ -178,9 +171,8 @@ async fn queries_rows_and_transactions() {
     run.await;
 }
 
-#[tokio::test]
 async fn migrations() {
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let directory = std::env::temp_dir().join(format!("fiberback-my-{}", std::process::id()));
     let one = directory.join("2020-01-01-000000_one");
     std::fs::create_dir_all(&one).unwrap();
@@ -199,10 +191,9 @@ async fn migrations() {
     std::fs::remove_dir_all(directory).unwrap();
 }
 
-#[tokio::test]
 async fn many_wait_on_one_thread_at_once() {
     const FIBERS: usize = 25;
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let pool = scratch.pool(FIBERS + 1);
     tokio::task::LocalSet::new()
         .run_until(async {
@@ -239,9 +230,8 @@ async fn many_wait_on_one_thread_at_once() {
 }
 
 /// Dropped after each number of suspensions, until it comes to its end.
-#[tokio::test]
 async fn cancelled_anywhere() {
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let pool = scratch.pool(1);
     let mut cut = 0;
     let mut ends = 0;
@@ -292,9 +282,8 @@ async fn cancelled_anywhere() {
     scratch.until(0, "%").await;
 }
 
-#[tokio::test]
 async fn what_was_cut_off_is_interrupted() {
-    let scratch = scratch!();
+    let scratch = Scratch::new();
     let pool = scratch.pool(1);
     let ours = pool.clone();
     let mut slow = Box::pin(fiberback::run(move || {
@@ -309,4 +298,16 @@ async fn what_was_cut_off_is_interrupted() {
     scratch.until(0, "SELECT sleep(3600)").await;
     let run = fiberback::run(move || total(&mut checkout(&pool).unwrap()));
     assert_eq!(run.await, 1000);
+}
+
+fn main() -> ExitCode {
+    let mut suite = Suite::new("MariaDB", MariaDb::find(), "FIBERBACK_REQUIRE_MARIADB");
+    tests!(suite.needing(current_thread):
+        queries_rows_and_transactions,
+        migrations,
+        many_wait_on_one_thread_at_once,
+        cancelled_anywhere,
+        what_was_cut_off_is_interrupted,
+    );
+    suite.run()
 }

@@ -369,6 +369,74 @@ mod own_handler {
         }
     }
 
+    /// Says which of three signals are blocked, and what SIGSEGV's disposition is.
+    extern "C" fn blocked(_: libc::c_int) {
+        // SAFETY: valid structures; all calls are async-signal-safe.
+        unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &mut set);
+            let named =
+                [(libc::SIGSEGV, "SEGV "), (libc::SIGUSR1, "USR1 "), (libc::SIGUSR2, "USR2 ")];
+            for (signal, name) in named {
+                if libc::sigismember(&set, signal) == 1 {
+                    say(name.as_bytes());
+                }
+            }
+            say(b"blocked\n");
+            libc::_exit(43);
+        }
+    }
+
+    fn install_blocked(flags: libc::c_int) {
+        // SAFETY: valid structures and handler.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = blocked as *const () as usize;
+            action.sa_flags = flags | libc::SA_ONSTACK;
+            libc::sigaddset(&mut action.sa_mask, libc::SIGUSR1);
+            assert_eq!(libc::sigaction(libc::SIGSEGV, &action, std::ptr::null_mut()), 0);
+        }
+    }
+
+    #[test]
+    fn installed_before_finds_its_own_mask() {
+        let cases = [
+            ("deferred", 0, "\nSEGV USR1 blocked\n"),
+            ("nodefer", libc::SA_NODEFER, "\nUSR1 blocked\n"),
+        ];
+        if let Some((_, flags, _)) = cases.iter().find(|(case, ..)| is_child(case)) {
+            install_blocked(*flags);
+            say(b"\n");
+            let _ = poll_once(&mut fiberback::run(null_dereference));
+            return;
+        }
+        for (case, _, expected) in cases {
+            let test = "own_handler::installed_before_finds_its_own_mask";
+            let output = support::run_child(test, case);
+            assert_eq!(output.status.code(), Some(43), "{}", text(&output));
+            assert!(text(&output).contains(expected), "{case}: {}", text(&output));
+        }
+    }
+
+    #[test]
+    fn installed_before_for_one_signal_is_called_once() {
+        extern "C" fn again(_: libc::c_int) {
+            say(b"called\n");
+            // The next fault, in here, is the default's.
+            // SAFETY: none; it faults.
+            unsafe { std::ptr::null_mut::<u8>().write_volatile(1) };
+        }
+        if is_child("reset") {
+            install(again as *const () as usize, libc::SA_RESETHAND | libc::SA_NODEFER);
+            let _ = poll_once(&mut fiberback::run(null_dereference));
+            return;
+        }
+        let test = "own_handler::installed_before_for_one_signal_is_called_once";
+        let output = support::run_child(test, "reset");
+        assert_eq!(signal(&output), Some(SIGSEGV), "{}", text(&output));
+        assert_eq!(text(&output).matches("called\n").count(), 1, "{}", text(&output));
+    }
+
     #[test]
     fn does_not_hide_an_overflow() {
         if is_child("both") {

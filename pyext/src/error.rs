@@ -37,8 +37,7 @@ pub(crate) const FOREIGN_GREENLET: &str = "await_() cannot wait in this greenlet
      program with fiberback.run(main()), or call await_() where the greenlet was switched to";
 
 /// A build of greenlet whose functions are not where they are known to be.
-pub(crate) const UNKNOWN_GREENLET: &str = "fiberback does not know this version of greenlet: install \
-     greenlet 3.0 to 3.5";
+pub(crate) const UNKNOWN_GREENLET: &str = "its methods are not where they were";
 
 /// A wait without a portal, where no callback of the loop is running that could be left.
 pub(crate) const NOT_IN_A_CALLBACK: &str = "await_() cannot wait here: the event loop is not in one \
@@ -95,6 +94,22 @@ pub(crate) fn set_no_memory() {
             STACK_MEMORY_ERROR.load(Ordering::Relaxed),
             c"fiberback: no memory for a portal".as_ptr(),
         );
+    }
+}
+
+/// Calls `function` with the error that is set, if any, out of its way.
+///
+/// # Safety
+///
+/// Attached.
+pub(crate) unsafe fn keeping(function: impl FnOnce()) {
+    // SAFETY: attached.
+    unsafe {
+        let pending = take();
+        function();
+        if !pending.is_null() {
+            restore(pending);
+        }
     }
 }
 

@@ -41,6 +41,7 @@ mod call;
 mod error;
 mod greenlet;
 mod interp;
+mod lend;
 mod names;
 mod parking;
 mod portal;
@@ -301,7 +302,7 @@ const AWAIT_DOC: &CStr = {
     }
 };
 
-const FUNCTION_COUNT: usize = 31;
+const FUNCTION_COUNT: usize = 33;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -367,6 +368,17 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         ffi::PyMethodDefPointer { PyCFunctionFast: position::position },
         ffi::METH_FASTCALL,
         c"position(heap, item, /)\n--\n\nAn index at which a heap (a list) has this very object, or -1.",
+    ),
+    unary(
+        c"lend_context",
+        lend::lend_context,
+        c"lend_context(function, /)\n--\n\nfunction(context), with the caller's context left, so that anybody can enter it meanwhile.",
+    ),
+    function(
+        c"set_finalizer",
+        ffi::PyMethodDefPointer { PyCFunctionFast: lend::set_finalizer },
+        ffi::METH_FASTCALL,
+        c"set_finalizer(generator, finalizer, /)\n--\n\nGive an async generator a finalizer, unless it has one. Whether that was done.",
     ),
     nullary(
         c"current_portal",

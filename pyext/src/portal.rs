@@ -47,6 +47,8 @@ pub(crate) struct PortalObject {
     coroutine: *mut PyObject,
     worker: *mut Worker,
     weak_references: *mut PyObject,
+    /// The greenlet in which its steps have last switched to greenlets, owned; null if they have not.
+    base_greenlet: *mut PyObject,
     /// For the portal of one call in a task.
     pub(crate) scope: Scope,
     phase: Phase,
@@ -102,6 +104,7 @@ pub(crate) unsafe fn new(coroutine: *mut PyObject) -> *mut PyObject {
         (*portal).coroutine = ffi::Py_NewRef(coroutine);
         (*portal).worker = ptr::null_mut();
         (*portal).weak_references = ptr::null_mut();
+        (*portal).base_greenlet = ptr::null_mut();
         (*portal).scope = Scope::NONE;
         (*portal).phase = Phase::Idle;
         (*portal).stepped = false;
@@ -225,6 +228,7 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                 Worker::give_back(worker);
                 if status != PYGEN_NEXT {
                     scope::leave(portal);
+                    forget_base(portal);
                 }
                 (status, result)
             }
@@ -256,6 +260,34 @@ unsafe fn unmark(portal: *mut PortalObject) {
     unsafe {
         if std::mem::replace(&mut (*portal).marked, false) {
             set_finalized((*portal).coroutine, false);
+        }
+    }
+}
+
+/// The greenlet in which the portal's steps have last switched to greenlets, if that is another one than
+/// `now` (borrowed), which takes its place; an owned reference. Null if not.
+///
+/// # Safety
+///
+/// Attached; a portal.
+pub(crate) unsafe fn change_base(portal: *mut PortalObject, now: *mut PyObject) -> *mut PyObject {
+    // SAFETY: the contract; owned.
+    unsafe {
+        if (*portal).base_greenlet == now {
+            return ptr::null_mut();
+        }
+        std::mem::replace(&mut (*portal).base_greenlet, ffi::Py_NewRef(now))
+    }
+}
+
+/// No greenlet of the portal's steps is left.
+#[inline(always)]
+unsafe fn forget_base(portal: *mut PortalObject) {
+    // SAFETY: attached; an error that is set stays.
+    unsafe {
+        let base = std::mem::replace(&mut (*portal).base_greenlet, ptr::null_mut());
+        if !base.is_null() {
+            error::keeping(|| ffi::Py_DECREF(base));
         }
     }
 }
@@ -360,8 +392,8 @@ unsafe fn finish(portal: *mut PortalObject) {
     }
 }
 
-/// Ends a portal whose last reference was dropped where it could not be ended: on another thread.
-/// Then drops it for good: objects are finalized
+/// Ends a portal whose last reference was dropped where it could not be ended: on another thread, or
+/// in another greenlet than its own greenlets go back to. Then drops it for good: objects are finalized
 /// once, and it has been, there.
 ///
 /// # Safety
@@ -417,6 +449,10 @@ unsafe fn can_be_finished(portal: *mut PortalObject) -> Finishing {
                 }
             }
         }
+        // Greenlets that its steps have begun end in the greenlet that was current then.
+        if !(*portal).base_greenlet.is_null() && greenlet::is_away((*portal).base_greenlet) {
+            return Finishing::Later;
+        }
         Finishing::Now
     }
 }
@@ -426,7 +462,13 @@ unsafe fn can_be_finished(portal: *mut PortalObject) -> Finishing {
 unsafe fn post_to_be_closed(portal: *mut PortalObject) {
     // SAFETY: attached; the worker is alive, or was in the middle of a step when its thread died.
     unsafe {
-        if Worker::mailbox((*portal).worker).post(Mail::Close(portal)).is_err() {
+        let worker = (*portal).worker;
+        let mailbox = if worker.is_null() {
+            worker::Thread::mailbox(worker::thread()) // it is idle, and can go on anywhere
+        } else {
+            Worker::mailbox(worker)
+        };
+        if mailbox.post(Mail::Close(portal)).is_err() {
             ffi::Py_DECREF(portal.cast());
         }
     }
@@ -668,6 +710,7 @@ unsafe extern "C" fn tp_traverse(
     // SAFETY: the collector runs with the GIL held (these builds have one). Each reference shown
     // is one that this portal, its fiber's frames or the `await_` on it own.
     unsafe {
+        visitor.object((*portal).base_greenlet);
         match (*portal).phase {
             Phase::Idle => visitor.object((*portal).coroutine),
             Phase::Suspended => {
@@ -750,6 +793,7 @@ unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
             (*worker).portal = ptr::null_mut();
             Worker::leak(worker);
         }
+        forget_base(portal);
         ffi::PyObject_GC_Del(this.cast());
     }
 }

@@ -84,23 +84,24 @@ pub fn try_await<F: IntoFuture>(future: F) -> Result<F::Output, AwaitError> {
 /// ```
 #[inline]
 pub fn on_fiber() -> bool {
-    Waiter::of(current::header()).is_some()
+    current::with(|current| Waiter::of(&current).is_some())
 }
 
 #[inline(always)]
 fn wait<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, AwaitError> {
-    let header = current::header();
-    let waker = header.hot.get().cast::<Waker>();
-    if waker.is_null() {
-        return waiter::wait_slowly(header, future);
-    }
-    // SAFETY: a non-null `hot` points at the fiber's own waker, and says that no poll is
-    // unfinished, so this is the outermost wait, which alone may replace it, and does so only
-    // between polls.
-    match waiter::poll_marked(header, unsafe { &*waker }, future.as_mut()) {
-        Poll::Ready(output) => Ok(output),
-        Poll::Pending => waiter::wait_outermost(header, future),
-    }
+    current::with(|current| {
+        let waker = current.hot.get().cast::<Waker>();
+        if waker.is_null() {
+            return waiter::wait_slowly(current, future);
+        }
+        // SAFETY: a non-null `hot` points at the fiber's own waker, and says that no poll is
+        // unfinished, so this is the outermost wait, which alone may replace it, and does so only
+        // between polls.
+        match waiter::poll_marked(current, unsafe { &*waker }, future.as_mut()) {
+            Poll::Ready(output) => Ok(output),
+            Poll::Pending => waiter::wait_outermost(current, future),
+        }
+    })
 }
 
 /// Leaves an [`await_`] that cannot return.
@@ -110,7 +111,8 @@ fn raise(error: AwaitError) -> ! {
     // Where the fiber is cancelled because its owner is unwinding, `CANCELLED_UNWINDING` does not
     // mean that this is a destructor: code that has caught the cancellation may be waiting again.
     let silent = error == AwaitError::CANCELLED
-        || (error == AwaitError::CANCELLED_UNWINDING && current::header().was_resumed_panicking());
+        || (error == AwaitError::CANCELLED_UNWINDING
+            && current::with(|current| current.was_resumed_panicking()));
     if silent {
         SuspendError::CANCELLED.unwind();
     }

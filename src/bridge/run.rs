@@ -5,7 +5,7 @@
 use super::waiter::{ContextPointer, Waiter};
 use crate::ambient::RunAmbient;
 use crate::error::StackError;
-use crate::fiber::{Fiber, Stack, StackPool, Step, Suspender, current};
+use crate::fiber::{Fiber, Stack, StackPool, Step, Suspender};
 use std::fmt;
 use std::pin::Pin;
 use std::ptr;
@@ -114,14 +114,9 @@ impl<T: 'static> Run<T> {
     {
         let root = move |suspender: &Suspender<ContextPointer, ()>, context: ContextPointer| {
             let waiter = Waiter::new(suspender, context);
-            let header = current::header();
-            header.state.set((&raw const waiter).cast());
+            waiter.enter();
             // Also when `f` unwinds: a destructor may still wait, up to here and no further.
-            let _clear = scopeguard::guard((), |()| {
-                header.hot.set(ptr::null());
-                header.home.set(ptr::null());
-                header.state.set(ptr::null());
-            });
+            let _leave = scopeguard::guard((), |()| waiter.leave());
             f()
         };
         // SAFETY: the caller's promise covers what `f` borrows.

@@ -20,11 +20,17 @@
 //!
 //! [`Waiter::context`] is valid while the fiber runs: it is the argument of the `Run::poll` call
 //! that is resuming it, further down the native stack.
+//!
+//! [`Header::state`] is null, or points at the waiter of the fiber's root frame, which sets it
+//! ([`Waiter::enter`]) and clears it ([`Waiter::leave`]) around everything that runs above that frame.
+//! A [`Current`] that finds it set was therefore made above that frame, and is gone before the waiter
+//! is.
 
 #![allow(unsafe_code)]
 
 use crate::error::AwaitError;
-use crate::fiber::{Header, SuspendError, Suspender};
+use crate::fiber::current::{self, Current};
+use crate::fiber::{SuspendError, Suspender};
 use std::cell::{Cell, UnsafeCell};
 use std::pin::Pin;
 use std::ptr;
@@ -58,12 +64,26 @@ impl<'fiber> Waiter<'fiber> {
         }
     }
 
-    /// The waiter of the fiber with this header, if it is one of `run`'s.
+    /// Makes this the waiter of the fiber that the caller is the root frame of, until
+    /// [`leave`](Self::leave), which must come before `self` goes or moves.
+    pub(super) fn enter(&self) {
+        current::with(|current| current.state.set(ptr::from_ref(self).cast()));
+    }
+
+    /// Undoes [`enter`](Self::enter).
+    pub(super) fn leave(&self) {
+        current::with(|current| {
+            current.hot.set(ptr::null());
+            current.home.set(ptr::null());
+            current.state.set(ptr::null());
+        });
+    }
+
+    /// The waiter of the fiber that the caller runs on, if it is one of `run`'s.
     #[inline]
-    pub(super) fn of<'a>(header: &'a Header) -> Option<&'a Waiter<'a>> {
-        // SAFETY: `run`'s root frame sets the word to its own waiter and clears it before that
-        // goes; whoever holds the header of the current fiber runs above that frame.
-        unsafe { header.state.get().cast::<Waiter<'a>>().as_ref() }
+    pub(super) fn of<'a>(current: &'a Current<'_>) -> Option<&'a Waiter<'a>> {
+        // SAFETY: the module's invariant on `state`.
+        unsafe { current.state.get().cast::<Waiter<'a>>().as_ref() }
     }
 
     /// The waker of the poll that resumed the fiber last. Not to be kept across a suspension.
@@ -114,9 +134,9 @@ impl<'fiber> Waiter<'fiber> {
     ///
     /// Must only be called with no poll unfinished.
     #[inline]
-    fn release_waker(&self, header: &Header) {
-        header.hot.set(ptr::null());
-        header.home.set(ptr::null());
+    fn release_waker(&self, current: Current<'_>) {
+        current.hot.set(ptr::null());
+        current.home.set(ptr::null());
         // SAFETY: no poll is unfinished, so nobody holds a reference into the cell.
         let released = unsafe { (*self.waker.get()).take() };
         // With nothing borrowed: this may run any code.
@@ -125,7 +145,7 @@ impl<'fiber> Waiter<'fiber> {
 
     /// Switches back to the poll that resumed the fiber, until the next one does.
     #[inline(always)]
-    fn suspend(&self, header: &Header) -> Result<(), AwaitError> {
+    fn suspend(&self, current: Current<'_>) -> Result<(), AwaitError> {
         match self.suspender.suspend(()) {
             Ok(context) => {
                 self.context.set(context);
@@ -135,8 +155,8 @@ impl<'fiber> Waiter<'fiber> {
             Err(refused) => {
                 if refused.is_cancelled() {
                     // From here on every wait takes the slow path and is refused there.
-                    header.hot.set(ptr::null());
-                    header.home.set(ptr::null());
+                    current.hot.set(ptr::null());
+                    current.home.set(ptr::null());
                 }
                 Err(refused.into())
             }
@@ -153,13 +173,13 @@ impl From<SuspendError> for AwaitError {
 /// Polls with `hot` (and `home`) as given, marking the time of the poll by a null `hot`.
 #[inline(always)]
 pub(super) fn poll_marked<F: Future + ?Sized>(
-    header: &Header,
+    current: Current<'_>,
     waker: &Waker,
     future: Pin<&mut F>,
 ) -> Poll<F::Output> {
-    header.hot.set(ptr::null());
+    current.hot.set(ptr::null());
     // On unwinding, too. `home` is read afterwards: it is null if the fiber was cancelled meanwhile.
-    let _restore = scopeguard::guard((), |()| header.hot.set(header.home.get()));
+    let _restore = scopeguard::guard((), |()| current.hot.set(current.home.get()));
     future.poll(&mut Context::from_waker(waker))
 }
 
@@ -167,53 +187,53 @@ pub(super) fn poll_marked<F: Future + ?Sized>(
 /// fiber, or one that is not on a fiber of `run`'s.
 #[cold]
 pub(super) fn wait_slowly<F: Future + ?Sized>(
-    header: &Header,
+    current: Current<'_>,
     mut future: Pin<&mut F>,
 ) -> Result<F::Output, AwaitError> {
-    let Some(waiter) = Waiter::of(header) else { return Err(AwaitError::OFF_FIBER) };
-    if header.is_cancelled() {
-        return refuse(header, future);
+    let Some(waiter) = Waiter::of(&current) else { return Err(AwaitError::OFF_FIBER) };
+    if current.is_cancelled() {
+        return refuse(current, future);
     }
-    if header.home.get().is_null() {
+    if current.home.get().is_null() {
         let waker = waiter.outermost_waker();
-        header.home.set(waker.cast());
+        current.home.set(waker.cast());
         // SAFETY: just made, and only replaced between polls of the outermost wait.
-        return match poll_marked(header, unsafe { &*waker }, future.as_mut()) {
+        return match poll_marked(current, unsafe { &*waker }, future.as_mut()) {
             Poll::Ready(output) => Ok(output),
-            Poll::Pending => wait_outermost(header, future),
+            Poll::Pending => wait_outermost(current, future),
         };
     }
-    wait_nested(header, waiter, future)
+    wait_nested(current, waiter, future)
 }
 
 /// The rest of the outermost wait, after a first poll that was pending.
 #[inline(never)]
 pub(super) fn wait_outermost<F: Future + ?Sized>(
-    header: &Header,
+    current: Current<'_>,
     mut future: Pin<&mut F>,
 ) -> Result<F::Output, AwaitError> {
-    let Some(waiter) = Waiter::of(header) else { return Err(AwaitError::OFF_FIBER) };
+    let Some(waiter) = Waiter::of(&current) else { return Err(AwaitError::OFF_FIBER) };
     loop {
-        if header.is_cancelled() {
+        if current.is_cancelled() {
             return Err(AwaitError::CANCELLED);
         }
         // If it is stale, the future is polled with the fresh one first.
         if waiter.has_latest_waker() {
             let resumptions = waiter.resumptions.get();
-            waiter.release_waker(header);
+            waiter.release_waker(current);
             // If that ran code that waited, our own wake-up may have been among those it used up.
             if waiter.resumptions.get() == resumptions {
-                waiter.suspend(header)?;
+                waiter.suspend(current)?;
             }
         }
         let waker = waiter.outermost_waker();
-        if header.is_cancelled() {
+        if current.is_cancelled() {
             // While cloning or dropping a waker.
             return Err(AwaitError::CANCELLED);
         }
-        header.home.set(waker.cast());
+        current.home.set(waker.cast());
         // SAFETY: just made, and not replaced before this poll is over.
-        if let Poll::Ready(output) = poll_marked(header, unsafe { &*waker }, future.as_mut()) {
+        if let Poll::Ready(output) = poll_marked(current, unsafe { &*waker }, future.as_mut()) {
             return Ok(output);
         }
     }
@@ -222,7 +242,7 @@ pub(super) fn wait_outermost<F: Future + ?Sized>(
 /// A wait inside the poll of another one on the same fiber.
 #[cold]
 fn wait_nested<F: Future + ?Sized>(
-    header: &Header,
+    current: Current<'_>,
     waiter: &Waiter<'_>,
     mut future: Pin<&mut F>,
 ) -> Result<F::Output, AwaitError> {
@@ -232,11 +252,11 @@ fn wait_nested<F: Future + ?Sized>(
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return Ok(output);
         }
-        if header.is_cancelled() {
+        if current.is_cancelled() {
             return Err(AwaitError::CANCELLED);
         }
         if taken_at == waiter.resumptions.get() || waker.will_wake(waiter.latest()) {
-            waiter.suspend(header)?;
+            waiter.suspend(current)?;
         }
         taken_at = waiter.resumptions.get();
         waker.clone_from(waiter.latest());
@@ -247,19 +267,19 @@ fn wait_nested<F: Future + ?Sized>(
 /// the alternative is to abort; nothing else is even polled.
 #[cold]
 fn refuse<F: Future + ?Sized>(
-    header: &Header,
+    current: Current<'_>,
     future: Pin<&mut F>,
 ) -> Result<F::Output, AwaitError> {
-    // Not `header.is_unwinding()`: whether this is the cancellation's unwinding or that of a panic
+    // Not `current.is_unwinding()`: whether this is the cancellation's unwinding or that of a panic
     // in which the `Run` was dropped, a destructor must not unwind a second time.
     if !std::thread::panicking() {
-        header.count_refusal();
+        current.count_refusal();
         return Err(AwaitError::CANCELLED);
     }
     match future.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Ok(output),
         Poll::Pending => {
-            header.count_refusal();
+            current.count_refusal();
             Err(AwaitError::CANCELLED_UNWINDING)
         }
     }

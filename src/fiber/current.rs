@@ -6,14 +6,18 @@
 //! for ever, or the header of a fiber that is being resumed on this thread further up the call
 //! chain. [`enter`] publishes a header and [`Entered`] withdraws it, on unwinding too, before the
 //! fiber can be dropped (the resumer holds `&mut Fiber` meanwhile).
+//!
+//! A [`Current`] exists only inside the closure given to [`with`], which runs on the fiber in question,
+//! and so ends before the fiber does.
 
 #![allow(unsafe_code)]
 
 use super::header::Header;
 use std::cell::Cell;
+use std::ops::Deref;
 use std::ptr;
 
-/// What [`header`] finds on a thread that is on no fiber: a header that owns nothing and lends
+/// What [`with`] finds on a thread that is on no fiber: a header that owns nothing and lends
 /// nothing, so that readers need no null check.
 struct OffFiber(Header);
 
@@ -28,17 +32,28 @@ thread_local! {
     static CURRENT: Cell<*const Header> = const { Cell::new(&raw const OFF_FIBER.0) };
 }
 
-/// The header of the fiber that this code runs on, or one whose words are all null.
+/// The header of the fiber that the code which holds this runs on, or one whose words are all null.
+#[derive(Clone, Copy)]
+pub(crate) struct Current<'a>(&'a Header);
+
+impl Deref for Current<'_> {
+    type Target = Header;
+
+    #[inline(always)]
+    fn deref(&self) -> &Header {
+        self.0
+    }
+}
+
+/// Calls `f` with the header of the fiber that this code runs on.
 ///
-/// The reference must not be kept across a suspension point of an *outer* fiber; it is meant for
-/// immediate use by the code that runs on the fiber. Fibers never change threads (`Fiber` is
-/// `!Send`), so the compiler may cache the thread-local's address across a switch.
+/// `f` may suspend: fibers never change threads (`Fiber` is `!Send`), so the compiler may cache the
+/// thread-local's address across a switch, and the header is the same when the call goes on.
 #[inline(always)]
-pub(crate) fn header<'a>() -> &'a Header {
-    // SAFETY: the module's invariant. The lifetime is honest because the code that asks runs *on*
-    // the fiber (whose header sits on the very stack the asking frame is on, hence outlives it), or
-    // gets `OFF_FIBER`, which is 'static.
-    unsafe { &*CURRENT.get() }
+pub(crate) fn with<R>(f: impl for<'a> FnOnce(Current<'a>) -> R) -> R {
+    // SAFETY: the module's invariant. The closure cannot let the reference out, and its frame is on
+    // the very stack that the header sits on, which therefore outlives it; `OFF_FIBER` is 'static.
+    f(Current(unsafe { &*CURRENT.get() }))
 }
 
 /// True while the calling code runs on the fiber with this header.

@@ -3,14 +3,8 @@
 //! It lives on the stack's own memory, so that a fiber needs no other allocation, its address never
 //! changes, and the fault handler finds it from a bare fault address.
 
-use super::stack::Stack;
 use std::cell::Cell;
 use std::ptr;
-
-/// Bytes kept free for a [`Header`] and the coroutine's own record above the stack's base, below
-/// what the pool reserves for the fiber's owner. A
-/// multiple of the stack alignment on every platform.
-pub(super) const RESERVED: usize = 256;
 
 /// Marks a header as that of a live fiber, for the fault handler.
 #[cfg(target_os = "linux")]
@@ -33,8 +27,9 @@ pub(crate) struct Header {
     pub(super) resumed_panicking: Cell<bool>,
     /// How often the fiber asked to suspend after it was cancelled.
     pub(super) refusals: Cell<u32>,
-    /// The stack that this header sits on; taken out when the fiber ends.
-    pub(super) stack: Cell<Option<Stack>>,
+    /// What to tell whoever has overflown the stack. Read by the fault handler.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    pub(super) overflow_advice: Cell<&'static str>,
 
     /// Three words lent to the layer above, which alone gives them a meaning. Null until it writes
     /// them. [`crate::bridge`] says what it keeps here.
@@ -56,7 +51,7 @@ impl Header {
             cancelled: Cell::new(false),
             resumed_panicking: Cell::new(false),
             refusals: Cell::new(0),
-            stack: Cell::new(None),
+            overflow_advice: Cell::new(""),
             hot: Cell::new(ptr::null()),
             home: Cell::new(ptr::null()),
             state: Cell::new(ptr::null()),
@@ -94,15 +89,6 @@ impl Header {
         if refusals >= MAX_REFUSALS {
             crate::error::abort_for_uncancellable(self.display_name(), MAX_REFUSALS);
         }
-    }
-
-    /// What to tell whoever has overflown the stack. Async-signal-safe.
-    #[cfg(target_os = "linux")]
-    #[allow(unsafe_code)]
-    pub(super) fn overflow_advice(&self) -> &'static str {
-        // SAFETY: the stack is put in when the fiber is made and taken out when it ends; the caller
-        // is on a live fiber, or in a signal handler on top of one, so nobody writes it meanwhile.
-        unsafe { &*self.stack.as_ptr() }.as_ref().map_or("", Stack::overflow_advice)
     }
 
     /// The fiber's name, or a placeholder.

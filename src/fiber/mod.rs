@@ -29,8 +29,10 @@
 //! | file | owns |
 //! |---|---|
 //! | `memory/` | address space for stacks, one file per platform |
-//! | `pool.rs` | which stacks are idle, and on which thread |
+//! | `depot.rs` | a pool's state: the idle stacks that no thread keeps |
+//! | `warm.rs` | the idle stacks that each thread keeps |
 //! | `stack.rs` | one stack, from the pool and back to it |
+//! | `pool.rs` | settings, handles and counts of a pool |
 //! | `header.rs` | the record at the top of each stack in use |
 //! | `current.rs` | which fiber this thread is on |
 //! | `switch.rs` | resume, suspend, cancel |
@@ -39,6 +41,7 @@
 
 mod ambient;
 pub(crate) mod current;
+mod depot;
 mod header;
 mod memory;
 #[cfg(target_os = "linux")]
@@ -46,9 +49,9 @@ mod overflow;
 mod pool;
 mod stack;
 mod switch;
+mod warm;
 
 pub use ambient::Ambient;
-pub(crate) use header::Header;
 pub use memory::GuardPages;
 pub use pool::{PoolStats, StackPool, StackPoolBuilder};
 pub use stack::Stack;

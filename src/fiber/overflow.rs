@@ -193,7 +193,7 @@ fn report(header: &Header, stack_size: usize) -> ! {
         "' has used up its stack of ",
         kib,
         " KiB.\n",
-        header.overflow_advice(),
+        header.overflow_advice.get(),
         "\n",
     ] {
         // SAFETY: the bytes are valid; errors cannot be helped here.
@@ -239,22 +239,64 @@ fn chain(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_
                 }
             }
         }
-        handler if previous.sa_flags & libc::SA_SIGINFO != 0 => {
-            type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
-            // SAFETY: with SA_SIGINFO set, this is what the field holds.
-            let handler = unsafe {
-                mem::transmute::<*const (), Handler>(ptr::with_exposed_provenance(handler))
-            };
-            handler(signal, info, context);
-        }
         handler => {
-            // SAFETY: without SA_SIGINFO, the field holds a one-argument handler.
-            let handler = unsafe {
-                mem::transmute::<*const (), extern "C" fn(libc::c_int)>(
-                    ptr::with_exposed_provenance(handler),
-                )
-            };
-            handler(signal);
+            let handler = ptr::with_exposed_provenance::<()>(handler);
+            if previous.sa_flags & libc::SA_RESETHAND != 0 {
+                // It is called once; after that, and within it, the default is in force.
+                PREVIOUS[index].store((&raw const DEFAULT.0).cast_mut(), Ordering::Release);
+            }
+            // On top of what is blocked already: our own action has an empty mask, and leaves out
+            // SA_NODEFER, so that the signal itself is blocked here.
+            let mask = Mask::enter(signal, previous);
+            if previous.sa_flags & libc::SA_SIGINFO != 0 {
+                type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+                // SAFETY: with SA_SIGINFO set, this is what the field holds.
+                let handler = unsafe { mem::transmute::<*const (), Handler>(handler) };
+                handler(signal, info, context);
+            } else {
+                // SAFETY: without SA_SIGINFO, the field holds a one-argument handler.
+                let handler =
+                    unsafe { mem::transmute::<*const (), extern "C" fn(libc::c_int)>(handler) };
+                handler(signal);
+            }
+            mask.leave();
         }
+    }
+}
+
+/// An action that is the default, for [`PREVIOUS`].
+struct DefaultAction(libc::sigaction);
+
+// SAFETY: never written to.
+unsafe impl Sync for DefaultAction {}
+
+// SAFETY: plain data, for which all zeroes is valid: `SIG_DFL` is 0.
+static DEFAULT: DefaultAction = DefaultAction(unsafe { mem::zeroed() });
+
+/// The signals that the kernel would have blocked for a handler, sigaction(2).
+struct Mask(libc::sigset_t);
+
+impl Mask {
+    fn enter(signal: libc::c_int, action: &libc::sigaction) -> Self {
+        // SAFETY: all sets are valid; `pthread_sigmask` and `sigismember` are async-signal-safe
+        // (signal-safety(7)).
+        unsafe {
+            let mut before = mem::zeroed();
+            libc::pthread_sigmask(libc::SIG_BLOCK, &action.sa_mask, &mut before);
+            let deferred = action.sa_flags & libc::SA_NODEFER == 0
+                || libc::sigismember(&action.sa_mask, signal) == 1;
+            if !deferred {
+                let mut own = mem::zeroed();
+                libc::sigemptyset(&mut own);
+                libc::sigaddset(&mut own, signal);
+                libc::pthread_sigmask(libc::SIG_UNBLOCK, &own, ptr::null_mut());
+            }
+            Self(before)
+        }
+    }
+
+    fn leave(self) {
+        // SAFETY: as in `enter`.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, ptr::null_mut()) };
     }
 }

@@ -1,32 +1,17 @@
-//! Which stacks are idle, and where.
-//!
-//! Each thread keeps a short last-in-first-out list of warm stacks for each pool it uses; taking
-//! and returning one touches nothing that is shared. The list is refilled from, and spills over
-//! into, the pool's depot, in batches, under a lock. Pages are given back to the system only there,
-//! never on the way of a single stack.
-//!
-//! # Invariant
-//!
-//! A slot is in exactly one place: uncarved in the arena, in the depot, in one thread's list, in a
-//! [`Stack`], or forgotten for ever. Every slot outside arena and depot holds one strong reference
-//! to the pool's [`Shared`], so the memory is unmapped only when all are back. A forgotten stack is
-//! never back.
-//!
-//! Events are emitted with no lock held and outside the thread's lists: a subscriber may use pools.
+//! Where stacks come from: settings, handles and counts of a pool.
 
 #![allow(unsafe_code)]
 
-use super::header::RESERVED;
-use super::memory::{Arena, Geometry, GuardPages, RESERVE_ALIGNMENT, Slot};
+use super::depot::{Depot, Shared, pointer};
+use super::memory::{Arena, Geometry, GuardPages, RECORD_SIZE, RESERVE_ALIGNMENT};
 use super::stack::Stack;
+use super::warm;
 use crate::error::StackError;
-use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::mem;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Usable bytes of a stack unless set otherwise: virtual memory, of which a fiber costs the pages
 /// it touches.
@@ -44,9 +29,6 @@ const DEFAULT_OVERFLOW_ADVICE: &str =
 
 const DEFAULT_WARM_PER_THREAD: usize = 256;
 const DEFAULT_HIGH_WATER_MARK: usize = 4096;
-
-/// Stacks carved in one go: the guards of a batch cost one system call.
-const CARVE_BATCH: usize = 64;
 
 /// Settings for a [`StackPool`]. Made by [`StackPool::builder`].
 #[derive(Clone, Debug)]
@@ -210,35 +192,8 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::Relaxed);
-        drop(forget_list(pointer(&self.shared)));
+        drop(warm::forget_list(pointer(&self.shared)));
     }
-}
-
-/// A pool's state, shared by its handles, its threads' lists and its stacks.
-pub(super) struct Shared {
-    geometry: Geometry,
-    warm_per_thread: usize,
-    high_water_mark: usize,
-    max_stacks: usize,
-    /// See [`StackPoolBuilder::overflow_advice`]; only Linux has the handler that prints it.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-    overflow_advice: &'static str,
-    /// Set when no handle is left: stacks then go to the depot at once.
-    closed: AtomicBool,
-    depot: Mutex<Depot>,
-}
-
-/// The idle stacks that no thread keeps.
-struct Depot {
-    /// Idle, with touched pages.
-    warm: Vec<Slot>,
-    /// Idle, with no pages.
-    cold: Vec<Slot>,
-    /// How many slots were ever carved.
-    made: usize,
-    /// How many stacks each thread keeps, one gauge a thread.
-    caches: Vec<Arc<AtomicUsize>>,
-    arena: Arena,
 }
 
 /// A count of a pool's stacks and memory. Made by [`StackPool::stats`].
@@ -264,7 +219,7 @@ pub struct PoolStats {
 impl StackPool {
     /// Bytes of the record that the fiber layer keeps between a stack's frames and its
     /// [reserved bytes](StackPoolBuilder::reserve).
-    pub const RECORD_SIZE: usize = RESERVED;
+    pub const RECORD_SIZE: usize = RECORD_SIZE;
 
     /// Settings for a pool of one's own.
     pub fn builder() -> StackPoolBuilder {
@@ -317,14 +272,10 @@ impl StackPool {
     #[inline]
     pub fn take(&self) -> Result<Stack, StackError> {
         let shared = pointer(&self.handle.shared);
-        let warm = LOCAL.try_with(|local| {
-            // SAFETY: see `Local`.
-            unsafe { (*local.0.get()).pop(shared) }
-        });
-        match warm {
+        match warm::take(shared) {
             // SAFETY: the slot was in this thread's list, with its strong reference.
-            Ok(Some(slot)) => Ok(unsafe { Stack::from_parts(slot, shared) }),
-            _ => self.take_from_depot(),
+            Some(slot) => Ok(unsafe { Stack::from_parts(slot, shared) }),
+            None => self.take_from_depot(),
         }
     }
 
@@ -348,16 +299,8 @@ impl StackPool {
         let slot = batch.pop().expect("at least one was withdrawn");
         // SAFETY: taken out of the depot above, with its reference.
         let stack = unsafe { Stack::from_parts(slot, pointer(shared)) };
-        if !batch.is_empty() {
-            let mut gone = Vec::new();
-            let _ = LOCAL.try_with(|local| {
-                // SAFETY: see `Local`.
-                unsafe { (*local.0.get()).refill(shared, &mut batch, &mut gone) }
-            });
-            // In thread teardown nothing can be kept.
-            // SAFETY: as for `stack`.
-            unsafe { Shared::take_back(shared, &mut batch) };
-        }
+        // SAFETY: as for `stack`.
+        unsafe { warm::keep(shared, batch) };
         if grown > 0 {
             crate::events::pool_grew(grown / shared.geometry.stride(), grown);
         }
@@ -369,7 +312,7 @@ impl StackPool {
     /// or not. Other threads' warm stacks are left alone.
     pub fn trim(&self) -> usize {
         let shared = &self.handle.shared;
-        drop(forget_list(pointer(shared)));
+        drop(warm::forget_list(pointer(shared)));
         let mut depot = shared.depot();
         let mut warm = mem::take(&mut depot.warm);
         let bytes = depot.arena.discard(&mut warm);
@@ -402,249 +345,5 @@ impl StackPool {
 impl fmt::Debug for StackPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("StackPool").field(&self.stats()).finish()
-    }
-}
-
-impl Shared {
-    /// See [`StackPoolBuilder::overflow_advice`]. Async-signal-safe.
-    #[cfg(target_os = "linux")]
-    pub(super) fn overflow_advice(&self) -> &'static str {
-        self.overflow_advice
-    }
-
-    fn depot(&self) -> MutexGuard<'_, Depot> {
-        // Nothing under the lock can leave it half-done.
-        self.depot.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether threads keep warm stacks for themselves. Not of a limited pool: the idle stacks of
-    /// one thread could not serve another.
-    fn has_lists(&self) -> bool {
-        self.max_stacks == usize::MAX && !self.closed.load(Ordering::Relaxed)
-    }
-
-    /// Takes idle slots out of the depot, or makes some, at least one, and returns by how many
-    /// bytes the pool grew. On an error nothing was added to `batch`.
-    fn withdraw(&self, batch: &mut Vec<Slot>) -> Result<usize, StackError> {
-        // Half of what the thread may keep, so that a few more or fewer do not come back here.
-        let want =
-            if self.has_lists() { (self.warm_per_thread / 2).clamp(1, CARVE_BATCH) } else { 1 };
-        let Depot { warm, cold, made, arena, .. } = &mut *self.depot();
-        for idle in [warm, cold] {
-            if batch.is_empty() {
-                batch.extend(idle.drain(idle.len().saturating_sub(want)..));
-            }
-        }
-        if !batch.is_empty() {
-            return Ok(0);
-        }
-        let room = self.max_stacks - *made;
-        if room == 0 {
-            return Err(StackError::pool_exhausted(self.max_stacks));
-        }
-        let reserved = arena.reserved_bytes();
-        arena.carve(want.min(room), batch)?;
-        // Addresses grow; the list is popped from its end, so lowest last.
-        batch.reverse();
-        *made += batch.len();
-        Ok(arena.reserved_bytes() - reserved)
-    }
-
-    /// Puts `slots` into the depot and trims above the high-water mark.
-    ///
-    /// Must not be called inside the thread's lists (`Local`): it emits an event.
-    ///
-    /// # Safety
-    ///
-    /// Each slot must be this pool's, idle, and come with one strong reference, which is released.
-    unsafe fn take_back(shared: &Arc<Self>, slots: &mut Vec<Slot>) {
-        let count = slots.len();
-        if count == 0 {
-            return;
-        }
-        let mut trimmed = None;
-        let mut depot = shared.depot();
-        if depot.warm.len() + count > shared.high_water_mark {
-            trimmed = Some(depot.arena.discard(slots));
-            depot.cold.append(slots);
-        } else {
-            depot.warm.append(slots);
-        }
-        drop(depot);
-        for _ in 0..count {
-            // SAFETY: the slots' own references, as the caller promises.
-            unsafe { Arc::decrement_strong_count(Arc::as_ptr(shared)) };
-        }
-        if let Some(bytes) = trimmed {
-            crate::events::pool_trimmed(bytes);
-        }
-    }
-}
-
-/// The address of a pool's state: what its stacks know it by.
-#[inline]
-fn pointer(shared: &Arc<Shared>) -> NonNull<Shared> {
-    // SAFETY: an `Arc` points at something. (Not made from a reference to the state, which would
-    // not cover the counts beside it.)
-    unsafe { NonNull::new_unchecked(Arc::as_ptr(shared).cast_mut()) }
-}
-
-/// Takes away the list that this thread keeps of a pool. Dropping it returns its stacks.
-fn forget_list(shared: NonNull<Shared>) -> Option<Cache> {
-    // SAFETY: see `Local`.
-    LOCAL.try_with(|local| unsafe { (*local.0.get()).forget(shared) }).ok().flatten()
-}
-
-/// Returns a stack to the thread's warm list, or to the depot.
-///
-/// # Safety
-///
-/// `slot` must be idle, of the pool `shared`, and come with one strong reference to it.
-#[inline]
-pub(super) unsafe fn put_back(slot: Slot, shared: NonNull<Shared>) {
-    let kept = LOCAL.try_with(|local| {
-        // SAFETY: see `Local`.
-        unsafe { (*local.0.get()).push(slot, shared) }
-    });
-    if !matches!(kept, Ok(true)) {
-        // SAFETY: the caller's promise.
-        unsafe { put_back_slowly(slot, shared) }
-    }
-}
-
-/// # Safety
-///
-/// As for [`put_back`].
-#[cold]
-unsafe fn put_back_slowly(slot: Slot, shared: NonNull<Shared>) {
-    // SAFETY: the slot's reference keeps the pool alive, and this one past the slot's.
-    let shared = unsafe {
-        Arc::increment_strong_count(shared.as_ptr());
-        Arc::from_raw(shared.as_ptr())
-    };
-    let mut batch = vec![slot];
-    let mut gone = Vec::new();
-    if shared.has_lists() {
-        let _ = LOCAL.try_with(|local| {
-            // SAFETY: see `Local`.
-            unsafe { (*local.0.get()).make_room(&shared, &mut batch, &mut gone) }
-        });
-    } else {
-        gone.extend(forget_list(pointer(&shared)));
-    }
-    // SAFETY: the caller's promise for `slot`; the rest were in this thread's list.
-    unsafe { Shared::take_back(&shared, &mut batch) };
-}
-
-/// The warm stacks of one pool on one thread.
-struct Cache {
-    shared: Arc<Shared>,
-    slots: Vec<Slot>,
-    /// `slots.len()`, for [`StackPool::stats`]: written by this thread alone, so that no
-    /// read-modify-write is needed.
-    gauge: Arc<AtomicUsize>,
-}
-
-impl Cache {
-    #[inline]
-    fn publish_len(&self) {
-        self.gauge.store(self.slots.len(), Ordering::Relaxed);
-    }
-}
-
-impl Drop for Cache {
-    fn drop(&mut self) {
-        let mut slots = mem::take(&mut self.slots);
-        self.publish_len();
-        // SAFETY: they were in this list, each with its reference.
-        unsafe { Shared::take_back(&self.shared, &mut slots) };
-        let gauge = &self.gauge;
-        self.shared.depot().caches.retain(|other| !Arc::ptr_eq(other, gauge));
-    }
-}
-
-/// The warm stacks of this thread.
-///
-/// Access is by raw pointer from short, non-reentrant sections: nothing called while one of the
-/// methods below runs touches `LOCAL` again. They call the allocator, and no other code that is not
-/// in this file. In particular no [`Cache`] is dropped there.
-#[derive(Default)]
-struct Caches(Vec<Cache>);
-
-struct Local(UnsafeCell<Caches>);
-
-thread_local! {
-    static LOCAL: Local = const { Local(UnsafeCell::new(Caches(Vec::new()))) };
-}
-
-impl Caches {
-    #[inline]
-    fn position(&self, shared: NonNull<Shared>) -> Option<usize> {
-        self.0.iter().position(|cache| std::ptr::eq(&*cache.shared, shared.as_ptr()))
-    }
-
-    #[inline]
-    fn pop(&mut self, shared: NonNull<Shared>) -> Option<Slot> {
-        let index = self.position(shared)?;
-        let cache = &mut self.0[index];
-        let slot = cache.slots.pop()?;
-        cache.publish_len();
-        Some(slot)
-    }
-
-    /// Keeps the slot if there is room for it.
-    #[inline]
-    fn push(&mut self, slot: Slot, shared: NonNull<Shared>) -> bool {
-        let Some(index) = self.position(shared) else { return false };
-        let cache = &mut self.0[index];
-        // Capacity is reserved once, to the limit: a full list is one that would grow.
-        if cache.slots.len() == cache.slots.capacity()
-            || cache.shared.closed.load(Ordering::Relaxed)
-        {
-            return false;
-        }
-        cache.slots.push(slot);
-        cache.publish_len();
-        true
-    }
-
-    /// The list of a pool, made if need be. Adds the lists of pools without handles to `gone`.
-    fn cache(&mut self, shared: &Arc<Shared>, gone: &mut Vec<Cache>) -> &mut Cache {
-        let index = self.position(pointer(shared)).unwrap_or_else(|| {
-            let closed = |cache: &Cache| cache.shared.closed.load(Ordering::Relaxed);
-            while let Some(index) = self.0.iter().position(closed) {
-                gone.push(self.0.swap_remove(index));
-            }
-            let gauge = Arc::new(AtomicUsize::new(0));
-            shared.depot().caches.push(Arc::clone(&gauge));
-            let slots = Vec::with_capacity(shared.warm_per_thread);
-            self.0.push(Cache { shared: Arc::clone(shared), slots, gauge });
-            self.0.len() - 1
-        });
-        &mut self.0[index]
-    }
-
-    /// Adds what came from the depot, which fits: a refill happens when the list is empty.
-    fn refill(&mut self, shared: &Arc<Shared>, batch: &mut Vec<Slot>, gone: &mut Vec<Cache>) {
-        let cache = self.cache(shared, gone);
-        cache.slots.append(batch);
-        cache.publish_len();
-    }
-
-    /// Keeps the slots of `batch`, and puts there instead the older half of a list that is full.
-    fn make_room(&mut self, shared: &Arc<Shared>, batch: &mut Vec<Slot>, gone: &mut Vec<Cache>) {
-        let cache = self.cache(shared, gone);
-        let mut over = Vec::new();
-        if cache.slots.len() + batch.len() > cache.slots.capacity() {
-            over.extend(cache.slots.drain(..cache.slots.len().div_ceil(2)));
-        }
-        cache.slots.append(batch);
-        cache.publish_len();
-        *batch = over;
-    }
-
-    /// Takes this thread's list of one pool away.
-    fn forget(&mut self, shared: NonNull<Shared>) -> Option<Cache> {
-        self.position(shared).map(|index| self.0.swap_remove(index))
     }
 }

@@ -2,8 +2,9 @@
 
 #![allow(unsafe_code)]
 
+use super::depot::Shared;
 use super::memory::Slot;
-use super::pool::{self, Shared};
+use super::warm;
 use std::fmt;
 use std::ptr::NonNull;
 
@@ -33,8 +34,7 @@ impl Stack {
         self.slot
     }
 
-    /// What to tell whoever has overflown it. Async-signal-safe.
-    #[cfg(target_os = "linux")]
+    /// What to tell whoever has overflown it.
     pub(super) fn overflow_advice(&self) -> &'static str {
         // SAFETY: the strong reference keeps the pool alive; the field never changes.
         unsafe { self.pool.as_ref() }.overflow_advice()
@@ -61,7 +61,7 @@ impl Drop for Stack {
     #[inline]
     fn drop(&mut self) {
         // SAFETY: `from_parts` was given the slot and one strong reference; both go back, once.
-        unsafe { pool::put_back(self.slot, self.pool) }
+        unsafe { warm::put_back(self.slot, self.pool) }
     }
 }
 

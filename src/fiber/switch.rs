@@ -17,8 +17,8 @@ use super::ambient::Ambient;
 use super::current;
 #[cfg(target_os = "linux")]
 use super::header;
-use super::header::{Header, RESERVED};
-use super::memory::Slot;
+use super::header::Header;
+use super::memory::{RECORD_SIZE, Slot};
 use super::stack::Stack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use scopeguard::ScopeGuard;
@@ -101,9 +101,11 @@ union Transfer<I, Y, R> {
 struct Record {
     header: Header,
     coroutine: Coroutine<(), (), (), Slot>,
+    /// What all this sits on; taken out when the fiber ends.
+    stack: ManuallyDrop<Stack>,
 }
 
-const _: () = assert!(mem::size_of::<Record>() <= RESERVED && mem::align_of::<Record>() <= 16);
+const _: () = assert!(mem::size_of::<Record>() <= RECORD_SIZE && mem::align_of::<Record>() <= 16);
 
 /// A closure running on a stack of its own, which can stop in the middle and be resumed.
 ///
@@ -211,15 +213,17 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
                 (*transfer).returned = ManuallyDrop::new(returned);
             }
         };
-        // SAFETY: `slot.record()` is `RESERVED` bytes of writable memory, aligned to 64, above
+        // SAFETY: `slot.record()` is `RECORD_SIZE` bytes of writable memory, aligned to 64, above
         // the base that `Slot` reports to corosensei, so nothing else uses it; the const assertion
         // above says that `Record` fits. The coroutine's closure may borrow: the caller promises
         // that what it borrows outlives the fiber.
         unsafe {
             let coroutine = Coroutine::with_stack_unchecked(slot, body);
-            record.write(Record { header: Header::off_fiber(), coroutine });
+            let advice = stack.overflow_advice();
+            let stack = ManuallyDrop::new(stack);
+            record.write(Record { header: Header::off_fiber(), coroutine, stack });
             let header = header.as_ref();
-            header.stack.set(Some(stack));
+            header.overflow_advice.set(advice);
             #[cfg(target_os = "linux")]
             header.live.set(header::LIVE);
         }
@@ -285,10 +289,8 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     }
 
     fn slot(&self) -> Slot {
-        let stack = self.header().stack.take().expect("a live fiber has a stack");
-        let slot = stack.slot();
-        self.header().stack.set(Some(stack));
-        slot
+        // SAFETY: in the record from `place` to `end`, and written by nobody in between.
+        unsafe { (*self.record.as_ptr()).stack.slot() }
     }
 
     /// Switches to the fiber until it suspends or returns.
@@ -397,7 +399,12 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
             // `enter` has panicked. The fiber must end here and now all the same, and on its own
             // terms: it is about to lose its stack.
             let again = panic::catch_unwind(AssertUnwindSafe(|| self.run_to_the_end(&mut ())));
-            ended = ended.and(again);
+            // The first panic is the one to tell of.
+            if ended.is_ok() {
+                ended = again;
+            } else {
+                mem::forget(again);
+            }
         }
         if let Err(payload) = ended {
             rethrow_unless_cancellation(payload);
@@ -446,11 +453,14 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
         }
         #[cfg(target_os = "linux")]
         self.header().live.set(0);
-        let stack = self.header().stack.take().expect("a live fiber has a stack");
-        // SAFETY: the fiber is done, so this only does corosensei's own book-keeping (sanitizer,
-        // Windows TEB). The callers never touch the record again.
-        unsafe { std::ptr::drop_in_place(self.coroutine()) };
-        stack
+        // SAFETY: the fiber is done, so dropping the coroutine only does corosensei's own
+        // book-keeping (sanitizer, Windows TEB). Both are taken out once: the callers never touch the
+        // record again.
+        unsafe {
+            let stack = ManuallyDrop::take(&mut (*self.record.as_ptr()).stack);
+            std::ptr::drop_in_place(self.coroutine());
+            stack
+        }
     }
 }
 
@@ -476,7 +486,13 @@ fn leave_unwinding<A: Ambient>(ambient: &mut A) {
 
 fn rethrow_unless_cancellation(payload: Box<dyn Any + Send>) {
     let ours = payload.downcast_ref::<SuspendError>().is_some_and(SuspendError::is_cancelled);
-    if !ours && !thread::panicking() {
+    if ours {
+        return;
+    }
+    if thread::panicking() {
+        // As in `leave_unwinding`: its destructor might panic, too.
+        mem::forget(payload);
+    } else {
         panic::resume_unwind(payload);
     }
 }

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import importlib.util
 import os
+import random
 import signal
 import sys
 from collections.abc import Iterator
@@ -26,6 +27,18 @@ def pytest_configure(config: pytest.Config) -> None:
     # `await_` of a bad awaitable closes it or not, as `await` does; some tests make such things.
     config.addinivalue_line("filterwarnings", "ignore:coroutine '_never' was never awaited")
     config.addinivalue_line("markers", "time_limit(seconds): for a test that runs whole suites")
+    config.addinivalue_line("markers", "slow: runs only if FIBERBACK_SLOW is set")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`FIBERBACK_SLOW` runs the slow tests, too; `FIBERBACK_SHUFFLE` is the seed of a random order."""
+    if not os.environ.get("FIBERBACK_SLOW"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: `make test-all` runs it"))
+    seed = os.environ.get("FIBERBACK_SHUFFLE")
+    if seed:
+        random.Random(seed).shuffle(items)
 
 
 def pytest_report_header() -> list[str]:

@@ -1,6 +1,6 @@
 """Programs that try to kill the interpreter, each in a process of its own.
 
-Every script in crash/ states in its first lines how it must end:
+Every script in the rooms of crash/ states in its first lines how it must end:
 
     # expect: 0                   the exit code (default 0); never a signal
     # expect-stdout: text         a line that must be printed (any number of these)
@@ -22,7 +22,7 @@ from support import UNDER_TEST, only_fiberback
 
 pytestmark = only_fiberback
 
-SCRIPTS = sorted((pathlib.Path(__file__).parent / "crash").glob("*.py"))
+SCRIPTS = sorted((pathlib.Path(__file__).parent / "crash").rglob("*.py"))
 
 
 def expectations(script):

@@ -16,7 +16,9 @@ pytestmark = only_fiberback
 EXAMPLE = pathlib.Path(__file__).parent / "typing" / "example.py"
 
 
-def run(*command):
+def run(cwd, *command):
+    # Not from the checkout: what is checked is the installed package. And `cwd` may be written to:
+    # stubtest keeps its cache there, whatever MYPY_CACHE_DIR says.
     import fiberback
 
     package = pathlib.Path(fiberback.__file__).resolve().parent
@@ -25,32 +27,32 @@ def run(*command):
     if "site-packages" not in root:
         env["MYPYPATH"] = root
     done = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, timeout=110, env=env, cwd="/"
+        [sys.executable, *command], capture_output=True, text=True, timeout=110, env=env, cwd=cwd
     )
     assert done.returncode == 0, f"{package}\n{done.stdout[-5000:]}{done.stderr[-3000:]}"
 
 
-def test_typed_example_under_mypy_strict():
+def test_typed_example_under_mypy_strict(tmp_path):
     import_or_skip("mypy")
-    run("-m", "mypy", "--strict", str(EXAMPLE))
+    run(tmp_path, "-m", "mypy", "--strict", str(EXAMPLE))
 
 
-def test_stubtest():
+def test_stubtest(tmp_path):
     import_or_skip("mypy")
     allowed = EXAMPLE.parent / "stubtest-allowlist.txt"
-    run("-m", "mypy.stubtest", "--concise", "--allowlist", str(allowed), "fiberback")
+    run(tmp_path, "-m", "mypy.stubtest", "--concise", "--allowlist", str(allowed), "fiberback")
 
 
-def test_package_under_mypy_strict():
+def test_package_under_mypy_strict(tmp_path):
     import_or_skip("mypy")
     import_or_skip("greenlet")
     if importlib.util.find_spec("greenlet-stubs") is None:
         pytest.skip("types-greenlet is not installed")
-    run("-m", "mypy", "--strict", "-p", "fiberback")
+    run(tmp_path, "-m", "mypy", "--strict", "-p", "fiberback")
 
 
-def test_typed_example_runs():
-    run(str(EXAMPLE))
+def test_typed_example_runs(tmp_path):
+    run(tmp_path, str(EXAMPLE))
 
 
 @pytest.mark.parametrize("name", ["py.typed", "_fiberback.pyi"])

@@ -6,7 +6,6 @@
 mod server;
 
 use server::Server;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -52,34 +51,27 @@ const OPTIONS: &str = "--innodb-buffer-pool-size=16M --innodb-log-file-size=8M \
     --innodb-flush-log-at-trx-commit=0 --innodb-doublewrite=0 --innodb-use-native-aio=0 \
     --max-connections=200 --character-set-server=utf8mb4";
 
+/// As one of these it runs where this process is root's.
+const ACCOUNTS: [&str; 2] = ["mysql", "nobody"];
+
 impl MariaDb {
     /// `Err` says why there is none: MariaDB is not installed, or did not start.
     pub(crate) fn start() -> Result<Self, String> {
-        let accounts = ["mysql", "nobody"];
-        let server = Server::start("my", &accounts, SHELL, &binary()?, |_| OPTIONS.to_owned())?;
+        let server = Server::start("my", &ACCOUNTS, SHELL, &binary()?, |_| OPTIONS.to_owned())?;
         Ok(Self { server, databases: AtomicUsize::new(0) })
     }
 
-    /// The process's one server, for tests. `None`, after a note that no test harness captures,
-    /// where MariaDB is not installed; unless `FIBERBACK_REQUIRE_MARIADB` is set.
-    pub(crate) fn shared() -> Option<&'static Self> {
-        static SHARED: OnceLock<Option<MariaDb>> = OnceLock::new();
-        SHARED
-            .get_or_init(|| match Self::start() {
-                Ok(server) => Some(server),
-                Err(reason) if env::var_os("FIBERBACK_REQUIRE_MARIADB").is_some() => {
-                    panic!("FIBERBACK_REQUIRE_MARIADB is set, but: {reason}")
-                }
-                Err(reason) => {
-                    let _ = writeln!(
-                        std::io::stderr(),
-                        "\nNOT RUN: the tests that need MariaDB: {reason}\n\
-                         NOT RUN: `.ci/mariadb` installs it (apt-get install mariadb-server-core)\n"
-                    );
-                    None
-                }
-            })
-            .as_ref()
+    /// Whether one can be started here; `Err` says what is missing and what installs it.
+    pub(crate) fn find() -> Result<(), String> {
+        binary().and_then(|_| server::can_start(&ACCOUNTS)).map_err(|reason| {
+            format!("{reason}; `.ci/mariadb` installs it (apt-get install mariadb-server-core)")
+        })
+    }
+
+    /// The process's one server, for tests.
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: OnceLock<MariaDb> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start().unwrap_or_else(|reason| panic!("{reason}")))
     }
 
     /// What to connect to for this database; an empty name for none.

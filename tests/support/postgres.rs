@@ -6,7 +6,6 @@
 mod server;
 
 use server::Server;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -32,6 +31,9 @@ cat >/dev/null
 rm -rf "$dir"
 "#;
 
+/// As one of these it runs where this process is root's.
+const ACCOUNTS: [&str; 2] = ["postgres", "nobody"];
+
 impl Cluster {
     /// Starts a server that lets in so many clients at once.
     ///
@@ -46,30 +48,21 @@ impl Cluster {
                 directory.display()
             )
         };
-        let server = Server::start("pg", &["postgres", "nobody"], SHELL, &binaries()?, options)?;
+        let server = Server::start("pg", &ACCOUNTS, SHELL, &binaries()?, options)?;
         Ok(Self { server, databases: AtomicUsize::new(0) })
     }
 
-    /// The process's one cluster, for tests. `None`, after a note that no test harness captures,
-    /// where PostgreSQL is not installed; unless `FIBERBACK_REQUIRE_POSTGRES` is set.
-    pub(crate) fn shared() -> Option<&'static Self> {
-        static SHARED: OnceLock<Option<Cluster>> = OnceLock::new();
-        SHARED
-            .get_or_init(|| match Self::start(120) {
-                Ok(cluster) => Some(cluster),
-                Err(reason) if env::var_os("FIBERBACK_REQUIRE_POSTGRES").is_some() => {
-                    panic!("FIBERBACK_REQUIRE_POSTGRES is set, but: {reason}")
-                }
-                Err(reason) => {
-                    let _ = writeln!(
-                        std::io::stderr(),
-                        "\nNOT RUN: the tests that need PostgreSQL: {reason}\n\
-                         NOT RUN: `.ci/postgres` installs it (apt-get install postgresql)\n"
-                    );
-                    None
-                }
-            })
-            .as_ref()
+    /// Whether one can be started here; `Err` says what is missing and what installs it.
+    pub(crate) fn find() -> Result<(), String> {
+        binaries().and_then(|_| server::can_start(&ACCOUNTS)).map_err(|reason| {
+            format!("{reason}; `.ci/postgres` installs it (apt-get install postgresql)")
+        })
+    }
+
+    /// The process's one server, for tests.
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start(120).unwrap_or_else(|reason| panic!("{reason}")))
     }
 
     /// What to connect to for this database.

@@ -81,6 +81,11 @@ impl Drop for Server {
     }
 }
 
+/// Whether [`Server::start`] finds an account to run the server as.
+pub(crate) fn can_start(accounts: &[&str]) -> Result<(), String> {
+    Account::for_server(accounts).map(drop)
+}
+
 /// Whom the server runs as.
 struct Account {
     uid: u32,

@@ -20,51 +20,54 @@ replacement of the greenback package.
 `await_` works in worker threads, too, and where there is no event loop at all; see its docstring.
 `no_await` forbids it for a region.
 
-General layout: the native module `_fiberback` owns stacks and switching; `_libraries` knows
-which event loop is running; `_portals` makes portals; `_hooks` decides what `await_` does where
-there is none; `_greenlets` has the native side meet the greenlet package; without a loop in the
-thread, `_anywhere` asks `_parents` for one in another thread, which `_lines` lead to, or else `_runners`;
-`_guards` and `_deadlock` refuse what must not wait, `_watch` looks again at what was let wait, and
-`_closing` ends what can wait no longer; `_trio`, `_asyncio` and `_tree` hand portals down to child
-tasks; `_run` is the asyncio entry point, `_inner_run` that inside a running loop;
-`_utilities` is built on `await_` alone; `_stacks` counts and sizes the stacks. `_messages` has
-every text a user can meet, `_users` tells their frames from ours.
+General layout: the native module `_fiberback` owns stacks and switching. Above it lie rooms, each
+named after the question that it answers (its first line says it) and importing only from those before it:
+
+- `_messages`, `_stacks`, `_thread_end`, `_user_frames`: what every room stands on;
+- `_loop`: what it needs of the event loop; `_portal`: who gets a portal; `_deadlock`: whether a wait
+  can ever end; `_thread`: how a thread without a loop waits; `_await`: what `await_` does, place by
+  place; `_run`: how a program begins;
+- this file: the public names;
+- libraries that we serve, each under its name; the first line begins with "Serves";
+- libraries that we stand in for, each under its name; the first line begins with "Stands in for".
+
+`tests/python/test_layout.py` holds us to it.
 """
 
 from __future__ import annotations
 
-from . import _hooks
-from ._asyncio import create_task_factory as create_task_factory
-from ._asyncio import task_factory as task_factory
-from ._enable import Enabled as Enabled
-from ._enable import enable as enable
+from ._await import dispatch as _dispatch
+from ._await.can_await import can_await as can_await
+from ._await.no_await import no_await as no_await
+from ._await.wrappers import async_context as async_context
+from ._await.wrappers import async_iter as async_iter
+from ._await.wrappers import autoawait as autoawait
+from ._await.wrappers import decorate_as_sync as decorate_as_sync
 from ._fiberback import StackMemoryError as StackMemoryError
 from ._fiberback import __version__ as __version__
 from ._fiberback import await_ as await_
-from ._guards import no_await as no_await
-from ._parents import parent_loop as parent_loop
-from ._portals import bestow_portal as bestow_portal
-from ._portals import ensure_portal as ensure_portal
-from ._portals import has_portal as has_portal
-from ._portals import with_portal_run as with_portal_run
-from ._portals import with_portal_run_sync as with_portal_run_sync
-from ._possible import can_await as can_await
-from ._run import run as run
-from ._runners import close_thread_runner as close_thread_runner
-from ._runners import thread_runner as thread_runner
+from ._portal.portals import bestow_portal as bestow_portal
+from ._portal.portals import ensure_portal as ensure_portal
+from ._portal.portals import has_portal as has_portal
+from ._portal.portals import with_portal_run as with_portal_run
+from ._portal.portals import with_portal_run_sync as with_portal_run_sync
+from ._portal.task_factory import create_task_factory as create_task_factory
+from ._portal.task_factory import task_factory as task_factory
+from ._portal.task_tree import portals_for_children as portals_for_children
+from ._portal.task_tree import portals_for_tree as portals_for_tree
+from ._portal.task_tree import with_portal_run_tree as with_portal_run_tree
+from ._portal.trio_instrument import AutoPortalInstrument as AutoPortalInstrument
+from ._run.enable import Enabled as Enabled
+from ._run.enable import enable as enable
+from ._run.run import run as run
 from ._stacks import get_stack_size as get_stack_size
 from ._stacks import set_stack_size as set_stack_size
 from ._stacks import stats as stats
 from ._stacks import trim as trim
-from ._to_thread import to_thread as to_thread
-from ._tree import portals_for_children as portals_for_children
-from ._tree import portals_for_tree as portals_for_tree
-from ._tree import with_portal_run_tree as with_portal_run_tree
-from ._trio import AutoPortalInstrument as AutoPortalInstrument
-from ._utilities import async_context as async_context
-from ._utilities import async_iter as async_iter
-from ._utilities import autoawait as autoawait
-from ._utilities import decorate_as_sync as decorate_as_sync
+from ._thread.parent_loop import parent_loop as parent_loop
+from ._thread.runner import close_thread_runner as close_thread_runner
+from ._thread.runner import thread_runner as thread_runner
+from ._thread.to_thread import to_thread as to_thread
 
 __all__ = [
     "AutoPortalInstrument",
@@ -100,5 +103,5 @@ __all__ = [
     "with_portal_run_tree",
 ]
 
-_hooks.install()
-del _hooks
+_dispatch.install()
+del _dispatch

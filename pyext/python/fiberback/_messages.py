@@ -71,11 +71,9 @@ MUST_YIELD = (
     "'fiberback.bestow_portal()' on the current task before using the portal; "
     "'await fiberback.ensure_portal()' does both"
 )
-FOREIGN_GREENLET = (
-    "fiberback.await_() was called in a greenlet that was started inside the portal, and the "
-    "awaitable needs the event loop. Call await_() in the function that started the greenlet, or "
-    "give the greenlet a portal of its own: run the function in a new task with "
-    "'fiberback.with_portal_run_sync(fn)'"
+UNKNOWN_GREENLET = (
+    "fiberback does not know this version of the greenlet package ({error}): install greenlet 3.0 to "
+    "3.5, or do not switch between greenlets in code that await_() may suspend"
 )
 UNSUPPORTED_LIBRARY = (
     "fiberback cannot give a portal to a task of {library!r}: asyncio and Trio are supported. "

@@ -1,12 +1,8 @@
-"""greenback's API with greenback's errors, for programs written for greenback 1.3.
+"""Stands in for greenback: its API with its errors, for programs written for greenback 1.3.
 
 `import fiberback.greenback as greenback` is all that changes: every function here raises where
 greenback raises and says what greenback says, even where `fiberback` itself could go on. Portals
 made here and by `fiberback` serve each other.
-
-While the greenlet package is imported, portals made here run their coroutine in a greenlet, so
-that `await_` works in greenlets started inside them, as it does with greenback; that costs about
-what greenback costs. `fiberback`'s own portals do not do that.
 """
 
 from __future__ import annotations
@@ -25,9 +21,11 @@ from collections.abc import (
 )
 from typing import Any, ParamSpec, TypeVar
 
-from . import _fiberback, _greenlets, _portals, _trio, _utilities
+from . import _fiberback
+from ._await import wrappers as _wrappers
 from ._fiberback import Portal
-from ._greenlets import BaseGreenlet
+from ._portal import portals as _portals
+from ._portal import trio_instrument as _trio_instrument
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -86,7 +84,7 @@ def current_task() -> Any:
 
 
 def _portal(coro: Any) -> Portal:
-    return Portal(BaseGreenlet(coro) if _greenlets.is_loaded() else coro)
+    return Portal(coro)
 
 
 def _is_known(task: Any) -> bool:
@@ -109,10 +107,10 @@ def await_(aw: Awaitable[T]) -> T:
     try:
         return _fiberback.await_(aw)
     except BaseException as error:
-        users = _greenlets.without_our_frames(error.__traceback__)
-        if users is None:
+        trace = error.__traceback__
+        if trace is None or trace.tb_next is None:
             raise
-        raise error.with_traceback(users)  # noqa: B904 - it is the same exception
+        raise error.with_traceback(trace.tb_next)  # noqa: B904 - it is the same exception
 
 
 def bestow_portal(task: Any) -> None:
@@ -121,7 +119,7 @@ def bestow_portal(task: Any) -> None:
         return
     if not type(task).__module__.startswith("trio."):
         assert isinstance(task, asyncio.Task)
-    _fiberback.bestow(task, BaseGreenlet if _greenlets.is_loaded() else None)
+    _fiberback.bestow(task)
 
 
 async def ensure_portal() -> None:
@@ -189,32 +187,32 @@ def decorate_as_sync(decorator: Callable[..., Any]) -> Callable[..., Any]:
     return decorate
 
 
-class async_context(_utilities.async_context[T_co]):
+class async_context(_wrappers.async_context[T_co]):
     """An async context manager, for a plain `with`."""
 
     __slots__ = ()
     _await = staticmethod(await_)
 
 
-class async_iter(_utilities.async_iter[T_co]):
+class async_iter(_wrappers.async_iter[T_co]):
     """An async iterable, for a plain `for`."""
 
     __slots__ = ()
     _await = staticmethod(await_)
 
     @classmethod
-    def _with_generator_methods(cls) -> type[_utilities.async_iter[T_co]]:
+    def _with_generator_methods(cls) -> type[_wrappers.async_iter[T_co]]:
         return async_generator
 
 
-class async_generator(_utilities.async_generator_iter[T_co], async_iter[T_co]):
+class async_generator(_wrappers.async_generator_iter[T_co], async_iter[T_co]):
     """What `async_iter` makes of a source that is a full async generator."""
 
     __slots__ = ()
     _await = staticmethod(await_)
 
 
-class AutoPortalInstrument(_trio.AutoPortalInstrument):
+class AutoPortalInstrument(_trio_instrument.AutoPortalInstrument):
     """A Trio instrument that gives every new task of its scopes a portal."""
 
     _bestow = staticmethod(bestow_portal)
@@ -229,7 +227,7 @@ def portals_for_children() -> Iterator[None]:
         task = trio.lowlevel.current_task()
     except Exception:
         raise RuntimeError(_TRIO_ONLY)  # noqa: B904 - greenback shows the cause as context
-    with _trio.portals_for_children(task, AutoPortalInstrument):
+    with _trio_instrument.portals_for_children(task, AutoPortalInstrument):
         yield
 
 
@@ -246,7 +244,7 @@ async def portals_for_tree() -> AsyncIterator[None]:
             finally:
                 await trio.lowlevel.cancel_shielded_checkpoint()
         else:
-            async with _trio.detachable_portal(bestow_portal):
+            async with _trio_instrument.detachable_portal(bestow_portal):
                 yield
 
 

@@ -1,4 +1,4 @@
-"""Peewee on an event loop: its sync API, waiting with `fiberback.await_`.
+"""Serves Peewee: its sync API on an event loop, waiting with `fiberback.await_`.
 
 Take the database class from here; models, queries and transactions stay as they are::
 

@@ -1,4 +1,4 @@
-"""SQLAlchemy's asyncio dialects under ordinary, synchronous SQLAlchemy code.
+"""Serves SQLAlchemy: its asyncio dialects under ordinary, synchronous SQLAlchemy code.
 
 After `install()`, plain `create_engine("postgresql+asyncpg://…")` (or `psycopg_async`, `aiosqlite`,
 `asyncmy`, …) with `Session`, relationships, lazy loading and events works wherever `await_` does,
@@ -50,10 +50,10 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from . import _messages
+from ._await.can_await import can_await
 from ._fiberback import Portal, await_
-from ._libraries import current_task
-from ._portals import call, through
-from ._possible import can_await
+from ._loop.library import current_task
+from ._portal.portals import call, through
 
 __all__ = ["install", "uninstall"]
 

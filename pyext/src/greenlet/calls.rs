@@ -22,7 +22,7 @@
 use super::entries;
 use crate::await_::{self, Answer};
 use crate::worker::{self, Mail, Worker};
-use crate::{error, interp, names};
+use crate::{error, interp, names, portal};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::c_void;
 use std::ptr;
@@ -155,8 +155,6 @@ struct Call {
     action: Action,
     /// The fiber that the caller is on, or null.
     worker: *mut Worker,
-    /// The greenlet in which the part of the call was made that ended with a request; owned, or null.
-    base: *mut PyObject,
     /// The call's result, or the exception that it raised; owned.
     result: *mut PyObject,
     exception: *mut PyObject,
@@ -173,7 +171,6 @@ pub(super) unsafe fn perform(action: Action) -> *mut PyObject {
     let mut call = Call {
         action,
         worker: ptr::null_mut(),
-        base: ptr::null_mut(),
         result: ptr::null_mut(),
         exception: ptr::null_mut(),
         request: None,
@@ -197,7 +194,6 @@ pub(super) unsafe fn perform(action: Action) -> *mut PyObject {
             let answer = await_::wait_here(request.iterator, request.yielded);
             call.action = Action::Answer { greenlet: request.greenlet, answer };
         }
-        ffi::Py_XDECREF(call.base);
         if !call.exception.is_null() {
             error::restore(call.exception);
         }
@@ -272,7 +268,7 @@ unsafe fn on_thread_stack(call: *mut c_void) {
         }
         // The greenlet has taken the answer, unless it could not be switched to.
         if let Some(answer) = if is_answer { (*calls).answer.take() } else { None } {
-            keep_error(|| answer.drop());
+            error::keeping(|| answer.drop());
             Calls::waits_no_more(calls, target);
         }
         if request.is_some() {
@@ -280,8 +276,6 @@ unsafe fn on_thread_stack(call: *mut c_void) {
                 ffi::PyErr_Clear();
             }
             ffi::Py_XDECREF(result);
-            // Not before: in the frames of a greenlet that is dropped, this would keep it.
-            (*call).base = entries::current();
             (*call).request = request;
         } else {
             (*call).result = result;
@@ -290,14 +284,18 @@ unsafe fn on_thread_stack(call: *mut c_void) {
     }
 }
 
-/// A call is made in several parts, and the fiber may be resumed in another greenlet each time. To the
-/// greenlets that it has begun it is the same: those whose parent is where it was have it where it is.
+/// Portals' code may be resumed in one greenlet now and in another one later. To the greenlets that it
+/// has begun it is the same: those whose parent is where it was have it where it is.
 unsafe fn follow_base(call: *mut Call, base: *mut PyObject) {
-    // SAFETY: attached, no error set; each step owns the reference that it looks at.
+    // SAFETY: attached, no error set; a worker that waits for us is alive, and so is its portal. Each
+    // step owns the reference that it looks at.
     unsafe {
-        let before = std::mem::replace(&mut (*call).base, ptr::null_mut());
-        if before.is_null() || base.is_null() || before == base {
-            ffi::Py_XDECREF(before);
+        let worker = (*call).worker;
+        if base.is_null() || worker.is_null() || (*worker).portal.is_null() {
+            return;
+        }
+        let before = portal::change_base((*worker).portal, base);
+        if before.is_null() {
             return;
         }
         let mut child = ffi::Py_NewRef((*call).action.target());
@@ -365,7 +363,7 @@ unsafe fn look_inside() -> Option<Inside> {
         let (worker, can_wait) = (last.worker, last.can_wait);
         // An error may be set where this is asked, and greenlets of other threads may end in it.
         let mut greenlet = ptr::null_mut();
-        keep_error(|| greenlet = entries::current());
+        error::keeping(|| greenlet = entries::current());
         if greenlet.is_null() {
             return None;
         }
@@ -374,6 +372,24 @@ unsafe fn look_inside() -> Option<Inside> {
             return None;
         }
         Some(Inside { base, greenlet, base_greenlet, worker, can_wait })
+    }
+}
+
+/// Whether the greenlet (borrowed) is not current, but may be again.
+///
+/// # Safety
+///
+/// Attached.
+pub(crate) unsafe fn is_away(greenlet: *mut PyObject) -> bool {
+    // SAFETY: attached; an error that is set stays.
+    unsafe {
+        let mut is_away = false;
+        error::keeping(|| {
+            let now = entries::current();
+            is_away = now != greenlet && entries::is_active(greenlet);
+            ffi::Py_XDECREF(now);
+        });
+        is_away
     }
 }
 
@@ -506,17 +522,5 @@ unsafe fn put_off(greenlet: *mut PyObject) {
         // A thread's own mailbox is there as long as it runs code.
         let thread = worker::thread();
         let _ = worker::Thread::mailbox(thread).post(Mail::Drop(greenlet));
-    }
-}
-
-/// Calls it with the error that is set out of its way.
-unsafe fn keep_error(function: impl FnOnce()) {
-    // SAFETY: attached.
-    unsafe {
-        let pending = error::take();
-        function();
-        if !pending.is_null() {
-            error::restore(pending);
-        }
     }
 }

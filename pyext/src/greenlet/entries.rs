@@ -260,9 +260,21 @@ pub(super) unsafe fn current() -> *mut PyObject {
 pub(super) unsafe fn is_under_way(greenlet: *mut PyObject) -> bool {
     // SAFETY: functions of that type; they only read a field.
     unsafe {
-        let is_active = std::mem::transmute::<*mut c_void, Question>(IS_ACTIVE.get());
         let is_main = std::mem::transmute::<*mut c_void, Question>(IS_MAIN.get());
-        is_active(greenlet) == 1 && is_main(greenlet) == 0
+        is_active(greenlet) && is_main(greenlet) == 0
+    }
+}
+
+/// Whether it has been begun and is not dead.
+///
+/// # Safety
+///
+/// As [`is_under_way`].
+pub(super) unsafe fn is_active(greenlet: *mut PyObject) -> bool {
+    // SAFETY: as in `is_under_way`.
+    unsafe {
+        let is_active = std::mem::transmute::<*mut c_void, Question>(IS_ACTIVE.get());
+        is_active(greenlet) == 1
     }
 }
 

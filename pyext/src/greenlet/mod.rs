@@ -26,7 +26,7 @@
 mod calls;
 mod entries;
 
-pub(crate) use calls::{Calls, deferred, inside, is_provider, wait};
+pub(crate) use calls::{Calls, deferred, inside, is_away, is_provider, wait};
 use entries::{is_loaded, meet};
 
 use pyo3::ffi::{self, PyObject};

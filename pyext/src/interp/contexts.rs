@@ -101,3 +101,64 @@ impl Left {
         }
     }
 }
+
+/// All contexts of a thread that waits for somebody else to run code in them, innermost first.
+pub(crate) struct Lent {
+    entered: Left,
+    /// The thread's own context, that of code outside every `Context.run()`. Owned, or null.
+    base: *mut PyObject,
+}
+
+impl Lent {
+    /// Takes all contexts off the thread, so that anybody can enter them.
+    ///
+    /// # Safety
+    ///
+    /// `ts` must be the attached thread state.
+    pub(crate) unsafe fn take(ts: *mut PyThreadState) -> Self {
+        let mut entered = Left::new();
+        // SAFETY: the contract. A thread state owns a reference to its context, or has none yet:
+        // `context_get()` (Python/context.c) then makes one. What cannot be exited, because nobody
+        // has entered it, is the one that it has made.
+        unsafe {
+            entered.leave(ts, std::ptr::null_mut());
+            Self { entered, base: set_current(ts, std::ptr::null_mut()) }
+        }
+    }
+
+    /// Whether all of them can be entered again.
+    ///
+    /// # Safety
+    ///
+    /// Attached.
+    pub(crate) unsafe fn are_free(&self) -> bool {
+        // SAFETY: the contract.
+        unsafe { self.entered.are_free() }
+    }
+
+    /// Puts them back. Those that are not free are not entered; what enters after them is.
+    ///
+    /// # Safety
+    ///
+    /// `ts` must be the attached thread state that they were taken off, with nothing entered.
+    pub(crate) unsafe fn put_back(mut self, ts: *mut PyThreadState) {
+        // SAFETY: the contract. The reference that the thread state owns is ours, and what it had
+        // meanwhile is not entered by anybody.
+        unsafe {
+            let meanwhile = set_current(ts, self.base);
+            self.entered.enter();
+            ffi::Py_XDECREF(meanwhile);
+        }
+    }
+}
+
+/// Makes `context` (owned) the current one; returns what was (owned).
+unsafe fn set_current(ts: *mut PyThreadState, context: *mut PyObject) -> *mut PyObject {
+    // SAFETY: `ts` is the attached thread state. With the version, the values that `ContextVar`s
+    // remember for this thread are out of date (`_PyContext_Enter` does the same).
+    unsafe {
+        let version = field::<_, u64>(ts, facts::TS_CONTEXT_VER);
+        *version = (*version).wrapping_add(1);
+        field::<_, *mut PyObject>(ts, facts::TS_CONTEXT).replace(context)
+    }
+}

@@ -176,6 +176,7 @@ const struct table fiberback_layout = {
 
         /* PyGenObject, which coroutines share: cpython/genobject.h, from 3.14 internal. */
         FIELD(GEN_FRAME_STATE, PyGenObject, gi_frame_state),
+        FIELD(GEN_FINALIZER, PyAsyncGenObject, ag_origin_or_finalizer),
         FACT(GEN_CREATED, FRAME_CREATED),
         FACT(GEN_EXECUTING, FRAME_EXECUTING),
         FACT(GEN_CLEARED, FRAME_CLEARED),

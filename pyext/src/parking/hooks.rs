@@ -65,9 +65,9 @@ pub(super) static SET_RUNNING_LOOP: Hook = Hook::new();
 /// fiberback.
 pub(super) static STOCK: Hook = Hook::new();
 pub(super) static HOSTED: Hook = Hook::new();
-/// `asyncio.isfuture`.
+/// `is_future(awaitable)`, asked before a callback waits for it.
 pub(super) static IS_FUTURE: Hook = Hook::new();
-/// `task_for(loop, awaitable, context)`: a task that awaits it.
+/// `answer(loop, awaitable, context)`: a future for what the callback awaits.
 pub(super) static TASK_FOR: Hook = Hook::new();
 /// `is_trio_running()`: whether it is Trio that runs this code, whatever loop is further out.
 pub(super) static IS_TRIO_RUNNING: Hook = Hook::new();

@@ -8,7 +8,8 @@
 
 #![allow(unsafe_code)]
 
-use super::GuardPages;
+use super::geometry::GuardPages;
+use super::mapping;
 use crate::error::StackError;
 use std::ptr;
 use std::sync::OnceLock;
@@ -176,7 +177,7 @@ unsafe fn install_batched(first: usize, stride: usize, count: usize, guard: usiz
 fn guard_regions_work() -> bool {
     static WORK: OnceLock<bool> = OnceLock::new();
     *WORK.get_or_init(|| {
-        let page = super::linux::page_size();
+        let page = mapping::page_size();
         // SAFETY: a fresh mapping of one page, unmapped at once; the advice touches nothing else.
         unsafe {
             let probe = libc::mmap(

@@ -17,10 +17,11 @@
 
 #![allow(unsafe_code)]
 
+use super::geometry::{Geometry, RECORD_SIZE};
+use super::guard;
+use super::mapping::Mapping;
 use super::registry::{self, Registration};
-use super::{Geometry, guard};
 use crate::error::StackError;
-use crate::fiber::header::RESERVED;
 use corosensei::stack::{Stack, StackPointer};
 use std::io;
 use std::ptr::{self, NonNull};
@@ -50,13 +51,13 @@ pub(in crate::fiber) struct Slot {
 impl Slot {
     /// The addresses that frames can use, lowest to highest.
     pub(in crate::fiber) fn usable(self) -> std::ops::Range<usize> {
-        self.start + self.guard_size..self.end - self.reserve - RESERVED
+        self.start + self.guard_size..self.end - self.reserve - RECORD_SIZE
     }
 
     /// The bytes at the top that belong to the fiber layer.
     #[inline]
     pub(in crate::fiber) fn record(self) -> NonNull<u8> {
-        let address = self.end - self.reserve - RESERVED;
+        let address = self.end - self.reserve - RECORD_SIZE;
         debug_assert_ne!(address, 0);
         // SAFETY: inside a mapping, hence not null. Slabs come from `mmap`, whose memory Rust sees
         // as exposed; the pointer is only ever used within this slot.
@@ -73,7 +74,7 @@ impl Slot {
     }
 }
 
-// SAFETY: `base` is 64-byte aligned (page-aligned end less the reserved bytes and `RESERVED`, both
+// SAFETY: `base` is 64-byte aligned (page-aligned end less the reserved bytes and `RECORD_SIZE`, both
 // multiples of 64), `limit` page-aligned.
 // `Arena::carve` gives out a slot only with its guard in place, and `Geometry` has at least one
 // usable page.
@@ -90,17 +91,19 @@ unsafe impl Stack for Slot {
 }
 
 struct Slab {
-    mapping: NonNull<libc::c_void>,
-    bytes: usize,
-    /// Lets the fault handler find the slab.
-    _registration: Registration,
+    /// Lets the fault handler find the slab. Withdrawn before that is unmapped: what the handler finds
+    /// it reads.
+    registration: Option<Registration>,
+    mapping: Mapping,
 }
 
 impl Drop for Slab {
     fn drop(&mut self) {
-        // SAFETY: this is the whole mapping that `Arena::grow` made; the pool drops its arena only
-        // when every slot is back.
-        unsafe { libc::munmap(self.mapping.as_ptr(), self.bytes) };
+        drop(self.registration.take());
+        debug_assert!(
+            registry::find(self.mapping.range().start).is_none(),
+            "withdrawn before it is unmapped"
+        );
     }
 }
 
@@ -113,10 +116,6 @@ pub(in crate::fiber) struct Arena {
     next_slab_slots: usize,
     guards: guard::Installer,
 }
-
-// SAFETY: the raw pointers are mappings that the arena alone owns; nothing in it is tied to a
-// thread.
-unsafe impl Send for Arena {}
 
 impl Arena {
     pub(in crate::fiber) fn new(geometry: Geometry) -> Self {
@@ -166,15 +165,14 @@ impl Arena {
             })?;
             match map_leaving_headroom(bytes) {
                 Ok(mapping) => {
-                    let start = mapping.as_ptr().expose_provenance();
-                    self.uncarved = start..start + bytes;
+                    self.uncarved = mapping.range();
                     let registration = registry::register(
-                        start..start + bytes,
+                        mapping.range(),
                         stride,
                         self.geometry.guard_size,
-                        self.geometry.reserve + RESERVED,
+                        self.geometry.reserve + RECORD_SIZE,
                     );
-                    self.slabs.push(Slab { mapping, bytes, _registration: registration });
+                    self.slabs.push(Slab { registration: Some(registration), mapping });
                     self.next_slab_slots = (slots * 2).min(LARGEST_SLAB_SLOTS);
                     return Ok(());
                 }
@@ -210,49 +208,14 @@ impl Arena {
 
     /// Bytes of address space held.
     pub(in crate::fiber) fn reserved_bytes(&self) -> usize {
-        self.slabs.iter().map(|slab| slab.bytes).sum()
+        self.slabs.iter().map(|slab| slab.mapping.range().len()).sum()
     }
 }
 
-/// [`map`], unless that would leave the rest of the process without address space: a program that
+/// A mapping, unless that would leave the rest of the process without address space: a program that
 /// gets an error for a stack must still be able to allocate what it takes to handle it.
-fn map_leaving_headroom(bytes: usize) -> io::Result<NonNull<libc::c_void>> {
-    let mapping = map(bytes)?;
-    let headroom = map(HEADROOM);
-    let (unwanted, size) = match headroom {
-        Ok(headroom) => (headroom, HEADROOM),
-        Err(_) => (mapping, bytes),
-    };
-    // SAFETY: mapped above by us, and nobody else knows of it.
-    unsafe { libc::munmap(unwanted.as_ptr(), size) };
-    headroom.map(|_| mapping)
-}
-
-/// A private mapping that costs nothing until it is touched, and never in huge pages: a fiber that
-/// uses 4 KiB would otherwise cost 2 MiB.
-fn map(bytes: usize) -> io::Result<NonNull<libc::c_void>> {
-    // SAFETY: a fresh anonymous mapping at an address of the kernel's choice; MAP_STACK and
-    // MAP_NORESERVE are hints.
-    let mapping = unsafe {
-        libc::mmap(
-            ptr::null_mut(),
-            bytes,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK,
-            -1,
-            0,
-        )
-    };
-    if mapping == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: our mapping. Failure (a kernel without huge pages says EINVAL) changes nothing.
-    unsafe { libc::madvise(mapping, bytes, libc::MADV_NOHUGEPAGE) };
-    Ok(NonNull::new(mapping).expect("mmap does not return null"))
-}
-
-/// The system's page size.
-pub(in crate::fiber) fn page_size() -> usize {
-    // SAFETY: no preconditions.
-    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+fn map_leaving_headroom(bytes: usize) -> io::Result<Mapping> {
+    let mapping = Mapping::new(bytes)?;
+    Mapping::new(HEADROOM)?;
+    Ok(mapping)
 }

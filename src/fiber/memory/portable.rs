@@ -2,9 +2,8 @@
 
 #![allow(unsafe_code)]
 
-use super::Geometry;
+use super::{Geometry, RECORD_SIZE};
 use crate::error::StackError;
-use crate::fiber::header::RESERVED;
 use corosensei::stack::{DefaultStack, Stack, StackPointer};
 use std::ptr::NonNull;
 
@@ -44,20 +43,21 @@ impl Slot {
 
     /// The bytes above them, which belong to the fiber's owner.
     pub(in crate::fiber) fn reserved(self) -> NonNull<[u8]> {
-        let start = NonNull::new((self.base().get() + RESERVED) as *mut u8);
+        let start = NonNull::new((self.base().get() + RECORD_SIZE) as *mut u8);
         let start = start.expect("a stack is not at address 0");
         NonNull::slice_from_raw_parts(start, self.memory().reserve)
     }
 }
 
-// SAFETY: the memory is that of a `DefaultStack` less `RESERVED` and the owner's bytes at the top
+// SAFETY: the memory is that of a `DefaultStack` less `RECORD_SIZE` and the owner's bytes at the top
 // (multiples of 64 both), which keeps its guard pages and its alignment, and leaves far more than
 // the minimum size.
 unsafe impl Stack for Slot {
     #[inline]
     fn base(&self) -> StackPointer {
         let Memory { stack, reserve } = self.memory();
-        StackPointer::new(stack.base().get() - reserve - RESERVED).expect("above the stack's limit")
+        StackPointer::new(stack.base().get() - reserve - RECORD_SIZE)
+            .expect("above the stack's limit")
     }
 
     #[inline]
@@ -96,7 +96,7 @@ impl Arena {
         out: &mut Vec<Slot>,
     ) -> Result<(), StackError> {
         let reserve = self.geometry.reserve;
-        let size = self.geometry.stack_size + RESERVED + reserve;
+        let size = self.geometry.stack_size + RECORD_SIZE + reserve;
         let stack = DefaultStack::new(size).map_err(StackError::out_of_memory)?;
         let slot = Slot(NonNull::from(Box::leak(Box::new(Memory { stack, reserve }))));
         self.slots.push(slot);

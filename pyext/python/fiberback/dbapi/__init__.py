@@ -1,4 +1,4 @@
-"""DB-API 2.0 (PEP 249) over async drivers: sync database code whose waits are the event loop's.
+"""Serves DB-API 2.0 (PEP 249): sync database code over async drivers, whose waits are the loop's.
 
 Pick the module of the driver and use it as the sync driver that it replaces::
 

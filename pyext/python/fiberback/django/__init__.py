@@ -1,4 +1,4 @@
-"""Django's ordinary, sync ORM in async code, without a thread hop.
+"""Serves Django: its ordinary, sync ORM in async code, without a thread hop.
 
 Two settings do it::
 

@@ -1,0 +1,125 @@
+"""What a callback of an event loop awaits, where there is no task.
+
+All of it runs in one host (`_thread.host`), in the callback's own context, which the callback leaves while it
+is parked. The host ends when the callback does. Nobody tells of that; but a callback that is not
+parked has run to its end when the next one runs, so then it is looked whether its frame is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+from types import FrameType
+from typing import Any
+
+from .._thread.host import Host, Request
+
+_RUN = asyncio.Handle._run.__code__  # type: ignore[attr-defined]
+# Seconds until a callback is looked at again that cannot go on yet.
+_AGAIN = 0.002
+
+
+class _CallbackHost(Host):
+    def __init__(self, loop: asyncio.AbstractEventLoop, frame: FrameType | None) -> None:
+        super().__init__(loop, "fiberback.await_() in a callback")
+        self.frame = frame
+        self._own_context = contextvars.Context()
+
+    def look_soon(self, _: object = None) -> None:
+        self.loop.call_soon(self._look, context=self._own_context)
+
+    def _look(self) -> None:
+        if self._finished or self._current is not None or self._requests:
+            return  # it will be answered, and looked at then
+        frame = self.frame
+        if frame is not None:
+            try:
+                frame.clear()
+            except RuntimeError:  # it is not done
+                self.loop.call_later(_AGAIN, self._look, context=self._own_context)
+                return
+            del _of_frames[id(frame)]
+            self.frame = None
+        self.finish()
+
+
+# By the id of the frame of `Handle._run`, which the host keeps.
+_of_frames: dict[int, _CallbackHost] = {}
+
+
+class _Answer(asyncio.Future[Any]):
+    """Of one request. Cancelling it ends the request."""
+
+    request: Request | None = None
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if self.done() or self.request is None:
+            return False
+        self.request.interrupt()
+        return True
+
+    def settle(self) -> None:
+        request, self.request = self.request, None
+        if request is None or self.done():
+            return
+        error, result = request.error, request.result
+        if isinstance(error, asyncio.CancelledError):
+            super().cancel(*error.args[:1])
+        elif error is not None:
+            self.set_exception(error)
+            self.exception()  # its caller may be gone, and has had an error then
+        else:
+            self.set_result(result)
+
+
+def answer(
+    loop: asyncio.AbstractEventLoop, awaitable: Any, context: contextvars.Context | None
+) -> asyncio.Future[Any]:
+    """A future for what `awaitable` gives, for the callback on whose stack this is called.
+
+    Nothing of it runs before the callback waits.
+    """
+    host = _host(loop)
+    wait = _Answer(loop=loop)
+
+    def settle() -> None:
+        wait.settle()
+        host.look_soon()
+
+    if context is None:
+        context = contextvars.copy_context()
+    wait.request = Request(awaitable, context, settle)
+    host.deliver(wait.request)
+    return wait
+
+
+def is_future(thing: Any) -> bool:
+    """`asyncio.isfuture(thing)`, which a callback is about to wait for if it is one."""
+    if not asyncio.isfuture(thing):
+        return False
+    if _of_frames and not thing.done():
+        frame = _callback(sys._getframe(1))
+        host = _of_frames.get(id(frame)) if frame is not None else None
+        if host is not None:
+            thing.add_done_callback(host.look_soon, context=contextvars.Context())
+    return True
+
+
+def _host(loop: asyncio.AbstractEventLoop) -> _CallbackHost:
+    frame = _callback(sys._getframe(1))
+    if frame is None:  # for this one alone
+        return _CallbackHost(loop, None)
+    host = _of_frames.get(id(frame))
+    if host is None:
+        for key, other in list(_of_frames.items()):
+            if other.loop.is_closed():
+                del _of_frames[key]
+        host = _of_frames[id(frame)] = _CallbackHost(loop, frame)
+    return host
+
+
+def _callback(frame: FrameType | None) -> FrameType | None:
+    while frame is not None and frame.f_code is not _RUN:
+        frame = frame.f_back
+    return frame

@@ -1,0 +1,28 @@
+"""`await_` in a thread where no event loop runs.
+
+If the thread works for a loop that runs in another one, the awaitable is run there; `parent_loop`
+knows. So is a task or future that belongs to such a loop. Otherwise this thread's own runner,
+`runner`, runs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import Any
+
+from .._portal import portals
+from .._thread import parent_loop, runner
+
+
+def await_without_loop(awaitable: Any) -> Any:
+    if not inspect.isawaitable(awaitable):
+        portals.as_coroutine(awaitable).send(None)  # raises what `await` raises
+    parent = parent_loop.find()
+    if parent is None and asyncio.isfuture(awaitable):
+        loop = awaitable.get_loop()
+        if loop.is_running() and not runner.is_own(loop):
+            parent = parent_loop.line_to(loop)
+    if parent is not None:
+        return parent.wait(awaitable)
+    return runner.run_here(awaitable)

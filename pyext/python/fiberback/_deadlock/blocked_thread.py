@@ -1,0 +1,98 @@
+"""Whether the thread of an event loop is blocked waiting for the thread that waits for the loop.
+
+Asked when a loop does not answer for a while. Nothing needs to be prepared: the stacks of all
+threads are looked at. A thread counts as blocked on what the waiting functions of the standard
+library at the top of its stack wait for without a timeout: `Thread.join`, `Future.result`,
+`Executor.shutdown`, `concurrent.futures.wait`. Who is to end that wait is followed from thread to
+thread. Locks, events and queues do not tell whom they wait for, so they prove nothing.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import sys
+import threading
+import traceback
+from concurrent.futures import Future
+from types import FrameType
+from typing import Any
+
+from .._user_frames import is_ours
+
+_Future: Any = Future
+_Thread: Any = threading.Thread
+# The functions that wait for what their local variable of that name is.
+_WAITS: dict[Any, str] = {
+    _Future.result.__code__: "self",
+    _Future.exception.__code__: "self",
+    _Thread.join.__code__: "self",
+    concurrent.futures.wait.__code__: "fs",
+}
+# More of the standard library's frames than this are not on top of a blocked call.
+_DEPTH = 8
+
+
+def work_future(frame: FrameType | None) -> Future[Any] | None:
+    """The future of the executor's work item that runs on the stack that ends in `frame`."""
+    while frame is not None:
+        if frame.f_code.co_qualname.endswith("_WorkItem.run"):
+            future = getattr(frame.f_locals.get("self"), "future", None)
+            if isinstance(future, Future):
+                return future
+        frame = frame.f_back
+    return None
+
+
+def waits_for(frame: FrameType) -> list[Any]:
+    """The threads and futures that the stack that ends in `frame` is blocked on for ever."""
+    found: list[Any] = []
+    current: FrameType | None = frame
+    for _ in range(_DEPTH):
+        if current is None:
+            break
+        name = _WAITS.get(current.f_code)
+        if name is not None:
+            local = current.f_locals
+            if local.get("timeout") is None and name in local:
+                thing = local[name]
+                found.extend(thing if name == "fs" else [thing])
+        current = current.f_back
+    return found
+
+
+def is_blocked_on(ident: int, mine: int) -> bool:
+    """Whether thread `ident` waits, if by way of others, for thread `mine` or what it works at."""
+    frames = sys._current_frames()
+    works = {id(work): other for other in frames if (work := work_future(frames[other]))}
+    seen: set[int] = set()
+    look = [ident]
+    while look:
+        other = look.pop()
+        if other in seen or other not in frames:
+            continue
+        seen.add(other)
+        for thing in waits_for(frames[other]):
+            next_one = thing.ident if isinstance(thing, threading.Thread) else works.get(id(thing))
+            if next_one == mine:
+                return True
+            if next_one is not None:
+                look.append(next_one)
+    return False
+
+
+def stack_of(ident: int) -> str:
+    """The innermost part of a thread's stack, as a traceback shows it."""
+    frame = sys._current_frames().get(ident)
+    if frame is None:
+        return "  (not running)\n"
+    stack = traceback.extract_stack(frame, limit=24)
+    theirs = [entry for entry in stack if not is_ours(entry.filename)]
+    return "".join(traceback.format_list(theirs[-8:]))
+
+
+def name_of(ident: int | None) -> str:
+    """How a thread's name is quoted in messages."""
+    for thread in threading.enumerate():
+        if thread.ident == ident:
+            return repr(thread.name)
+    return f"with id {ident}" if ident is not None else "of the loop"

@@ -1,0 +1,203 @@
+"""Tasks that wait for each other in a circle: an error that names them instead of a hang.
+
+Asked each time `await_` is about to suspend a task until another one, or a `gather` or `shield` of
+others, is done. Who waits for the current task is found from the callbacks on it, and on what they
+complete, step by step: tasks that await, `gather`, `shield`, `wait`, `wait_for`, task groups,
+and worker threads whose `await_` runs in the task. If what the task is about to wait for is among
+them, nothing could ever end the wait.
+
+A circle may also be closed by a native `await`, of which nobody is told. So waits that went well are
+looked at again for as long as they last: `watchdog`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+from types import FrameType, FunctionType
+from typing import Any
+from weakref import WeakKeyDictionary, ref
+
+from .. import _messages
+from .._user_frames import is_users
+from . import watchdog
+
+# More than so many waiters are not followed: the search must not cost more than the wait.
+_MOST = 10_000
+
+_TASKS = asyncio.tasks.__file__
+
+# A task that works for a thread → the future that the thread's own work will set.
+_leads_to: WeakKeyDictionary[asyncio.Future[Any], ref[asyncio.Future[Any]]] = WeakKeyDictionary()
+
+
+def before_wait(future: Any) -> Any:
+    """Raises RuntimeError if the current task, about to wait for `future`, would do so for ever.
+
+    What it returns, if that is not None, is to be passed to `watchdog.after_wait` when the wait ends.
+    """
+    try:
+        task = asyncio.tasks.current_task()
+    except RuntimeError:
+        return None
+    if task is None or future.done():
+        return None
+    if future is task:
+        may_be_circle = True
+    elif getattr(future, "_fut_waiter", future) is None:
+        may_be_circle = False  # a task that waits for nothing, so far
+    else:
+        # Somebody waits for hardly any task but by a callback on it.
+        may_be_circle = bool(task._callbacks) or bool(_leads_to and task in _leads_to)
+    if may_be_circle:
+        error = _verdict(task, future)
+        if error is not None:
+            future._asyncio_future_blocking = False  # nobody will
+            try:
+                raise error
+            finally:
+                del error  # it is in a frame of its own traceback
+    return watchdog.watch_of(task.get_loop(), _verdict).add(task, future)
+
+
+def _verdict(task: Any, future: Any) -> RuntimeError | None:
+    circle = find_circle(task, future)
+    return RuntimeError(_describe(circle)) if circle is not None else None
+
+
+def leads_to(task: asyncio.Future[Any], result: asyncio.Future[Any]) -> None:
+    """Note that a thread waits for what `task` does, and will set `result`."""
+    _leads_to[task] = ref(result)
+
+
+def find_circle(task: Any, future: Any) -> list[Any] | None:
+    """From `task` over those that wait for it to `future`, each waiting for the one before."""
+    if future is task:
+        return [task]
+    waiters = _waiters(task)
+    if not waiters:
+        return None
+    came_from: dict[Any, Any] = {task: None}
+    queue = [task]
+    for node in queue:
+        for waiter in _waiters(node):
+            if waiter in came_from or waiter.done():
+                continue
+            came_from[waiter] = node
+            if waiter is future:
+                circle = []
+                while waiter is not None:
+                    circle.append(waiter)
+                    waiter = came_from[waiter]
+                return circle[::-1]
+            if len(queue) >= _MOST:
+                return None
+            queue.append(waiter)
+    return None
+
+
+def _waiters(node: Any) -> list[Any]:
+    """The futures and tasks that cannot be done before `node` is."""
+    found = []
+    for callback, _ in node._callbacks or ():
+        waiter = _completes(callback, node)
+        if waiter is not None:
+            found.append(waiter)
+    if _leads_to:
+        result = _leads_to.get(node)
+        if result is not None and (known := result()) is not None:
+            found.append(known)
+    return found
+
+
+def _completes(callback: Any, node: Any) -> Any:
+    if type(callback) is FunctionType:
+        return _completes_by_closure(callback)
+    owner = getattr(callback, "__self__", None)
+    if owner is not None:
+        if getattr(owner, "_fut_waiter", None) is node:
+            return owner  # a task's wakeup
+        if isinstance(owner, asyncio.TaskGroup):
+            return getattr(owner, "_on_completed_fut", None)
+        return None
+    if isinstance(callback, functools.partial):  # wait_for, in 3.11
+        if callback.func is getattr(asyncio.tasks, "_release_waiter", callback):
+            return callback.args[0]
+        return None
+    return None
+
+
+def _completes_by_closure(callback: FunctionType) -> Any:
+    code = callback.__code__
+    if code.co_filename != _TASKS:
+        return None
+    cells = zip(code.co_freevars, callback.__closure__ or (), strict=False)
+    closure = {name: cell.cell_contents for name, cell in cells if _is_full(cell)}
+    if code.co_name == "_on_completion":  # wait: only if nothing else can end it
+        if closure.get("timeout_handle") is None and (
+            closure.get("return_when") == asyncio.ALL_COMPLETED
+        ):
+            return closure.get("waiter")
+        return None
+    outer = closure.get("outer")  # gather, shield
+    return outer if asyncio.isfuture(outer) else None
+
+
+def _is_full(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 - it raises if it is empty
+    except ValueError:
+        return False
+    return True
+
+
+# What to say.
+
+
+def _describe(circle: list[Any]) -> str:
+    tasks = [each for each in circle if hasattr(each, "get_coro")]
+    steps = [f"{_name(each)} (at {_where(each)})" for each in reversed(tasks)]
+    # The first to wait is the one that gets the error, and the last that it waits for.
+    steps = [steps[-1], *steps[:-1], _name(tasks[0])]
+    return _messages.DEADLOCK.format(circle=" waits for ".join(steps))
+
+
+def _name(task: Any) -> str:
+    return f"task {task.get_name()!r}"
+
+
+def _where(task: Any) -> str:
+    try:
+        current = asyncio.tasks.current_task(task.get_loop())
+    except RuntimeError:
+        current = None
+    frame = _users(sys._getframe()) if task is current else _suspended_frame(task)
+    if frame is None:
+        return "an unknown place"
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}()"
+
+
+def _suspended_frame(task: Any) -> FrameType | None:
+    """The innermost frame that is not asyncio's or ours, else the outermost of those."""
+    coro: Any = task.get_coro()
+    best: FrameType | None = None
+    any_frame: FrameType | None = None
+    for _ in range(1000):
+        if coro is None:
+            break
+        frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
+        if isinstance(frame, FrameType):
+            best = _users(frame, one=True) or best
+            any_frame = any_frame or frame
+        inner = getattr(coro, "cr_await", None)
+        coro = inner if inner is not None else getattr(coro, "gi_yieldfrom", None)
+    return best or any_frame
+
+
+def _users(frame: FrameType | None, one: bool = False) -> FrameType | None:
+    while frame is not None:
+        if is_users(frame):
+            return frame
+        frame = None if one else frame.f_back
+    return None

@@ -1,0 +1,1 @@
+"""Who gets a portal? The task itself, one call, or the tasks that it starts."""

@@ -1,0 +1,1 @@
+"""How does a thread without a loop wait? On the loop it works for, or on a runner of its own."""

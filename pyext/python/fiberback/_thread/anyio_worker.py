@@ -1,0 +1,92 @@
+"""AnyIO's worker threads on asyncio: `anyio.to_thread.run_sync`, and so Starlette and FastAPI.
+
+Each call in such a thread has a line of its own. What the thread awaits runs inside the cancel scope
+that AnyIO has for the call, for as long as it is being awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+from .channel import Line
+
+
+class _Latest:
+    """The line of a thread's latest call. When the next one comes, or the thread ends, it is closed."""
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+
+    def __del__(self) -> None:
+        self.line.close()
+
+
+class _Mine(threading.local):
+    latest: _Latest | None = None
+
+
+_mine = _Mine()
+
+
+def find_line(frame: FrameType | None) -> Line | None:
+    """The line of the call that runs on the stack that ends in `frame`, if it is AnyIO's."""
+    backend: Any = sys.modules.get("anyio._backends._asyncio")
+    run = getattr(getattr(backend, "WorkerThread", None), "run", None)
+    code = getattr(run, "__code__", None)
+    if code is None:
+        return None
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    if frame is None:
+        return None
+    local = frame.f_locals
+    future = local.get("future")
+    if not asyncio.isfuture(future):
+        return None
+    latest = _mine.latest
+    if latest is None or latest.line.result is not future:
+        line = _AnyIOLine(future, local.get("cancel_scope"), backend)
+        latest = _mine.latest = _Latest(line)
+    return latest.line
+
+
+class _AnyIOLine(Line):
+    ends_with_result = True
+
+    def __init__(self, future: asyncio.Future[Any], scope: Any, backend: Any) -> None:
+        super().__init__(future.get_loop(), future)
+        self._scope = scope
+        # A task's scope is in this table, and the task in its scope.
+        self._states: Any = getattr(backend, "_task_states", None)
+        self._state_class: Any = getattr(backend, "TaskState", None)
+
+    def before_request(self, task: asyncio.Task[Any]) -> None:
+        if self._scope is None or self._states is None or self._state_class is None:
+            return
+        state = self._states.get(task)
+        if state is None:
+            self._states[task] = self._state_class(None, self._scope)
+        elif state.cancel_scope is not self._scope:
+            return  # the thread has entered one inside
+        self._scope._tasks.add(task)
+        if self._is_cancelled():
+            self._cancelled = asyncio.CancelledError()
+
+    def _is_cancelled(self) -> bool:
+        """AnyIO tells only those that are in the scope when it is cancelled."""
+        scope = self._scope
+        while scope is not None:
+            if scope.cancel_called:
+                return True
+            scope = None if scope.shield else getattr(scope, "_parent_scope", None)
+        return False
+
+    def after_request(self, task: asyncio.Task[Any]) -> None:
+        if self._scope is not None and self._states is not None:
+            state = self._states.get(task)
+            if state is not None and state.cancel_scope is self._scope:
+                self._scope._tasks.discard(task)

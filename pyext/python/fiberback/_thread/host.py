@@ -1,0 +1,307 @@
+"""One task at an event loop for all that one thread, or one callback, waits for.
+
+What sync code awaits outside of any task is run in its *host*, one thing after the other. So what
+belongs to a task (`current_task()`, `asyncio.timeout`, a `TaskGroup` or cancel scope that one `await_`
+enters and another one leaves) works across them. A `Request` is one of these things; it runs in the
+context of the code that waits.
+
+A host that is cancelled between two requests ends, so that nobody who cancels all tasks has to wait for
+the thread; the thread is told by its next `await_`. If it was cancelled by a timeout or a cancel
+scope, which that thread has entered in it, it stays: the thread will come to leave that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from .. import _messages
+from .._fiberback import Portal
+from .._portal import portals
+from . import asgiref_worker, contexts, generators
+
+# Modules whose timeouts and scopes cancel the task that has entered them.
+_SCOPES = {
+    "asyncio.timeouts",
+    "asyncio.taskgroups",
+    "anyio._backends._asyncio",
+    "async_timeout",
+    "aiohttp.helpers",
+}
+# What AnyIO's scopes say. They cancel a task again and again, wherever it waits, until it has left.
+_COMES_AGAIN = ("Cancelled via cancel scope ", "Cancelled by cancel scope ")
+
+
+class Request:
+    """One `await_`. `notify` is called when it has been answered, in the loop's thread."""
+
+    # Whether the loop runs for others than who waits.
+    shares_loop = True
+
+    def __init__(
+        self,
+        awaitable: Any,
+        context: contextvars.Context,
+        notify: Callable[[], object],
+        begun: list[Any] | None = None,
+    ) -> None:
+        is_coro = isinstance(awaitable, Coroutine)
+        self._coro: Any = awaitable if is_coro else portals.as_coroutine(awaitable)
+        self._context = context
+        self._notify: list[Callable[[], object]] = [notify]
+        self._generators = begun
+        self._steps: contexts.InContext | None = None
+        self._task: Any = None
+        self._interrupted = False
+        self._thread = threading.get_ident()
+        self.is_answered = False
+        self.is_taken = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def answer(self, result: Any, error: BaseException | None) -> None:
+        if not self.is_answered:
+            self.result, self.error = result, error
+            self.is_answered = True
+            listeners, self._notify = self._notify, []
+            for notify in listeners:
+                notify()
+
+    def on_answer(self, notify: Callable[[], object]) -> None:
+        """Call this, too, in the loop's thread; it has not been answered yet."""
+        self._notify.insert(0, notify)
+
+    def refuse(self, error: BaseException) -> None:
+        """Answers a request that nobody has begun with."""
+        if not self.is_answered:
+            self._coro.close()
+            self.answer(None, error)
+
+    @property
+    def has_waited(self) -> bool:
+        """Whether the awaitable was suspended, or could have been cancelled there, so far."""
+        return self._steps is not None and self._steps.has_waited
+
+    async def run(self, task: Any, cancelled: asyncio.CancelledError | None) -> None:
+        """Runs the awaitable, in `task`, the current one, and answers.
+
+        With `cancelled`, CancelledError is raised in it where it first waits.
+        """
+        self._task = task
+        if cancelled is not None:
+            # As a task that is cancelled while it runs.
+            self._interrupted = True
+            asyncio.Task.cancel(task, *cancelled.args[:1])
+        self.is_taken = True
+        try:
+            if self._generators:
+                generators.adopt(self._generators)
+                self._generators = None
+            if threading.get_ident() != self._thread:
+                self._context.run(asgiref_worker.rehome)
+            portal = portals.through(Portal(self._coro), task)
+            self._steps = contexts.InContext(portal, self._context)
+            result = await self._steps
+        except GeneratorExit:  # the task is destroyed in the middle
+            self.answer(None, RuntimeError(_messages.LOOP_GONE))
+            raise
+        except BaseException as error:
+            self.answer(None, contexts.without_our_frames(error))
+            if isinstance(error, KeyboardInterrupt) and self.shares_loop:
+                # It was meant for the loop's caller, not for who waits alone.
+                task.get_loop().call_soon(_raise, error, context=contextvars.Context())
+        else:
+            self.answer(result, None)
+        finally:
+            self._task = None
+            if self._interrupted:
+                task.uncancel()
+
+    def interrupt(self) -> None:
+        """Ends the request, begun or not, with CancelledError. In the loop's thread."""
+        if self._task is not None:
+            self._interrupted = True
+            self._task.cancel()
+        else:
+            self.refuse(asyncio.CancelledError())
+
+    def leave_context(self) -> None:
+        """Who waits does so no longer, and is back in its context."""
+        if self._task is not None and self._steps is not None:
+            self._steps.leave()
+        else:
+            self._context = self._context.copy()
+
+
+class _HostTask(asyncio.Task[None]):
+    """Knows whether it was cancelled by something that its own requests have entered."""
+
+    _by: Any = None
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        self._by = sys._getframe(1).f_globals.get("__name__")
+        return super().cancel(msg)
+
+    def is_to_end(self) -> bool:
+        return self._by not in _SCOPES and self.cancelling() > 0
+
+
+class _Idle(asyncio.Future[None]):
+    """What a host waits for between two requests. It can be made to go on at once."""
+
+    _goes_on: Any = None
+
+    def add_done_callback(self, fn: Any, /, *, context: Any = None) -> None:
+        self._goes_on = functools.partial(context.run, fn, self)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if not super().cancel(msg):
+            return False
+        self._go_on(at_once=False)
+        return True
+
+    def end(self, at_once: bool) -> None:
+        if not self.done():
+            self.set_result(None)
+            self._go_on(at_once)
+
+    def _go_on(self, at_once: bool) -> None:
+        goes_on, self._goes_on = self._goes_on, None
+        if goes_on is None:
+            return  # nobody has begun to wait
+        if at_once:
+            goes_on()
+        else:
+            self.get_loop().call_soon(goes_on, context=contextvars.Context())
+
+
+class Host:
+    """See the module. Everything here is called in the loop's thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
+        self.loop = loop
+        self._name = name
+        self._requests: deque[Request] = deque()
+        self._idle: _Idle | None = None
+        self._current: Request | None = None
+        self._cancelled: asyncio.CancelledError | None = None
+        self._finished = False
+        self.task: asyncio.Task[Any] | None = None
+
+    def deliver(self, request: Request, in_callback: bool = False) -> None:
+        """Have `request` run; at once if this is called `in_callback`, a callback of the loop's that
+        is nothing but this."""
+        if request.is_answered:  # given up meanwhile
+            return
+        if self._finished:
+            request.refuse(RuntimeError(_messages.LOOP_GONE))
+            return
+        self._requests.append(request)
+        if self.task is None:
+            # Not by the loop's task factory, whose tasks may be eager: a request must not begin
+            # before its caller waits. The task's own context keeps nothing alive.
+            task = _HostTask(
+                self.serve(), loop=self.loop, name=self._name, context=contextvars.Context()
+            )
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            self.task = task
+            self.on_start(task)
+        self._wake(in_callback)
+
+    def on_start(self, task: asyncio.Task[Any]) -> None:
+        """A host task has been made."""
+
+    def before_request(self, task: asyncio.Task[Any]) -> None:
+        """In the task, before each request."""
+
+    def after_request(self, task: asyncio.Task[Any]) -> None:
+        """In the task, after each request."""
+
+    async def serve(self) -> None:
+        """What a host task runs: requests, until `finish`."""
+        task: Any = asyncio.current_task(self.loop)
+        try:
+            while True:
+                try:
+                    if not await self._more():
+                        break
+                except asyncio.CancelledError as cancelled:
+                    if task.is_to_end():
+                        if not self._requests:
+                            self._cancelled = cancelled
+                        raise
+                    self.note(cancelled)
+                    continue
+                if await self._run(task) and task.is_to_end():
+                    raise asyncio.CancelledError
+        finally:
+            self.task = None
+            while self._requests:
+                self._requests.popleft().refuse(asyncio.CancelledError())
+
+    async def _more(self) -> bool:
+        while not self._requests:
+            if self._finished:
+                return False
+            self._idle = _Idle(loop=self.loop)
+            try:
+                await self._idle
+            finally:
+                self._idle = None
+        return True
+
+    async def _run(self, task: asyncio.Task[Any]) -> bool:
+        """Runs the next request. Whether it was cancelled."""
+        request = self._requests.popleft()
+        if request.is_answered:
+            return False
+        self._current = request
+        self.before_request(task)
+        cancelled, self._cancelled = self._cancelled, None
+        try:
+            await request.run(task, cancelled)
+        finally:
+            self._current = None
+            self.after_request(task)
+        if cancelled is not None and not request.has_waited:
+            self._cancelled = cancelled  # in the next one
+        return isinstance(request.error, asyncio.CancelledError)
+
+    def _wake(self, in_callback: bool) -> None:
+        if self._idle is not None:
+            self._idle.end(in_callback and isinstance(self.task, _HostTask))
+
+    def cancel(self, cancelled: asyncio.CancelledError) -> None:
+        """Raise CancelledError in the `await_` that waits, else in the next."""
+        if self._current is not None and self.task is not None:
+            self._current.interrupt()
+        else:
+            self._cancelled = cancelled
+
+    def note(self, cancelled: asyncio.CancelledError) -> None:
+        """Between two requests: the next one that waits is to get it, unless it will anyway."""
+        if not str(cancelled).startswith(_COMES_AGAIN):
+            self._cancelled = cancelled
+
+    @property
+    def undelivered(self) -> asyncio.CancelledError | None:
+        return self._cancelled
+
+    def finish(self) -> None:
+        """No more requests will come."""
+        self._finished = True
+        self._wake(asyncio._get_running_loop() is self.loop and _is_in_callback(self.loop))
+
+
+def _is_in_callback(loop: asyncio.AbstractEventLoop) -> bool:
+    return asyncio.current_task(loop) is None
+
+
+def _raise(error: BaseException) -> None:
+    raise error

@@ -1,0 +1,111 @@
+//! What a thread that waits lends to those who work for it: its contexts, and its async generators.
+//!
+//! Where `await_()` waits for an event loop that is not on its own stack, code runs in the waiter's
+//! `contextvars` context meanwhile, in this thread or in another one. A context is entered once at a
+//! time, so the waiter leaves it for as long as it waits.
+
+use crate::error;
+use crate::interp::contexts::{self, Lent};
+use crate::interp::facts::{self, field};
+use pyo3::ffi::{self, PyObject};
+use std::hint::black_box;
+use std::ptr;
+use std::time::{Duration, Instant};
+
+/// How long a waiter that goes on waits for its contexts, if somebody is in one of them.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// `_fiberback.lend_context(function)`: `function(context)` with the caller's contexts left, so that
+/// the innermost one, `context`, can be entered by anybody.
+pub(crate) unsafe extern "C" fn lend_context(
+    _: *mut PyObject,
+    function: *mut PyObject,
+) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        // SAFETY: attached, no error set; `function` is lent.
+        unsafe {
+            // Copying makes a context where the thread has none.
+            let copy = ffi::PyContext_CopyCurrent();
+            if copy.is_null() {
+                return copy;
+            }
+            ffi::Py_DECREF(copy);
+            let ts = ffi::PyThreadState_Get();
+            let context = ffi::Py_NewRef(contexts::current(ts));
+            let lent = Lent::take(ts);
+            let result = black_box(call as Call)(function, context);
+            let pending = error::take();
+            wait_for(&lent);
+            lent.put_back(ts);
+            ffi::Py_DECREF(context);
+            if !pending.is_null() {
+                error::restore(pending);
+            }
+            result
+        }
+    })
+}
+
+/// Somebody may be in a context of ours still, if the caller has given up before it was answered.
+unsafe fn wait_for(lent: &Lent) {
+    let until = Instant::now() + PATIENCE;
+    // SAFETY: attached; while others run, nobody uses what is on our stack.
+    unsafe {
+        while !lent.are_free() && Instant::now() < until {
+            black_box(nap as Nap)();
+        }
+    }
+}
+
+// What may not come back, because the interpreter exits, is called through pointers that the compiler
+// knows nothing of: see `StopForcedUnwind`. It would take these functions, in which there is nothing
+// to clean up, for ones that never unwind.
+
+type Call = unsafe fn(*mut PyObject, *mut PyObject) -> *mut PyObject;
+type Nap = unsafe fn();
+
+/// `function(argument)`.
+unsafe fn call(function: *mut PyObject, argument: *mut PyObject) -> *mut PyObject {
+    // SAFETY: the caller's: attached, valid objects.
+    unsafe { ffi::PyObject_CallOneArg(function, argument) }
+}
+
+/// Lets other threads run for a moment.
+unsafe fn nap() {
+    // SAFETY: the caller's: attached.
+    unsafe {
+        let saved = ffi::PyEval_SaveThread();
+        libc::usleep(1000);
+        ffi::PyEval_RestoreThread(saved);
+    }
+}
+
+/// `_fiberback.set_finalizer(generator, finalizer)`: what is called with an async generator that
+/// nobody has told its event loop of, before it is destroyed. False if it has one, or is none.
+pub(crate) unsafe extern "C" fn set_finalizer(
+    _: *mut PyObject,
+    arguments: *mut *mut PyObject,
+    count: ffi::Py_ssize_t,
+) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        if count != 2 {
+            error::set_type("set_finalizer() takes two arguments");
+            return ptr::null_mut();
+        }
+        // SAFETY: attached; `METH_FASTCALL`: two borrowed objects. The type is checked before the
+        // field is touched, which owns its reference or is null (`async_gen_init_hooks` in
+        // Objects/genobject.c).
+        unsafe {
+            let (generator, finalizer) = (*arguments, *arguments.add(1));
+            let mut is_set = false;
+            if ffi::Py_TYPE(generator) == &raw mut ffi::PyAsyncGen_Type {
+                let slot = field::<_, *mut PyObject>(generator, facts::GEN_FINALIZER);
+                if (*slot).is_null() {
+                    *slot = ffi::Py_NewRef(finalizer);
+                    is_set = true;
+                }
+            }
+            ffi::Py_NewRef(if is_set { ffi::Py_True() } else { ffi::Py_False() })
+        }
+    })
+}

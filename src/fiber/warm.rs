@@ -1,0 +1,207 @@
+//! The idle stacks that each thread keeps for itself.
+//!
+//! A short last-in-first-out list of warm stacks for each pool that the thread uses; taking and
+//! returning one touches nothing that is shared. The list is refilled from, and spills over into, the
+//! pool's depot, in batches, under a lock. Pages are given back to the system only there, never on
+//! the way of a single stack.
+//!
+//! # Invariant
+//!
+//! Each slot in a list is its pool's, idle, and holds one strong reference to it (`depot.rs`).
+
+#![allow(unsafe_code)]
+
+use super::depot::{Shared, pointer};
+use super::memory::Slot;
+use std::cell::UnsafeCell;
+use std::mem;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Takes a slot that this thread keeps of a pool, with its strong reference.
+#[inline]
+pub(super) fn take(shared: NonNull<Shared>) -> Option<Slot> {
+    // SAFETY: see `Caches`.
+    LOCAL.try_with(|local| unsafe { (*local.0.get()).pop(shared) }).ok().flatten()
+}
+
+/// Lets this thread keep the slots of `batch`, which the depot has given out.
+///
+/// # Safety
+///
+/// Each slot must be of the pool `shared`, idle, in nobody else's hands, and come with one strong
+/// reference.
+pub(super) unsafe fn keep(shared: &Arc<Shared>, mut batch: Vec<Slot>) {
+    if batch.is_empty() {
+        return;
+    }
+    let mut gone = Vec::new();
+    // SAFETY: see `Caches`.
+    let _ = LOCAL.try_with(|local| unsafe {
+        (*local.0.get()).refill(shared, &mut batch, &mut gone);
+    });
+    // In thread teardown nothing can be kept.
+    // SAFETY: the caller's promise.
+    unsafe { Shared::take_back(shared, &mut batch) };
+}
+
+/// Takes away the list that this thread keeps of a pool. Dropping it returns its stacks.
+pub(super) fn forget_list(shared: NonNull<Shared>) -> Option<Cache> {
+    // SAFETY: see `Caches`.
+    LOCAL.try_with(|local| unsafe { (*local.0.get()).forget(shared) }).ok().flatten()
+}
+
+/// Returns a stack to the thread's warm list, or to the depot.
+///
+/// # Safety
+///
+/// `slot` must be idle, of the pool `shared`, and come with one strong reference to it.
+#[inline]
+pub(super) unsafe fn put_back(slot: Slot, shared: NonNull<Shared>) {
+    let kept = LOCAL.try_with(|local| {
+        // SAFETY: see `Caches`.
+        unsafe { (*local.0.get()).push(slot, shared) }
+    });
+    if !matches!(kept, Ok(true)) {
+        // SAFETY: the caller's promise.
+        unsafe { put_back_slowly(slot, shared) }
+    }
+}
+
+/// # Safety
+///
+/// As for [`put_back`].
+#[cold]
+unsafe fn put_back_slowly(slot: Slot, shared: NonNull<Shared>) {
+    // SAFETY: the slot's reference keeps the pool alive, and this one past the slot's.
+    let shared = unsafe {
+        Arc::increment_strong_count(shared.as_ptr());
+        Arc::from_raw(shared.as_ptr())
+    };
+    let mut batch = vec![slot];
+    let mut gone = Vec::new();
+    if shared.has_lists() {
+        let _ = LOCAL.try_with(|local| {
+            // SAFETY: see `Caches`.
+            unsafe { (*local.0.get()).make_room(&shared, &mut batch, &mut gone) }
+        });
+    } else {
+        gone.extend(forget_list(pointer(&shared)));
+    }
+    // SAFETY: the caller's promise for `slot`; the rest were in this thread's list.
+    unsafe { Shared::take_back(&shared, &mut batch) };
+}
+
+/// The warm stacks of one pool on one thread.
+pub(super) struct Cache {
+    shared: Arc<Shared>,
+    slots: Vec<Slot>,
+    /// `slots.len()`, for [`StackPool::stats`]: written by this thread alone, so that no
+    /// read-modify-write is needed.
+    gauge: Arc<AtomicUsize>,
+}
+
+impl Cache {
+    #[inline]
+    fn publish_len(&self) {
+        self.gauge.store(self.slots.len(), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        let mut slots = mem::take(&mut self.slots);
+        self.publish_len();
+        // SAFETY: they were in this list, each with its reference.
+        unsafe { Shared::take_back(&self.shared, &mut slots) };
+        let gauge = &self.gauge;
+        self.shared.depot().caches.retain(|other| !Arc::ptr_eq(other, gauge));
+    }
+}
+
+/// The warm stacks of this thread.
+///
+/// Access is by raw pointer from short, non-reentrant sections: nothing called while one of the
+/// methods below runs touches `LOCAL` again. They call the allocator, and no other code that is not
+/// in this file. In particular no [`Cache`] is dropped there.
+#[derive(Default)]
+struct Caches(Vec<Cache>);
+
+struct Local(UnsafeCell<Caches>);
+
+thread_local! {
+    static LOCAL: Local = const { Local(UnsafeCell::new(Caches(Vec::new()))) };
+}
+
+impl Caches {
+    #[inline]
+    fn position(&self, shared: NonNull<Shared>) -> Option<usize> {
+        self.0.iter().position(|cache| std::ptr::eq(&*cache.shared, shared.as_ptr()))
+    }
+
+    #[inline]
+    fn pop(&mut self, shared: NonNull<Shared>) -> Option<Slot> {
+        let index = self.position(shared)?;
+        let cache = &mut self.0[index];
+        let slot = cache.slots.pop()?;
+        cache.publish_len();
+        Some(slot)
+    }
+
+    /// Keeps the slot if there is room for it.
+    #[inline]
+    fn push(&mut self, slot: Slot, shared: NonNull<Shared>) -> bool {
+        let Some(index) = self.position(shared) else { return false };
+        let cache = &mut self.0[index];
+        // Capacity is reserved once, to the limit: a full list is one that would grow.
+        if cache.slots.len() == cache.slots.capacity()
+            || cache.shared.closed.load(Ordering::Relaxed)
+        {
+            return false;
+        }
+        cache.slots.push(slot);
+        cache.publish_len();
+        true
+    }
+
+    /// The list of a pool, made if need be. Adds the lists of pools without handles to `gone`.
+    fn cache(&mut self, shared: &Arc<Shared>, gone: &mut Vec<Cache>) -> &mut Cache {
+        let index = self.position(pointer(shared)).unwrap_or_else(|| {
+            let closed = |cache: &Cache| cache.shared.closed.load(Ordering::Relaxed);
+            while let Some(index) = self.0.iter().position(closed) {
+                gone.push(self.0.swap_remove(index));
+            }
+            let gauge = Arc::new(AtomicUsize::new(0));
+            shared.depot().caches.push(Arc::clone(&gauge));
+            let slots = Vec::with_capacity(shared.warm_per_thread);
+            self.0.push(Cache { shared: Arc::clone(shared), slots, gauge });
+            self.0.len() - 1
+        });
+        &mut self.0[index]
+    }
+
+    /// Adds what came from the depot, which fits: a refill happens when the list is empty.
+    fn refill(&mut self, shared: &Arc<Shared>, batch: &mut Vec<Slot>, gone: &mut Vec<Cache>) {
+        let cache = self.cache(shared, gone);
+        cache.slots.append(batch);
+        cache.publish_len();
+    }
+
+    /// Keeps the slots of `batch`, and puts there instead the older half of a list that is full.
+    fn make_room(&mut self, shared: &Arc<Shared>, batch: &mut Vec<Slot>, gone: &mut Vec<Cache>) {
+        let cache = self.cache(shared, gone);
+        let mut over = Vec::new();
+        if cache.slots.len() + batch.len() > cache.slots.capacity() {
+            over.extend(cache.slots.drain(..cache.slots.len().div_ceil(2)));
+        }
+        cache.slots.append(batch);
+        cache.publish_len();
+        *batch = over;
+    }
+
+    /// Takes this thread's list of one pool away.
+    fn forget(&mut self, shared: NonNull<Shared>) -> Option<Cache> {
+        self.position(shared).map(|index| self.0.swap_remove(index))
+    }
+}

@@ -1,0 +1,27 @@
+"""Sync views of Django that await, under Django's own ASGI handler and ours."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from support import import_or_skip, only_fiberback
+
+pytestmark = only_fiberback
+
+
+@pytest.mark.parametrize("how", ["django", "static files", "PortalMiddleware"])
+def test_a_sync_view_awaits_the_orm(fb, how):
+    import_or_skip("django")
+    script = pathlib.Path(__file__).with_name("django_sync_views.py")
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", script, how],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    names = "a0!,a1!,a2!,s0!,s1!,s2!,z0!,z1!,z2!,z3!"
+    assert done.stdout.strip() == names

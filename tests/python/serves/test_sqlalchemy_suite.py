@@ -1,0 +1,159 @@
+"""SQLAlchemy's own tests of its asyncio half, out of its sdists on PyPI, with `install()` in force.
+
+In place of the greenlet package there is an empty module: `import greenlet`, by which SQLAlchemy's
+tests find out whether they can run, succeeds, and whoever wanted something out of it would fail.
+
+The suites are downloaded when this test runs, and are no part of this repository. They are skipped
+only when the registry cannot be reached; `FIBERBACK_SQLALCHEMY_SDISTS` names a folder of copies.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tarfile
+
+import pytest
+from support import import_or_skip, only_fiberback
+
+# Both releases on one interpreter, to keep a run on all of them short.
+pytestmark = [
+    only_fiberback,
+    pytest.mark.skipif(
+        sys.version_info[:2] != (3, 12), reason="SQLAlchemy's own suites run on 3.12 only"
+    ),
+]
+
+VERSIONS = {"2.1": "2.1.9", "2.0": "2.0.58"}
+CONCURRENCY = {"2.1": "test_concurrency.py", "2.0": "test_concurrency_py3k.py"}
+
+# Tests that assert the refusal which `install()` takes away.
+REFUSALS = [
+    # `await_` outside `greenlet_spawn`, and below a coroutine that another `await_` waits for
+    "test/base/{concurrency}::TestAsyncioCompat::test_await_only_no_greenlet",
+    "test/base/{concurrency}::TestAsyncioCompat::test_await_only_error",
+    "test/base/{concurrency}::TestAsyncioCompat::test_await_fallback_error",  # 2.0 only
+    # a lazy load outside `greenlet_spawn`; its "new_style" twin, which loads nothing, runs
+    "test/ext/asyncio/test_session.py::AsyncORMBehaviorsTest::"
+    "test_new_style_active_history[legacy_style]",
+]
+
+# Loaded by pytest before anything of SQLAlchemy.
+PLUGIN = """
+import os, sys, types
+sys.path.insert(0, os.path.join(os.getcwd(), "lib"))
+sys.modules["greenlet"] = None
+import fiberback.sqlalchemy
+fiberback.sqlalchemy.install()
+sys.modules["greenlet"] = types.ModuleType("greenlet")
+import sqlalchemy
+assert sqlalchemy.__file__.startswith(os.getcwd()), sqlalchemy.__file__
+"""
+
+# Each in a time of its own: the cancellation tests cancel everything everywhere, also twice.
+PARTS = {
+    "engine": ["test/ext/asyncio", "--deselect", "test/ext/asyncio/test_cancellation.py"],
+    "cancellation": ["test/ext/asyncio/test_cancellation.py", "-k", "not twice"],
+    "twice": ["test/ext/asyncio/test_cancellation.py", "-k", "twice"],
+}
+
+
+def fetch_sdist(version, folder):
+    name = f"sqlalchemy-{VERSIONS[version]}.tar.gz"
+    given = os.environ.get("FIBERBACK_SQLALCHEMY_SDISTS")
+    if given:
+        return pathlib.Path(given) / name
+    # What pip needs to ask the sdist for its dependencies may be wheels.
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
+    command += [str(folder), "--no-binary", "sqlalchemy", f"sqlalchemy=={VERSIONS[version]}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if not (folder / name).exists():
+        # What pip says when it gets no answer, as opposed to an answer that it dislikes.
+        if any(sign in done.stderr for sign in ("connection broken by", "ConnectionError")):
+            pytest.skip(f"the package registry cannot be reached: {done.stderr.strip()[-300:]}")
+        pytest.fail(done.stderr)
+    return folder / name
+
+
+@pytest.fixture(scope="session", params=VERSIONS)
+def suite(request, tmp_path_factory):
+    """Its version, and the folder in which it lies."""
+    import_or_skip("sqlalchemy")
+    folder = tmp_path_factory.mktemp("sqlalchemy")
+    with tarfile.open(fetch_sdist(request.param, folder)) as archive:
+        archive.extractall(folder, filter="data")
+    (folder / "fiberback_plugin.py").write_text(PLUGIN)
+    return request.param, folder / f"sqlalchemy-{VERSIONS[request.param]}"
+
+
+def database_url(driver, request):
+    import_or_skip(driver)
+    if driver == "aiosqlite":
+        return "sqlite+aiosqlite:///:memory:"
+    database = request.getfixturevalue("database")
+    # What SQLAlchemy's README.unittests.rst asks for.
+    database.sql(
+        "CREATE SCHEMA test_schema; CREATE SCHEMA test_schema_2; CREATE EXTENSION hstore;"
+        "CREATE EXTENSION citext"
+    )
+    return database.url(driver)
+
+
+def run_pytest(folder, arguments, **environment):
+    # A whole suite in one test: seconds on a machine of one's own, minutes on a busy one. Neither
+    # conftest.py nor pytest's faulthandler shall take that for a hang before `timeout` does.
+    faulthandler.cancel_dump_traceback_later()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout[-12000:] + done.stderr[-2000:]
+    return done.stdout.splitlines()[-1]
+
+
+# SQLAlchemy itself leaves out "twice" for aiosqlite, which "deadlocks waiting on its stopped worker".
+@pytest.mark.parametrize(
+    ("driver", "part"),
+    [
+        pytest.param(*case, marks=[pytest.mark.slow] * (case[1] != "engine"))
+        for case in [
+            *(("asyncpg", part) for part in PARTS),
+            ("aiosqlite", "engine"),
+            ("aiosqlite", "cancellation"),
+        ]
+    ],
+)
+def test_sqlalchemys_own_suite(suite, driver, part, request):
+    version, folder = suite
+    url = database_url(driver, request)
+    arguments = ["-p", "fiberback_plugin", "--dburi", url, *PARTS[part]]
+    if part == "engine":
+        arguments.append(f"test/base/{CONCURRENCY[version]}")
+        for test in REFUSALS:
+            arguments += ["--deselect", test.format(concurrency=CONCURRENCY[version])]
+    summary = run_pytest(folder, arguments, PYTHONPATH=str(folder.parent))
+    passed = int(summary.partition(" passed")[0].split()[-1])
+    # If SQLAlchemy found that nothing can run, it would skip it all.
+    least = {"engine": 150, "cancellation": 8, "twice": 2}[part]
+    assert passed >= least, summary
+
+
+def test_our_own_tests_with_sqlalchemy_2_0(tmp_path):
+    """`test_sqlalchemy.py` runs with the newest SQLAlchemy elsewhere."""
+    import_or_skip("sqlalchemy")
+    with tarfile.open(fetch_sdist("2.0", tmp_path)) as archive:
+        archive.extractall(tmp_path, filter="data")
+    library = tmp_path / f"sqlalchemy-{VERSIONS['2.0']}" / "lib"
+    tests = pathlib.Path(__file__).with_name("test_sqlalchemy.py")
+    chosen = "(asyncio- or not -) and not cancelled_tasks"
+    run_pytest(tmp_path, [str(tests), "-x", "-k", chosen], PYTHONPATH=str(library))
