@@ -108,6 +108,7 @@ pub struct AwaitError(AwaitErrorKind);
 enum AwaitErrorKind {
     OffFiber,
     InRuntime,
+    NoRuntime(io::ErrorKind),
     Cancelled,
     CancelledUnwinding,
     Unwinding,
@@ -117,13 +118,29 @@ impl AwaitError {
     pub(crate) const OFF_FIBER: Self = Self(AwaitErrorKind::OffFiber);
     #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
     pub(crate) const IN_RUNTIME: Self = Self(AwaitErrorKind::InRuntime);
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+    pub(crate) fn no_runtime(kind: io::ErrorKind) -> Self {
+        Self(AwaitErrorKind::NoRuntime(kind))
+    }
     pub(crate) const CANCELLED: Self = Self(AwaitErrorKind::Cancelled);
     pub(crate) const CANCELLED_UNWINDING: Self = Self(AwaitErrorKind::CancelledUnwinding);
     pub(crate) const UNWINDING: Self = Self(AwaitErrorKind::Unwinding);
 
-    /// The caller is not below [`run`](crate::run).
+    /// The caller is not below [`run`](crate::run), and is where it could not wait otherwise.
     pub fn is_off_fiber(&self) -> bool {
         matches!(self.0, AwaitErrorKind::OffFiber | AwaitErrorKind::InRuntime)
+    }
+
+    /// The caller is not below [`run`](crate::run), and on a thread that drives a tokio runtime:
+    /// [`try_block_on`](crate::try_block_on) must not block it.
+    pub fn is_in_runtime(&self) -> bool {
+        matches!(self.0, AwaitErrorKind::InRuntime)
+    }
+
+    /// The system has no thread or no descriptors left for the background runtime that
+    /// [`try_block_on`](crate::try_block_on) needs here.
+    pub fn is_no_runtime(&self) -> bool {
+        matches!(self.0, AwaitErrorKind::NoRuntime(_))
     }
 
     /// The [`Run`](crate::Run) that the caller is below was dropped: clean up and return.
@@ -147,6 +164,15 @@ impl fmt::Debug for AwaitError {
 impl fmt::Display for AwaitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
+            AwaitErrorKind::NoRuntime(kind) => {
+                return write!(
+                    f,
+                    "fiberback: the background runtime could not be started: {kind}. It takes one \
+                     thread and a few descriptors (`ulimit -n`) for the whole process: start it \
+                     while there are some, by `fiberback::tokio::background::handle()`, or call \
+                     `block_on` inside a runtime of your own (`Handle::enter`)"
+                );
+            }
             AwaitErrorKind::OffFiber => {
                 "fiberback: not on a fiber, so there is nothing to suspend. Call the synchronous \
                  code through `fiberback::run(|| ...).await`, or, where no runtime is running, use \
@@ -154,8 +180,8 @@ impl fmt::Display for AwaitError {
             }
             AwaitErrorKind::InRuntime => {
                 "fiberback: not on a fiber, but inside a tokio runtime, which blocking here would \
-                 bring to a halt. Call the synchronous code through `fiberback::run(|| ...).await`; \
-                 on a `spawn_blocking` thread, use `tokio::runtime::Handle::current().block_on(..)`"
+                 bring to a halt. Call the synchronous code through `fiberback::run(|| ...).await`, \
+                 `fiberback::tokio::PinnedPool::spawn`, or `tokio::task::spawn_blocking`"
             }
             AwaitErrorKind::Cancelled => {
                 "fiberback: the fiber was cancelled: its `Run` was dropped while it waited"

@@ -28,7 +28,7 @@
 //! |---|---|
 //! | call synchronous code from async code, so that it can wait | [`run`] |
 //! | wait for a future in synchronous code | [`await_`], or [`try_await`] in destructors and I/O traits |
-//! | wait in code that may run anywhere, inside a runtime or not | [`block_on`] |
+//! | wait in code that may run anywhere, inside a runtime or not | [`block_on`], or [`try_block_on`] |
 //! | give a fiber a name or another stack size, or handle the lack of memory | [`Builder`] |
 //! | do all this on a multi-threaded runtime | `fiberback::tokio::PinnedPool` |
 //! | build something else on the same switch | [`fiber`] |
@@ -56,7 +56,7 @@
 //!
 //! # Features
 //!
-//! * `tokio` (default): `fiberback::tokio`, and a tokio runtime under [`block_on`] where none is running.
+//! * `tokio` (default): `fiberback::tokio`, and a tokio runtime under [`block_on`] where none is current.
 //! * `tracing`: spans entered on a fiber leave the thread when it suspends and come back when it
 //!   resumes; the crate's own events, target `fiberback`.
 //! * `io`, `futures-io`: `fiberback::io`, synchronous readers and writers over async ones, and back.
@@ -125,7 +125,7 @@ pub use adapters::stream;
 #[cfg(feature = "tokio")]
 pub use adapters::tokio;
 
-pub use adapters::{Budget, block_on, try_yield_now, yield_now};
+pub use adapters::{Budget, block_on, try_block_on, try_yield_now, yield_now};
 pub use bridge::{Builder, Run, await_, on_fiber, run, run_unchecked, try_await};
 pub use error::{AwaitError, StackError};
 pub use fiber::StackPool;

@@ -424,7 +424,7 @@ mod own_handler {
             say(b"called\n");
             // The next fault, in here, is the default's.
             // SAFETY: none; it faults.
-            unsafe { std::ptr::null_mut::<u8>().write_volatile(1) };
+            unsafe { std::ptr::without_provenance_mut::<u8>(64).write_volatile(1) };
         }
         if is_child("reset") {
             install(again as *const () as usize, libc::SA_RESETHAND | libc::SA_NODEFER);

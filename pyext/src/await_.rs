@@ -22,6 +22,8 @@ static IS_USABLE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 static CURRENT_TASK: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// What the Python layer wants called where a region may forbid `await_` (`worker::is_guarded`).
 static GUARD: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+/// Asked for a hint, after the words of `await`, about what is no awaitable.
+static NOT_AWAITABLE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// What the Python layer wants called before a task is suspended for another one to finish.
 static BEFORE_WAIT: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// What the Python layer wants called when such a wait has ended.
@@ -353,11 +355,12 @@ unsafe fn iterator_of_other(
         let Some(get) = get else {
             let name = class_name(class);
             // The words of `_PyEval_FormatAwaitableError` and, since 3.14, `_PyCoro_GetAwaitableIter`.
-            error::set_type(&if ffi::Py_Version >= 0x030E_0000 {
+            let words = if ffi::Py_Version >= 0x030E_0000 {
                 format!("'{name}' object can't be awaited")
             } else {
                 format!("object {name} can't be used in 'await' expression")
-            });
+            };
+            error::set_type(&(words + &cure_for(awaitable)));
             return ptr::null_mut();
         };
         let iterator = get(awaitable);
@@ -744,6 +747,43 @@ unsafe fn ask(hook: &AtomicPtr<PyObject>, argument: *mut PyObject) -> bool {
     }
 }
 
+/// What to say to whoever has given `await_` this, after the interpreter's own words.
+///
+/// # Safety
+///
+/// Attached, no error set; borrowed.
+#[cold]
+unsafe fn cure_for(awaitable: *mut PyObject) -> String {
+    let hook = NOT_AWAITABLE.load(Ordering::Relaxed);
+    if hook.is_null() {
+        return String::new();
+    }
+    // SAFETY: attached; the hook is owned by the static, and kept alive over its call. The text lives
+    // as long as the `str` that it belongs to, which is dropped after it was copied.
+    unsafe {
+        let hook = ffi::Py_NewRef(hook);
+        let cure = ffi::PyObject_CallOneArg(hook, awaitable);
+        ffi::Py_DECREF(hook);
+        let mut length = 0;
+        let text = match cure.is_null() {
+            true => ptr::null(),
+            false => ffi::PyUnicode_AsUTF8AndSize(cure, &raw mut length),
+        };
+        let said = match text.is_null() {
+            true => {
+                ffi::PyErr_Clear(); // the words of `await` do without
+                String::new()
+            }
+            false => {
+                let bytes = std::slice::from_raw_parts(text.cast::<u8>(), length as usize);
+                String::from_utf8_lossy(bytes).into_owned()
+            }
+        };
+        ffi::Py_XDECREF(cure);
+        said
+    }
+}
+
 /// `await_` where there is no portal to suspend. With `yielded` (borrowed, or null), the awaitable is
 /// an iterator that has yielded that.
 #[inline(never)]
@@ -803,11 +843,12 @@ unsafe fn in_greenlet(awaitable: *mut PyObject) -> Option<*mut PyObject> {
 }
 
 /// What `set_hooks` sets, by the name of its keyword argument.
-static HOOKS: [(&CStr, &AtomicPtr<PyObject>); 10] = [
+static HOOKS: [(&CStr, &AtomicPtr<PyObject>); 11] = [
     (c"no_portal", &NO_PORTAL),
     (c"is_usable", &IS_USABLE),
     (c"current_task", &CURRENT_TASK),
     (c"guard", &GUARD),
+    (c"not_awaitable", &NOT_AWAITABLE),
     (c"before_wait", &BEFORE_WAIT),
     (c"after_wait", &AFTER_WAIT),
     (c"future", &FUTURE),

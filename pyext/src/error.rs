@@ -14,40 +14,73 @@ static STACK_MEMORY_ERROR: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut())
 /// The coroutine is already running. CPython's own words for a coroutine.
 pub(crate) const ALREADY_RUNNING: &str = "coroutine already executing";
 
-/// A step of a portal that is suspended on another thread's fiber.
-pub(crate) const WRONG_THREAD: &str = "this portal is suspended in await_() on another thread, and \
-     only that thread can resume it; use loop.call_soon_threadsafe() or \
-     asyncio.run_coroutine_threadsafe() to get back to it";
-
 /// `close()` of a coroutine that awaits on. CPython's own words.
 pub(crate) const IGNORED_EXIT: &str = "coroutine ignored GeneratorExit";
 
-/// A switch to a greenlet that waits in `await_`.
-pub(crate) const GREENLET_WAITS: &str = "this greenlet waits in fiberback.await_() and goes on when \
-     what it awaits is done; nobody else can switch to it meanwhile: cancel its task or what it awaits \
-     instead";
+/// The texts of misuse errors, a line of `MESSAGES` each: the constant that code raises it by, a code
+/// that stays, what is wrong, and what to type next. (`_messages.py` has those of the Python half.)
+macro_rules! messages {
+    ($($(#[$about:meta])+ $name:ident = ($code:literal, $text:literal, $cure:literal);)+) => {
+        $(
+            $(#[$about])+
+            pub(crate) const $name: &str = concat!($text, ": ", $cure, " [fiberback:", $code, "]");
+        )+
+        /// All of them for Python, a line each, with tabs between code, text and cure.
+        const TABLE: &str = concat!($($code, "\t", $text, "\t", $cure, "\n"),+, "\0");
+    };
+}
 
-/// A wait in a greenlet that is being killed, where it has nobody to wait for it.
-pub(crate) const GREENLET_ENDS: &str = "await_() cannot wait in a greenlet that ends because nobody \
-     refers to it any more: have it end by itself, or call its throw() in a task";
-
-/// A wait in a greenlet that nothing which can wait has switched to.
-pub(crate) const FOREIGN_GREENLET: &str = "await_() cannot wait in this greenlet: the code that has \
-     switched to it is neither on a portal nor in a callback of the running event loop; start the \
-     program with fiberback.run(main()), or call await_() where the greenlet was switched to";
-
-/// A build of greenlet whose functions are not where they are known to be.
-pub(crate) const UNKNOWN_GREENLET: &str = "its methods are not where they were";
-
-/// A wait without a portal, where no callback of the loop is running that could be left.
-pub(crate) const NOT_IN_A_CALLBACK: &str = "await_() cannot wait here: the event loop is not in one \
-     of its callbacks (a signal handler of signal.signal() that interrupted the loop itself?); use \
-     loop.add_signal_handler() or loop.call_soon_threadsafe()";
-
-/// The future of a parked caller is done on another thread than the caller's.
-pub(crate) const PARKED_ELSEWHERE: &str = "the event loop runs on another thread than the one on \
-     which a caller of await_() is parked, and that cannot go on here: run the loop on one thread, \
-     or give its tasks portals (fiberback.run)";
+messages! {
+    /// A step of a portal that is suspended on another thread's fiber.
+    WRONG_THREAD = ("wrong-thread",
+        "this portal is suspended in await_() on another thread, and only that thread can resume it",
+        "use loop.call_soon_threadsafe() or asyncio.run_coroutine_threadsafe() to get back to it");
+    /// A switch to a greenlet that waits in `await_`.
+    GREENLET_WAITS = ("greenlet-waits",
+        "this greenlet waits in fiberback.await_(), and nobody can switch to it before what it awaits is \
+         done",
+        "cancel its task or what it awaits instead");
+    /// A wait in a greenlet that is being killed, where it has nobody to wait for it.
+    GREENLET_ENDS = ("greenlet-ends",
+        "await_() cannot wait in a greenlet that ends because nobody refers to it any more",
+        "let it end by itself, or call its throw() in a task");
+    /// A wait in a greenlet that nothing which can wait has switched to.
+    FOREIGN_GREENLET = ("greenlet-outside",
+        "await_() cannot wait in this greenlet, for what has switched to it is neither on a portal nor in \
+         a callback of the running event loop",
+        "start the program with fiberback.run(main()), or call await_() where the loop runs");
+    /// The same, where the greenlets are gevent's.
+    GEVENT = ("gevent",
+        "await_() cannot wait in a gevent greenlet while an event loop runs in this thread already (for \
+         another greenlet, say)",
+        "run it in a thread of gevent's, 'gevent.get_hub().threadpool.apply(fiberback.await_, (x,))'");
+    /// A build of greenlet whose functions are not where they are known to be.
+    UNKNOWN_GREENLET = ("greenlet-unknown",
+        "greenlet's methods are not where they were",
+        "type \"pip install 'greenlet>=3,<4'\"");
+    /// A wait without a portal, where no callback of the loop is running that could be left.
+    NOT_IN_A_CALLBACK = ("no-callback",
+        "await_() cannot wait here, for the event loop is not in one of its callbacks (a signal handler \
+         of signal.signal() that interrupted the loop itself?)",
+        "use loop.add_signal_handler() or loop.call_soon_threadsafe()");
+    /// The future of a parked caller is done on another thread than the caller's.
+    PARKED_ELSEWHERE = ("parked-elsewhere",
+        "the event loop runs on another thread than the one on which a caller of await_() is parked, and \
+         that cannot go on here",
+        "run the loop on one thread, or give its tasks portals (fiberback.run)");
+    /// A task that no portal can be put into.
+    TASK_KEEPS_COROUTINE = ("task-keeps-coroutine",
+        "this task does not let its coroutine be replaced",
+        "start it with a task factory (fiberback.task_factory) instead");
+    /// Loops cannot be watched.
+    LOOPS_UNSEEN = ("loops-unseen",
+        "asyncio._set_running_loop is not CPython's own, so loops cannot be seen to begin",
+        "pass each loop to fiberback.enable(loop)");
+    /// What is no task at all.
+    NOT_A_TASK = ("not-a-task",
+        "a portal can be given to a running asyncio or Trio task only, an object with get_coro() or coro",
+        "pass asyncio.current_task() or trio.lowlevel.current_task()");
+}
 
 /// Sets a Python exception of the given type.
 pub(crate) fn set(exception: *mut PyObject, message: &str) {
@@ -61,6 +94,17 @@ pub(crate) fn set(exception: *mut PyObject, message: &str) {
 pub(crate) fn set_runtime(message: &str) {
     // SAFETY: reads a static of the interpreter.
     set(unsafe { ffi::PyExc_RuntimeError }, message);
+}
+
+/// Sets the error of a wait in a greenlet that nothing here can wait for.
+#[cold]
+pub(crate) fn set_foreign_greenlet() {
+    // SAFETY: attached; both are borrowed, and only looked at.
+    let gevent = unsafe {
+        let modules = ffi::PyImport_GetModuleDict();
+        !modules.is_null() && !ffi::PyDict_GetItemString(modules, c"gevent".as_ptr()).is_null()
+    };
+    set_runtime(if gevent { GEVENT } else { FOREIGN_GREENLET });
 }
 
 /// Sets `TypeError`.
@@ -179,7 +223,7 @@ fn set_panic(payload: Box<dyn Any + Send>) {
     unsafe { set(ffi::PyExc_SystemError, &format!("fiberback: internal error: {text}")) }
 }
 
-/// Makes `StackMemoryError` and adds it to the module. False with an error set on failure.
+/// Makes `StackMemoryError` and adds it to the module, and the table of messages. False with an error set on failure.
 ///
 /// # Safety
 ///
@@ -201,6 +245,11 @@ pub(crate) unsafe fn init(module: *mut PyObject) -> bool {
         }
         STACK_MEMORY_ERROR.store(class, Ordering::Relaxed);
         ffi::PyModule_AddObjectRef(module, c"StackMemoryError".as_ptr(), class) == 0
+            && ffi::PyModule_AddStringConstant(
+                module,
+                c"messages".as_ptr(),
+                TABLE.as_ptr().cast(), // ends in a zero byte
+            ) == 0
     }
 }
 

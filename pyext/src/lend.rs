@@ -24,18 +24,26 @@ pub(crate) unsafe extern "C" fn lend_context(
     error::barrier(ptr::null_mut(), || {
         // SAFETY: attached, no error set; `function` is lent.
         unsafe {
-            // Copying makes a context where the thread has none.
-            let copy = ffi::PyContext_CopyCurrent();
-            if copy.is_null() {
-                return copy;
-            }
-            ffi::Py_DECREF(copy);
             let ts = ffi::PyThreadState_Get();
+            if contexts::current(ts).is_null() {
+                // Copying makes a context where the thread has none.
+                let copy = ffi::PyContext_CopyCurrent();
+                if copy.is_null() {
+                    return copy;
+                }
+                ffi::Py_DECREF(copy);
+            }
             let context = ffi::Py_NewRef(contexts::current(ts));
             let lent = Lent::take(ts);
             let result = black_box(call as Call)(function, context);
             let pending = error::take();
             wait_for(&lent);
+            if !lent.are_free() && !pending.is_null() {
+                // A `Context.run()` further out will fail, for its context is another's, and hide
+                // what we have to say.
+                error::restore(ffi::Py_NewRef(pending));
+                ffi::PyErr_WriteUnraisable(function);
+            }
             lent.put_back(ts);
             ffi::Py_DECREF(context);
             if !pending.is_null() {

@@ -9,6 +9,7 @@
 //! | await something in a portal for one call | `await scoped(awaitable, coroutine_of)`, `scoped_call(function, args, kwargs)`, `scope(portal, task)`, `scoped_portal(task)` |
 //! | give a portal to a task that exists | `bestow(task)`, undone by `unbestow(task)` |
 //! | give one to every new task of a loop | `loop.set_task_factory(task_factory)`, `eager_task_factory`, `create_task_factory(inner)` |
+//! | see every loop that begins to run | `watch_loops(hook)` |
 //! | know where you are | `current_portal()`, `on_portal()`, `portal_of(task)` |
 //! | run code that must not suspend the current portal | `call_masked(fn, *args, **kwargs)` |
 //! | decide what `await_` does off a portal, or before it waits | `set_hooks(no_portal=…, …)` |
@@ -27,8 +28,9 @@
 //! | `await_.rs` | `await_` |
 //! | `call.rs` | a function call in the shape of a coroutine |
 //! | `scope.rs` | which portals serve a task for one call only |
-//! | `backends/` | asyncio's and Trio's tasks |
-//! | `greenlet.rs` | real greenlet in the same process |
+//! | `backends/` | asyncio's and Trio's tasks, and loops that begin to run |
+//! | `greenlet/` | real greenlet in the same process |
+//! | `leaks.rs` | stacks that were given up: how many, and why |
 //! | `error.rs`, `names.rs` | exceptions, the panic barrier; interned strings |
 //!
 //! Most of it speaks the C API through `pyo3::ffi` directly: the hot paths are type slots, and a
@@ -41,6 +43,7 @@ mod call;
 mod error;
 mod greenlet;
 mod interp;
+mod leaks;
 mod lend;
 mod names;
 mod parking;
@@ -223,6 +226,7 @@ unsafe extern "C" fn stats(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject 
                 (c"stacks_warm", sum(|pool| pool.warm)),
                 (c"stacks_cold", sum(|pool| pool.cold)),
                 (c"stacks_high_water", sum(|pool| pool.high_water)),
+                (c"stacks_leaked", leaks::stacks()),
                 (c"reserved_bytes", sum(|pool| pool.reserved_bytes)),
                 (c"greenlet_loaded", usize::from(greenlet::look())),
                 (c"greenlets_put_off", greenlet::deferred()),
@@ -302,7 +306,7 @@ const AWAIT_DOC: &CStr = {
     }
 };
 
-const FUNCTION_COUNT: usize = 33;
+const FUNCTION_COUNT: usize = 34;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -351,7 +355,7 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"set_hooks",
         ffi::PyMethodDefPointer { PyCFunctionWithKeywords: await_::set_hooks },
         ffi::METH_VARARGS | ffi::METH_KEYWORDS,
-        c"set_hooks($module, /, *, no_portal=None, is_usable=None, guard=None, before_wait=None, after_wait=None, future=None, pure_future=None, wait=None, wait_for=None, current_task=None)\n--\n\nSet what await_() calls where it cannot suspend a portal, or may not, and what it must know of asyncio.",
+        c"set_hooks($module, /, *, no_portal=None, is_usable=None, guard=None, not_awaitable=None, before_wait=None, after_wait=None, future=None, pure_future=None, wait=None, wait_for=None, current_task=None)\n--\n\nSet what await_() calls where it cannot suspend a portal, or may not, and what it must know of asyncio.",
     ),
     unary(
         c"set_guarded",
@@ -448,6 +452,11 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"task_class",
         backends::asyncio::get_task_class,
         c"task_class()\n--\n\nThe class of the tasks that the task factories make: asyncio.Task, or a subclass that makes up for a defect of CPython's.",
+    ),
+    unary(
+        c"watch_loops",
+        backends::running_loop::watch_loops,
+        c"watch_loops(hook, /)\n--\n\nCall hook(loop) whenever an event loop of any class begins to run; None ends it.",
     ),
     any(
         c"call_masked",

@@ -20,6 +20,7 @@
 
 use crate::interp::references::{Visitor, set_finalized};
 use crate::interp::{self, CoroutineState};
+use crate::leaks::Reason;
 use crate::scope::{self, Scope};
 use crate::worker::{Input, Mail, Output, Worker};
 use crate::{call, error, greenlet, names, worker};
@@ -787,11 +788,12 @@ unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
             // In the middle of a step that can never go on: its thread is dead, or it would not
             // end. The coroutine's frame is in use on the worker's stack, so our reference to it
             // is leaked along with the stack.
-            if Worker::is_ours(worker) && (*worker).mid_step {
+            let is_ours = Worker::is_ours(worker);
+            if is_ours && (*worker).mid_step {
                 Worker::end_suspension(worker);
             }
-            (*worker).portal = ptr::null_mut();
-            Worker::leak(worker);
+            let reason = if is_ours { Reason::WouldNotEnd } else { Reason::ThreadEnded };
+            Worker::leak(worker, reason, (*portal).coroutine);
         }
         forget_base(portal);
         ffi::PyObject_GC_Del(this.cast());

@@ -22,6 +22,7 @@ use crate::interp::State;
 use crate::interp::frames::Place;
 use crate::interp::instrumentation::Instrumented;
 use crate::interp::references::Visitor;
+use crate::leaks::{self, Reason};
 use crate::parking::{self, Driver, Parked};
 use crate::portal::PortalObject;
 use crate::{error, greenlet};
@@ -209,7 +210,8 @@ struct Teardown;
 impl Drop for Teardown {
     /// The thread ends. Python may be gone or the GIL held elsewhere, so nothing here touches
     /// Python objects: idle workers have none, workers in the middle of a step stay as they are,
-    /// for ever (the invariant), and so does what other threads left in the mailbox.
+    /// for ever (the invariant), and so does what other threads left in the mailbox. They are
+    /// counted; whoever drops their portals says why.
     fn drop(&mut self) {
         let thread = LOCAL.with(|local| local.thread.replace(ptr::null_mut()));
         if thread.is_null() {
@@ -219,6 +221,7 @@ impl Drop for Teardown {
         // worker in the middle of a step still points here, but is never touched again.
         let thread = unsafe { Box::from_raw(thread) };
         drop(thread.mailbox.lock().take());
+        leaks::count(thread.suspended_count);
         for &worker in &thread.idle {
             // SAFETY: an idle worker of this thread, reached by nothing else.
             unsafe { Worker::free(worker) };
@@ -230,6 +233,11 @@ impl Mailbox {
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Vec<Mail>>> {
         // A panic cannot leave the vector half changed.
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the thread is dead.
+    fn is_closed(&self) -> bool {
+        self.lock().is_none()
     }
 
     /// Leaves `mail` for the thread. Gives it back if the thread is dead.
@@ -716,12 +724,12 @@ impl Worker {
     pub(crate) unsafe fn give_back(worker: *mut Self) {
         // SAFETY: ours.
         unsafe {
-            (*worker).portal = ptr::null_mut();
-            if !(*worker).state.is_clean() {
+            if !State::settle(&raw mut (*worker).state) {
                 // Something on the fiber left the interpreter's records in disorder (a foreign
                 // stack switcher). The stack may still be referenced.
-                return Self::leak(worker);
+                return Self::leak(worker, Reason::Disorder, (*worker).portal.cast());
             }
+            (*worker).portal = ptr::null_mut();
             let idle = &mut (*(*worker).thread).idle;
             if idle.len() < MAX_IDLE {
                 idle.push(worker);
@@ -759,15 +767,25 @@ impl Worker {
         }
     }
 
-    /// Gives the worker up where it stands, with everything that its stack refers to.
+    /// Gives the worker up where it stands, with everything that its stack refers to. It was `whose`
+    /// (borrowed, or null).
     ///
     /// # Safety
     ///
-    /// Not used afterwards.
-    pub(crate) unsafe fn leak(worker: *mut Self) {
+    /// Attached; not used afterwards.
+    #[cold]
+    pub(crate) unsafe fn leak(worker: *mut Self, reason: Reason, whose: *mut PyObject) {
         // Never to be dropped: neither the fiber nor the worker on it, which C code on the stack
         // points to.
-        let _ = worker;
+        // SAFETY: passed on; the worker stays readable.
+        unsafe {
+            (*worker).portal = ptr::null_mut();
+            // What was suspended has been counted when its thread ended.
+            if !((*worker).mid_step && (*worker).mailbox.is_closed()) {
+                leaks::count(1);
+            }
+            leaks::tell(reason, whose);
+        }
     }
 
     /// The innermost frame of a suspended worker, as `State::top_frame`.

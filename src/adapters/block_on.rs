@@ -1,17 +1,31 @@
 //! Waiting for a future wherever synchronous code happens to run.
 
-use crate::bridge::{await_, on_fiber};
+use crate::bridge::{await_, on_fiber, try_await};
 use crate::error::AwaitError;
 
 /// Waits for `future`, from synchronous code that does not know where it runs.
 ///
-/// * Below [`run`](crate::run): suspends the fiber, as [`await_`](crate::await_) does. This is how
-///   a nested `block_on` works on any runtime flavour, where tokio's own would panic with "Cannot
-///   start a runtime from within a runtime".
-/// * On a thread with no runtime: drives the future here, blocking the thread. With the feature
-///   `tokio`, on a current-thread runtime that this thread keeps for the next call, so that timers
-///   and sockets work. In a destructor of a thread-local value, where tokio's own may be gone, the
-///   thread parks until others have done what the future waits for.
+/// With the feature `tokio`:
+///
+/// | called | what happens |
+/// |---|---|
+/// | below [`run`](crate::run), in a tokio runtime | the fiber suspends, as in [`await_`](crate::await_) |
+/// | below [`run`](crate::run), on another executor | the same; sockets and timers are those of the background runtime |
+/// | on a thread with no runtime, rayon's for instance | the thread blocks; sockets and timers are those of the background runtime |
+/// | below another `block_on` there, this one or another executor's | the same |
+/// | on a `spawn_blocking` thread, in `block_in_place` | the thread blocks; sockets and timers are those of its runtime |
+/// | on a plain thread under a guard of `Handle::enter` | the same; but of a current-thread runtime, which perhaps nobody drives, as with no runtime |
+/// | in a destructor of a thread-local value, at the end of the thread | the thread blocks; nothing new can be begun on a runtime |
+/// | in a task or in the main future of a tokio runtime, off a fiber | refused: blocking would bring the runtime to a halt |
+///
+/// This is how a nested `block_on` works on any runtime flavour, where tokio's own would panic with
+/// "Cannot start a runtime from within a runtime".
+///
+/// The *background runtime* is one for the process, on one thread, and started when first needed. See
+/// `fiberback::tokio::background` for how to have another, or to end it.
+///
+/// Without the feature there is no runtime under it: the thread blocks, and others must do what the
+/// future waits for.
 ///
 /// ```
 /// fn fetch() -> u32 {
@@ -29,78 +43,112 @@ use crate::error::AwaitError;
 ///
 /// # Panics
 ///
-/// Inside a tokio runtime but off a fiber, where blocking would bring the runtime to a halt, with a
-/// message that says what to type; and as [`await_`](crate::await_).
+/// Where the table says "refused", with a message that says what to type; if the system has no
+/// resources for the background runtime; and as [`await_`](crate::await_). [`try_block_on`] returns an
+/// error instead.
 #[track_caller]
 pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
+    let future = future.into_future();
     if on_fiber() {
-        return await_(future);
+        return match on_a_fiber(future) {
+            Ok(future) => await_(future),
+            Err(error) => panic!("{error}"),
+        };
     }
-    match drive_here(future.into_future()) {
+    match off_a_fiber(future) {
         Ok(output) => output,
         Err(error) => panic!("{error}"),
     }
 }
 
-/// Drives `future` on this thread, if that cannot hold up a runtime.
+/// [`block_on`] that returns an error where that would panic or unwind.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// // An async task that calls synchronous code without `fiberback::run`.
+/// let error = fiberback::try_block_on(async { 7 }).unwrap_err();
+/// assert!(error.is_in_runtime());
+/// # });
+/// ```
+///
+/// # Errors
+///
+/// * [`is_in_runtime`](AwaitError::is_in_runtime): off a fiber, on a thread that a tokio runtime needs.
+///   The future was not polled.
+/// * [`is_no_runtime`](AwaitError::is_no_runtime): the system has no resources for the background
+///   runtime. The future was not polled.
+/// * On a fiber, as [`try_await`].
+pub fn try_block_on<F: IntoFuture>(future: F) -> Result<F::Output, AwaitError> {
+    let future = future.into_future();
+    if on_fiber() {
+        return try_await(on_a_fiber(future)?);
+    }
+    off_a_fiber(future)
+}
+
 #[cfg(feature = "tokio")]
-fn drive_here<F: Future>(future: F) -> Result<F::Output, AwaitError> {
-    use std::cell::RefCell;
-    use tokio::runtime::{Builder, Handle, Runtime};
-
-    thread_local! {
-        /// Kept for the next call; taken out while in use.
-        static RUNTIME: RefCell<Option<Runtime>> = const { RefCell::new(None) };
-    }
-
-    match Handle::try_current() {
-        Ok(_) => return Err(AwaitError::IN_RUNTIME),
-        // In a destructor at the end of a thread: no runtime can run here any more.
-        Err(gone) if gone.is_thread_local_destroyed() => return Ok(park_until_ready(future)),
-        Err(_) => {}
-    }
-    let kept = RUNTIME.try_with(|kept| kept.borrow_mut().take()).ok().flatten();
-    let runtime = kept.unwrap_or_else(|| {
-        Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("the system has the resources for a current-thread runtime")
-    });
-    let output = runtime.block_on(future);
-    let _ = RUNTIME.try_with(|kept| kept.borrow_mut().replace(runtime));
-    Ok(output)
-}
-
-/// Drives `future` on this thread, if that cannot hold up a runtime.
+use with_tokio::{off_a_fiber, on_a_fiber};
 #[cfg(not(feature = "tokio"))]
-fn drive_here<F: Future>(future: F) -> Result<F::Output, AwaitError> {
-    Ok(park_until_ready(future))
-}
+use without_tokio::{off_a_fiber, on_a_fiber};
 
-/// Drives `future` on this thread, parking it meanwhile; with nothing below it that sees to timers
-/// and sockets.
-pub(super) fn park_until_ready<F: Future>(future: F) -> F::Output {
+#[cfg(feature = "tokio")]
+mod with_tokio {
+    use super::AwaitError;
+    use crate::adapters::park::park_until_ready;
+    use crate::adapters::tokio::background;
+    use crate::adapters::tokio::blocking::{self, Place};
+    use std::future::poll_fn;
     use std::pin::pin;
-    use std::sync::Arc;
-    use std::task::{Context, Poll, Wake, Waker};
-    use std::thread::{self, Thread};
+    use tokio::runtime::Handle;
 
-    struct Unpark(Thread);
-
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
+    /// Blocks this thread until `future` is ready, if nobody else needs the thread.
+    pub(super) fn off_a_fiber<F: Future>(future: F) -> Result<F::Output, AwaitError> {
+        match blocking::place() {
+            Place::Driving => Err(AwaitError::IN_RUNTIME),
+            Place::Within | Place::Ending => Ok(park_until_ready(future)),
+            Place::Outside => Ok(park_until_ready(within(Some(background()?), future))),
         }
     }
 
-    let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut context = Context::from_waker(&waker);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(output) => return output,
-            // A wake-up before this, or a spurious one, only costs another poll.
-            Poll::Pending => thread::park(),
-        }
+    /// Makes sure that `future` finds a runtime when it is polled on a fiber.
+    pub(super) fn on_a_fiber<F: Future>(
+        future: F,
+    ) -> Result<impl Future<Output = F::Output>, AwaitError> {
+        let runtime = match Handle::try_current() {
+            Err(none) if none.is_missing_context() => Some(background()?),
+            _ => None,
+        };
+        Ok(within(runtime, future))
+    }
+
+    fn background() -> Result<&'static Handle, AwaitError> {
+        background::running_or_started().map_err(|error| AwaitError::no_runtime(error.kind()))
+    }
+
+    /// Polls `future` with `runtime` made current, if there is one to be made.
+    async fn within<F: Future>(runtime: Option<&'static Handle>, future: F) -> F::Output {
+        let mut future = pin!(future);
+        poll_fn(move |context| {
+            // For each poll: not across a suspension, where other tasks would see it.
+            let _entered = runtime.map(Handle::enter);
+            future.as_mut().poll(context)
+        })
+        .await
+    }
+}
+
+#[cfg(not(feature = "tokio"))]
+mod without_tokio {
+    use super::AwaitError;
+    use crate::adapters::park::park_until_ready;
+
+    /// Blocks this thread until `future` is ready.
+    pub(super) fn off_a_fiber<F: Future>(future: F) -> Result<F::Output, AwaitError> {
+        Ok(park_until_ready(future))
+    }
+
+    /// There is no runtime to be found.
+    pub(super) fn on_a_fiber<F: Future>(future: F) -> Result<F, AwaitError> {
+        Ok(future)
     }
 }

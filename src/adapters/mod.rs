@@ -5,11 +5,12 @@ mod block_on;
 pub mod diesel;
 #[cfg(feature = "io")]
 pub mod io;
+mod park;
 #[cfg(feature = "stream")]
 pub mod stream;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 mod yielding;
 
-pub use block_on::block_on;
+pub use block_on::{block_on, try_block_on};
 pub use yielding::{Budget, try_yield_now, yield_now};

@@ -71,6 +71,7 @@ fn only_if_cancelled(result: Result<(), AwaitError>) -> Result<(), AwaitError> {
 
 /// Leaves a cancelled fiber as `await_` does, which never polls this future.
 #[cold]
+#[allow(unreachable_code)] // Rust 1.85 says so of the `match`, whose value has no values
 fn unwind_cancelled() -> ! {
     match await_(std::future::pending::<std::convert::Infallible>()) {}
 }

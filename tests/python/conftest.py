@@ -16,6 +16,7 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
 
+import leaks
 import support
 from postgres import database as database
 from postgres import postgres as postgres
@@ -27,7 +28,13 @@ def pytest_configure(config: pytest.Config) -> None:
     # `await_` of a bad awaitable closes it or not, as `await` does; some tests make such things.
     config.addinivalue_line("filterwarnings", "ignore:coroutine '_never' was never awaited")
     config.addinivalue_line("markers", "time_limit(seconds): for a test that runs whole suites")
+    config.addinivalue_line("markers", "leaks: for a test that has stacks given up")
     config.addinivalue_line("markers", "slow: runs only if FIBERBACK_SLOW is set")
+    leaks.watch_subprocesses()
+
+
+def pytest_unconfigure() -> None:
+    leaks.stop_watching()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -91,7 +98,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_stray_state() -> Iterator[None]:
-    """Each test starts with collected garbage and must not leave a trace function or a loop."""
+    """A test must not leave a trace function or a loop."""
     trace, profile = sys.gettrace(), sys.getprofile()
     limit = sys.getrecursionlimit()
     yield
@@ -99,4 +106,23 @@ def no_stray_state() -> Iterator[None]:
     assert sys.getprofile() is profile
     assert sys.getrecursionlimit() == limit
     assert asyncio._get_running_loop() is None
+
+
+@pytest.fixture(autouse=True)
+def no_stack_is_given_up(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Neither in this process nor in those that the test starts. What it leaves behind is collected."""
+    before = leaks.in_this_process()
+    leaks.in_subprocesses()
+    yield
     gc.collect()
+    here, elsewhere = leaks.in_this_process() - before, leaks.in_subprocesses()
+    if request.node.get_closest_marker("leaks") is None:
+        assert (here, elsewhere) == (0, []), "stacks were given up"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """What was given up between the tests, or by who ended late."""
+    late = leaks.in_subprocesses()
+    if late and session.exitstatus == 0:
+        session.exitstatus = 1
+        print("stacks were given up:", *late, sep="\n", file=sys.stderr)

@@ -6,6 +6,7 @@ Every script in the rooms of crash/ states in its first lines how it must end:
     # expect-stdout: text         a line that must be printed (any number of these)
     # expect-stderr: text         text that must be in stderr (any number of these)
     # python: 3.12                the first version that it is for
+    # leaks: on purpose           it has stacks given up (default no; see leaks.py)
     # parts: 4                    how often it is run, with arguments "0 4" to "3 4": it does a part
 """
 
@@ -32,6 +33,7 @@ def expectations(script):
         "expect-stderr": [],
         "python": ["3.11"],
         "parts": ["1"],
+        "leaks": [],
     }
     for line in script.read_text().splitlines():
         if not line.startswith("#"):
@@ -53,7 +55,10 @@ def runs():
         parts = int(expectations(script)["parts"][0])
         for part in range(parts):
             arguments = [str(part), str(parts)] if parts > 1 else []
-            yield pytest.param(script, arguments, id="-".join([script.stem, *arguments]))
+            marks = [pytest.mark.leaks] if expectations(script)["leaks"] else []
+            yield pytest.param(
+                script, arguments, id="-".join([script.stem, *arguments]), marks=marks
+            )
 
 
 @pytest.mark.parametrize(("script", "arguments"), list(runs()))

@@ -19,11 +19,12 @@ ROOT = pathlib.Path(__file__).parents[2]
 TESTS = pathlib.Path(__file__).parent
 
 NATIVE, FLOOR, NAMES = "_fiberback", "the files beside the rooms", "__init__.py"
+COMMAND = "__main__.py"  # on top of all
 SERVES, STANDS_IN_FOR = "Serves", "Stands in for"
 # From below to above: each may import from those before it, and from itself. The last two, libraries
 # that we serve and libraries that we stand in for, know nothing of each other.
 ROOMS = ["_loop", "_portal", "_deadlock", "_thread", "_await", "_run"]
-ORDER = [NATIVE, FLOOR, *ROOMS, NAMES, SERVES, STANDS_IN_FOR]
+ORDER = [NATIVE, FLOOR, *ROOMS, NAMES, SERVES, STANDS_IN_FOR, COMMAND]
 
 
 def package_sources():
@@ -41,8 +42,8 @@ def first_line(source):
 def room_of(file, sources):
     """Where a file stands in ORDER, by its path; a library's, by how its first line begins."""
     top = file.partition("/")[0]
-    if top in ("_fiberback", "__init__.py"):
-        return {"_fiberback": NATIVE, "__init__.py": NAMES}[top]
+    if top in (NATIVE, NAMES, COMMAND):
+        return top
     if top.startswith("_"):
         return top if "/" in file else FLOOR
     about = first_line(sources[file if top == file else f"{top}/__init__.py"])
@@ -247,3 +248,9 @@ def test_tests_lie_in_the_same_rooms():
     assert folders == rooms
     assert {file.parent.name for file in TESTS.glob("crash/**/*.py")} <= rooms
     assert list(TESTS.glob("crash/*.py")) == []
+
+
+def test_no_two_test_files_have_the_same_name():
+    """pytest imports them by that alone, and would collect only the first."""
+    names = [file.name for file in TESTS.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

@@ -11,6 +11,7 @@ from ._stacks import Stats
 _T = TypeVar("_T")
 
 __version__: str
+messages: str
 
 class StackMemoryError(MemoryError): ...
 
@@ -27,6 +28,7 @@ def set_hooks(
     no_portal: Callable[[Any], Any] | None = None,
     is_usable: Callable[[], bool] | None = None,
     guard: Callable[[Any], Any] | None = None,
+    not_awaitable: Callable[[Any], str] | None = None,
     before_wait: Callable[[Any], Any] | None = None,
     after_wait: Callable[[Any], Any] | None = None,
     future: type | None = None,
@@ -36,9 +38,12 @@ def set_hooks(
     current_task: Callable[[], Any] | None = None,
 ) -> None: ...
 def set_guarded(guarded: bool, /) -> None: ...
+def watch_loops(hook: Callable[[AbstractEventLoop], object] | None, /) -> None: ...
 def leak(object: object, /) -> None: ...
 def lend_context(function: Callable[[Context], _T], /) -> _T: ...
-def set_finalizer(generator: AsyncGenerator[Any, Any], finalizer: Callable[[Any], Any], /) -> bool: ...
+def set_finalizer(
+    generator: AsyncGenerator[Any, Any], finalizer: Callable[[Any], Any], /
+) -> bool: ...
 def position(heap: list[Any], item: object, /) -> int: ...
 
 @final

@@ -1,127 +1,288 @@
-"""The texts of misuse errors. Each says what to type next."""
+"""The texts of misuse errors: what is wrong, what to type next in that place, and a short code.
+
+A message is one line of this file: `NAME = Message(code, text, cure)`. Codes stay what they are, for
+people search for them; `table()` lists all, those of the native module included (`error.rs`), and
+`python -m fiberback errors` prints it. `tests/python/test_messages.py` holds it against the places that
+raise.
+"""
 
 from __future__ import annotations
 
-NO_PORTAL = (
-    "fiberback.await_() was called in a task that has no portal. Type "
-    "'await fiberback.ensure_portal()' in this task first, or run this call through "
-    "'await fiberback.with_portal_run(async_fn, *args)' or "
-    "'await fiberback.with_portal_run_sync(sync_fn, *args)', or start the program with "
-    "'fiberback.run(main())', which gives every asyncio task a portal"
+from ._fiberback import messages as _native
+
+
+class Message(str):
+    """What a misuse error says: `text. cure [fiberback:code]`, then what belongs below it.
+
+    A `str`, to be raised as it is, or formatted.
+    """
+
+    code: str
+    text: str
+    cure: str
+
+    def __new__(cls, code: str, text: str, cure: str, below: str = "") -> Message:
+        self = super().__new__(cls, f"{text}. {cure} [fiberback:{code}]{below}")
+        self.code, self.text, self.cure = code, text, cure
+        return self
+
+
+def table() -> list[Message]:
+    """All messages, by their codes."""
+    native = (Message(*line.split("\t")) for line in _native.splitlines())
+    ours = (value for value in globals().values() if isinstance(value, Message))
+    return sorted((*native, *ours), key=lambda message: message.code)
+
+
+# --- await_ where it cannot wait -------------------------------------------------------------------
+
+TRIO_NO_PORTAL = Message(
+    "trio-no-portal",
+    "fiberback.await_() was called in a Trio task that has no portal",
+    "Start the program with 'trio.run(fiberback.with_portal_run_tree, main)', or run this call through "
+    "'await fiberback.with_portal_run_sync(fn)', or type 'await fiberback.ensure_portal()' in this task "
+    "first",
 )
-NO_TASK = (
-    "fiberback.await_() was called in a callback of the {library} event loop, outside every task. "
-    "Start a task for this code: 'asyncio.ensure_future(fiberback.with_portal_run_sync(fn))'"
+TRIO_NO_TASK = Message(
+    "trio-no-task",
+    "fiberback.await_() was called by Trio outside every task (an abort function, an instrument, a "
+    "callback of 'run_sync_soon')",
+    "Start a task for this code: 'trio.lowlevel.spawn_system_task(fiberback.with_portal_run_sync, fn)'",
 )
-LOOP_CLOSED = (
-    "fiberback.await_() was called in a thread that works for an event loop, and that loop is closed. "
-    "Let the loop's main coroutine wait for its threads, as 'await fiberback.to_thread(fn)' does; or, "
-    "for a thread that is to outlive it, give the thread a loop of its own: 'fiberback.run(main())'"
+LOOP_NO_PORTAL = Message(
+    "loop-no-portal",
+    "fiberback.await_() was called in a task that has no portal, on the event loop {loop}; stock asyncio "
+    "loops alone need no preparation",
+    "Call 'fiberback.enable()' once while that loop runs (a server's lifespan or startup function is the "
+    "place) or 'fiberback.enable(everywhere=True)' before it does; in a program of your own start it with "
+    "'fiberback.run(main(), loop_factory=…)'. For this task alone type 'await fiberback.ensure_portal()' "
+    "first, for this call alone 'await fiberback.with_portal_run_sync(fn)'",
 )
-LOOP_STOPPED = (
-    "fiberback.await_() was called in a thread that works for an event loop, and that loop is not "
-    "running. Keep it running while its threads work: let its main coroutine wait for them, as "
-    "'await fiberback.to_thread(fn)' does, or use 'loop.run_forever()'"
+LOOP_NO_TASK = Message(
+    "loop-no-task",
+    "fiberback.await_() was called in a callback of the event loop {loop}, outside every task",
+    "Start a task for this code: 'asyncio.ensure_future(fiberback.with_portal_run_sync(fn))'",
 )
-LOOP_GONE = (
-    "fiberback.await_() in a worker thread was ended because the task at its event loop was: the loop "
-    "was closed or the task destroyed. Let the loop's main coroutine wait for its threads, as "
-    "'await fiberback.to_thread(fn)' does"
+NEST_ASYNCIO = Message(
+    "nest-asyncio",
+    "fiberback.await_() was called in a task without a portal, on an event loop that nest_asyncio has "
+    "patched",
+    "nest_asyncio is no longer needed, since 'fiberback.run(main())' works inside a running loop: remove "
+    "'nest_asyncio.apply()', or call 'fiberback.enable()' while the loop runs",
 )
-LOOP_BUSY = (
-    "fiberback.await_() in thread {thread} has waited {seconds:g} s for the event loop of thread "
-    "{other} to look at it: something blocks that loop. If it waits for thread {thread}, this is a "
-    "deadlock; call blocking functions by 'await fiberback.to_thread(fn)'. Thread {other}:\n"
-    "{other_stack}"
+NO_PORTAL = Message(
+    "no-portal",
+    "fiberback.await_() was called in a task of {library} that has no portal",
+    "Run this call through 'await fiberback.with_portal_run(async_fn, *args)' or "
+    "'await fiberback.with_portal_run_sync(sync_fn, *args)'",
 )
-THREAD_DEADLOCK = (
-    "deadlock: fiberback.await_() in thread {thread} waits for the event loop of thread {other}, and "
-    "that one is blocked waiting for thread {thread}. Instead of blocking the loop, type "
-    "'await fiberback.to_thread(fn)' or 'await asyncio.wrap_future(future)', or "
-    "'fiberback.await_(…)' of these. Thread {other}:\n{other_stack}Thread {thread}:\n{stack}"
-)
-NOT_A_LOOP = (
-    "parent_loop() takes an event loop or a TrioToken, got {value!r}: type "
-    "'fiberback.parent_loop(asyncio.get_running_loop())' in a coroutine, and enter it in the thread"
-)
-RUNNER_BUSY = (
-    "fiberback.await_() was called while this thread's own runner is running, but no event loop is "
-    "set: something has called asyncio._set_running_loop(None)"
-)
-RUNNER_CLOSE = "this thread's runner cannot be closed from inside its own event loop"
-RUNNER_END = "Exception ignored while closing the event loop of a thread's own runner"
-NO_AWAIT = (
-    "fiberback.await_() was called inside a region where nothing may wait: fiberback.no_await() of "
-    "{region}. Move the call out of the region, or pass in what it was to get"
-)
-NO_AWAIT_ASYNC = (
-    "no_await() cannot decorate {name}, an async function, whose own 'await's would wait: use "
-    "'with fiberback.no_await():' around the part that must not"
-)
-NO_AWAIT_GENERATOR = (
-    "no_await() cannot decorate {name}, a generator function, whose body does not run in the call: "
-    "use 'with fiberback.no_await():' inside"
-)
-DEADLOCK = (
-    "deadlock: {circle}. None of them could ever go on; one must not wait for the other, or only for "
-    "some time by 'asyncio.wait(tasks, timeout=…)'"
-)
-MUST_YIELD = (
+MUST_YIELD = Message(
+    "must-yield",
+    "this task's portal takes effect with its next step",
     "You must yield to the event loop (try 'await {library}.sleep(0)') after calling "
     "'fiberback.bestow_portal()' on the current task before using the portal; "
-    "'await fiberback.ensure_portal()' does both"
+    "'await fiberback.ensure_portal()' does both",
 )
-UNKNOWN_GREENLET = (
-    "fiberback does not know this version of the greenlet package ({error}): install greenlet 3.0 to "
-    "3.5, or do not switch between greenlets in code that await_() may suspend"
+NO_AWAIT = Message(
+    "no-await",
+    "fiberback.await_() was called inside a region where nothing may wait: fiberback.no_await() of "
+    "{region}",
+    "Move the call out of the region, or pass in what it was to get",
 )
-UNSUPPORTED_LIBRARY = (
-    "fiberback cannot give a portal to a task of {library!r}: asyncio and Trio are supported. "
-    "'await fiberback.with_portal_run(fn)' needs no support and works under any library"
+DEADLOCK = Message(
+    "wait-cycle",
+    "deadlock: {circle}",
+    "None of them could ever go on; one must not wait for the other, or only for some time by "
+    "'asyncio.wait(tasks, timeout=…)'",
 )
-NO_CURRENT_TASK = "No task is running here: call this from a coroutine run by asyncio or Trio"
-NOT_A_COROUTINE = "a coroutine was expected, got {value!r}: type 'fiberback.run(main())'"
-NO_SQLALCHEMY = "fiberback.sqlalchemy needs SQLAlchemy: 'pip install fiberback[sqlalchemy]'"
-UNKNOWN_SQLALCHEMY = (
-    "fiberback.sqlalchemy supports SQLAlchemy 2.0 and 2.1, but this is {version}: "
-    "'pip install \"sqlalchemy>=2.0,<2.2\"'"
+UNKNOWN_GREENLET = Message(
+    "greenlet-version",
+    "fiberback does not know this build of the greenlet package ({error})",
+    "Type \"pip install 'greenlet>=3,<4'\", or do not switch between greenlets in code that await_() may "
+    "suspend",
 )
-DRIVER_NEEDS_ASYNCIO = (
-    "this database driver needs asyncio, and Trio is running: type 'trio.to_thread.run_sync(fn)' to "
-    "run the database code in a thread, where it blocks that thread alone"
+
+# --- await_ of what cannot be awaited: added to the interpreter's own words ------------------------
+
+FORGOT_CALL = Message(
+    "forgot-call",
+    "{name} is a function",
+    "did you forget to call it? Type 'fiberback.await_({name}())'",
 )
-POOL_NEEDS_A_LOOP = (
-    "fiberback.dbapi.psycopg_pool.ConnectionPool opens on a running asyncio event loop, and none runs "
-    "in this thread: use 'psycopg_pool.ConnectionPool(..., connection_class=psycopg.Connection)' here"
+SEVERAL = Message(
+    "several-awaitables",
+    "this is a {kind} of awaitables",
+    "Type 'fiberback.await_(asyncio.gather(*awaitables))'",
 )
-DJANGO_NO_PORTAL = (
-    "You cannot call this from an async context that cannot wait: this task has no portal. Type "
-    "'from fiberback.django import get_asgi_application' in asgi.py, or put "
+CONCURRENT_FUTURE = Message(
+    "concurrent-future",
+    "this is a future of concurrent.futures, which blocks its waiter's thread",
+    "Type 'fiberback.await_(asyncio.wrap_future(future))'",
+)
+
+# --- loops, threads, runners -----------------------------------------------------------------------
+
+LOOP_CLOSED = Message(
+    "loop-closed",
+    "fiberback.await_() was called in a thread that works for an event loop, and that loop is closed",
+    "Let the loop's main coroutine wait for its threads, as 'await fiberback.to_thread(fn)' does; or, "
+    "for a thread that is to outlive it, give the thread a loop of its own: 'fiberback.run(main())'",
+)
+LOOP_STOPPED = Message(
+    "loop-stopped",
+    "fiberback.await_() was called in a thread that works for an event loop, and that loop is not running",
+    "Keep it running while its threads work: let its main coroutine wait for them, as "
+    "'await fiberback.to_thread(fn)' does, or use 'loop.run_forever()'",
+)
+LOOP_GONE = Message(
+    "loop-gone",
+    "fiberback.await_() in a worker thread was ended because the task at its event loop was: the loop was "
+    "closed or the task destroyed",
+    "Let the loop's main coroutine wait for its threads, as 'await fiberback.to_thread(fn)' does",
+)
+LOOP_BUSY = Message(
+    "loop-busy",
+    "fiberback.await_() in thread {thread} has waited {seconds:g} s for the event loop of thread {other} to "
+    "look at it: something blocks that loop",
+    "If it waits for thread {thread}, this is a deadlock; call blocking functions by "
+    "'await fiberback.to_thread(fn)'",
+    " Thread {other}:\n{other_stack}",
+)
+THREAD_DEADLOCK = Message(
+    "thread-deadlock",
+    "deadlock: fiberback.await_() in thread {thread} waits for the event loop of thread {other}, and that "
+    "one is blocked waiting for thread {thread}",
+    "Instead of blocking the loop, type 'await fiberback.to_thread(fn)' or "
+    "'await asyncio.wrap_future(future)', or 'fiberback.await_(…)' of these",
+    " Thread {other}:\n{other_stack}Thread {thread}:\n{stack}",
+)
+FUTURE_OF_IDLE_LOOP = Message(
+    "idle-loop",
+    "fiberback.await_() was given a future of an event loop that is not running ({loop}), so nothing can "
+    "complete it",
+    "Run that loop, in this thread by 'loop.run_until_complete(future)' or in another; or make the future "
+    "where it is awaited",
+)
+NOT_A_LOOP = Message(
+    "parent-what",
+    "parent_loop() takes an event loop or a TrioToken, got {value!r}",
+    "type 'fiberback.parent_loop(asyncio.get_running_loop())' in a coroutine, and enter it in the thread",
+)
+ENABLE_NOT_A_LOOP = Message(
+    "enable-what",
+    "enable() takes an event loop or nothing, got {value!r}",
+    "Type 'fiberback.enable()' while the loop runs, or 'fiberback.enable(loop)' before",
+)
+RUNNER_BUSY = Message(
+    "runner-busy",
+    "fiberback.await_() was called while this thread's own runner is running, but no event loop is set: "
+    "something has called asyncio._set_running_loop(None)",
+    "Set it back to the loop that it was",
+)
+RUNNER_CLOSE = Message(
+    "runner-close",
+    "this thread's runner cannot be closed from inside its own event loop",
+    "Call 'fiberback.close_thread_runner()' after the await_() that this code runs in",
+)
+
+# --- portals, run, decorators ----------------------------------------------------------------------
+
+NO_CURRENT_TASK = Message(
+    "no-task",
+    "No task is running here",
+    "call this from a coroutine run by asyncio or Trio",
+)
+UNSUPPORTED_LIBRARY = Message(
+    "unsupported-library",
+    "fiberback cannot give a portal to a task of {library!r}: asyncio and Trio are supported",
+    "'await fiberback.with_portal_run(fn)' needs no support and works under any library",
+)
+ASYNC_FUNCTION = Message(
+    "async-function",
+    "with_portal_run_sync() takes a synchronous function, and {name} is an async one",
+    "Type 'await fiberback.with_portal_run({name}, …)'",
+)
+NOT_A_COROUTINE = Message(
+    "run-what",
+    "a coroutine was expected, got {value!r}",
+    "type 'fiberback.run(main())'",
+)
+NO_AWAIT_ASYNC = Message(
+    "no-await-async",
+    "no_await() cannot decorate {name}, an async function, whose own 'await's would wait",
+    "use 'with fiberback.no_await():' around the part that must not",
+)
+NO_AWAIT_GENERATOR = Message(
+    "no-await-generator",
+    "no_await() cannot decorate {name}, a generator function, whose body does not run in the call",
+    "use 'with fiberback.no_await():' inside",
+)
+
+# --- libraries that we serve -----------------------------------------------------------------------
+
+NEEDS_EXTRA = Message(
+    "needs-extra",
+    "{module} needs {needs}, which is not installed",
+    "Type \"pip install 'fiberback[{extra}]'\"",
+)
+UNKNOWN_SQLALCHEMY = Message(
+    "unknown-sqlalchemy",
+    "fiberback.sqlalchemy supports SQLAlchemy 2.0 and 2.1, but this is {version}",
+    "Type 'pip install \"sqlalchemy>=2.0,<2.2\"'",
+)
+DRIVER_NEEDS_ASYNCIO = Message(
+    "driver-needs-asyncio",
+    "this database driver needs asyncio, and Trio is running",
+    "type 'trio.to_thread.run_sync(fn)' to run the database code in a thread, where it blocks that thread "
+    "alone",
+)
+POOL_NEEDS_A_LOOP = Message(
+    "pool-needs-loop",
+    "fiberback.dbapi.psycopg_pool.ConnectionPool opens on a running asyncio event loop, and none runs in "
+    "this thread",
+    "use 'psycopg_pool.ConnectionPool(..., connection_class=psycopg.Connection)' here",
+)
+DJANGO_NO_PORTAL = Message(
+    "django-no-portal",
+    "You cannot call this from an async context that cannot wait: this task has no portal",
+    "Type 'from fiberback.django import get_asgi_application' in asgi.py, or put "
     "'fiberback.django.PortalMiddleware' first in MIDDLEWARE, or call this code with 'await "
-    "fiberback.with_portal_run_sync(fn)'; a thread or sync_to_async works, too"
+    "fiberback.with_portal_run_sync(fn)'; a thread or sync_to_async works, too",
 )
-DJANGO_NEEDS_PSYCOPG = (
-    "fiberback.django.postgresql needs psycopg 3: type 'pip install fiberback[django]'"
+
+# --- warnings ----------------------------------------------------------------------------------------
+
+RUN_WORK_LEFT = Message(
+    "work-left",
+    "fiberback.run() has waited {seconds:g} s for {count} function(s) in the loop's default executor that "
+    "have not ended",
+    "They go on in their threads: have them look at an Event, say, and end",
 )
-RUN_WORK_LEFT = (
-    "fiberback.run() has waited {seconds:g} s for {count} function(s) in the loop's default executor "
-    "that have not ended: they go on in their threads"
+PARKED_AT_STOP = Message(
+    "parked-at-stop",
+    "the event loop is to stop, and {what} is parked in fiberback.await_() on the stack that the loop would "
+    "return to, so it is cancelled",
+    "Start the program with 'fiberback.run(main())', or call 'fiberback.enable(loop)' before the loop runs: "
+    "then it would just stay suspended",
 )
-PARKED_AT_STOP = (
-    "the event loop is to stop, and {what} is parked in fiberback.await_() on the stack that the "
-    "loop would return to, so it is cancelled. Start the program with 'fiberback.run(main())', or "
-    "call 'fiberback.enable(loop)' before the loop runs: then it would just stay suspended"
+PARKED_AT_CLOSE = Message(
+    "parked-at-close",
+    "{reason}, and parked in fiberback.await_() are still: {what}. What they wait for cannot come any more, "
+    "so CancelledError is raised in them",
+    "Let them end before, as 'asyncio.run(main())' and 'fiberback.run(main())' do with tasks: cancel them, "
+    "and 'loop.run_until_complete(asyncio.wait(tasks))'",
 )
+PARKED_AT_CLOSE_ELSEWHERE = Message(
+    "closed-elsewhere",
+    "the event loop was closed in a thread where it did not run, and parked in fiberback.await_() are still: "
+    "{what}. They cannot be ended from here",
+    "call 'loop.close()' in the loop's thread",
+)
+
+# --- parts of other texts ----------------------------------------------------------------------------
+
+RUNNER_END = "Exception ignored while closing the event loop of a thread's own runner"
 PARKED_AT_STOP_CANCEL = "the event loop was stopped"
-PARKED_AT_CLOSE = (
-    "{reason}, and parked in fiberback.await_() are still: {what}. What they wait for cannot come any "
-    "more, so CancelledError is raised in them. Let them end before, as 'asyncio.run(main())' and "
-    "'fiberback.run(main())' do with tasks: cancel them, and 'loop.run_until_complete(asyncio.wait(tasks))'"
-)
-PARKED_AT_CLOSE_ELSEWHERE = (
-    "the event loop was closed in a thread where it did not run, and parked in fiberback.await_() are "
-    "still: {what}. They cannot be ended from here: call 'loop.close()' in the loop's thread"
-)
 LOOP_WAS_CLOSED = "the event loop was closed"
 THREAD_ENDS = "the event loop's thread ends"
 LOOP_AT_EXIT = "the interpreter exits"

@@ -28,6 +28,10 @@ class Stats(TypedDict):
     """Stacks kept for reuse as address space only."""
     stacks_high_water: int
     """The most stacks that there ever were at once."""
+    stacks_leaked: int
+    """Stacks that were given up for good since the process began, with what they refer to: 0, unless
+    something is wrong. A RuntimeWarning says what, once for each kind: threads that end while their
+    tasks wait, portals that will not end, native code that leaves frames of its own behind."""
     reserved_bytes: int
     """Address space of all stacks, in bytes; not memory."""
     greenlet_loaded: int

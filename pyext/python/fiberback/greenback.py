@@ -24,6 +24,7 @@ from typing import Any, ParamSpec, TypeVar
 from . import _fiberback
 from ._await import wrappers as _wrappers
 from ._fiberback import Portal
+from ._loop import library as _library
 from ._portal import portals as _portals
 from ._portal import trio_instrument as _trio_instrument
 
@@ -63,8 +64,13 @@ _TRIO_ONLY = "This function is only supported when running under Trio"
 
 
 def _current_library() -> str:
-    import sniffio  # greenback depends on it, and so do its users' `except` clauses
-
+    try:
+        import sniffio  # greenback depends on it, and so do its users' `except` clauses
+    except ImportError:
+        library = _library.current_library()
+        if library is None:
+            raise RuntimeError("unknown async library, or not in async context") from None
+        return library
     return str(sniffio.current_async_library())
 
 

@@ -25,8 +25,13 @@ PostgreSQL goes through `fiberback.dbapi.psycopg` (psycopg 3), SQLite through
 # The packages named here may be missing or untyped where the types are checked.
 # mypy: disable-error-code="import-untyped,import-not-found,misc"
 # mypy: warn-unused-ignores=False
+# ruff: noqa: E402
 
 from __future__ import annotations
+
+from . import _extras
+
+_extras.need(__name__, "peewee", "peewee", "psycopg")
 
 import asyncio
 import contextlib

@@ -49,7 +49,7 @@ import weakref
 from collections.abc import Callable, Generator
 from typing import Any
 
-from . import _messages
+from . import _extras, _messages
 from ._await.can_await import can_await
 from ._fiberback import Portal, await_
 from ._loop.library import current_task
@@ -278,11 +278,9 @@ class _Throw:
 
 
 def _replace() -> None:
-    try:
-        concurrency: Any = importlib.import_module("sqlalchemy.util.concurrency")
-        version = importlib.import_module("sqlalchemy").__version__
-    except ImportError as error:
-        raise ImportError(_messages.NO_SQLALCHEMY) from error
+    _extras.need(__name__, "sqlalchemy", "sqlalchemy")
+    concurrency: Any = importlib.import_module("sqlalchemy.util.concurrency")
+    version = importlib.import_module("sqlalchemy").__version__
     if hasattr(concurrency, "_concurrency_shim"):
         _replace_2_1(concurrency)
     elif hasattr(concurrency, "have_greenlet"):

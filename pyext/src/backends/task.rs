@@ -146,10 +146,7 @@ unsafe fn locate(task: *mut PyObject) -> Option<(*mut PyObject, Place)> {
         if coroutine.is_null() || coroutine == ffi::Py_None() {
             ffi::Py_XDECREF(coroutine);
             if ffi::PyErr_Occurred().is_null() {
-                error::set_type(
-                    "a portal can be given to a running asyncio or Trio task only: an object \
-                     with get_coro() or coro",
-                );
+                error::set_type(error::NOT_A_TASK);
             }
             return None;
         }
@@ -174,10 +171,7 @@ unsafe fn locate(task: *mut PyObject) -> Option<(*mut PyObject, Place)> {
             return Some((coroutine, Place::Slot(slot)));
         }
         ffi::Py_DECREF(coroutine);
-        error::set_runtime(
-            "this task does not let its coroutine be replaced: start it with a task factory \
-             (fiberback.task_factory) instead",
-        );
+        error::set_runtime(error::TASK_KEEPS_COROUTINE);
         None
     }
 }

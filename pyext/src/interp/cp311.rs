@@ -134,10 +134,13 @@ impl Version {
         self.base.as_ptr()
     }
 
-    pub(super) fn is_clean(&mut self) -> bool {
+    /// Whether no frame is left when a step has ended. Counters begin anew: they are no more than that,
+    /// and may drift.
+    pub(super) fn settle(&mut self) -> bool {
+        self.depth = 0;
+        self.trash_nesting = 0;
         ptr::eq(self.top, &raw const self.base_cframe)
             && ptr::eq(self.base_cframe.current_frame, self.base.as_ptr())
-            && self.depth == 0
     }
 
     /// The thread's current frame.

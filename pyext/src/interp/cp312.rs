@@ -30,6 +30,8 @@ pub(super) struct Version {
     host_cframe: *mut CFrame,
     py_depth: i32,
     host_py_depth: i32,
+    /// C calls that the stack has room for, and that are left.
+    c_capacity: i32,
     c_remaining: i32,
     host_c_remaining: i32,
     trash_nesting: i32,
@@ -50,6 +52,7 @@ impl Version {
             host_cframe: ptr::null_mut(),
             py_depth: 0,
             host_py_depth: 0,
+            c_capacity: c_recursion_units(&stack),
             c_remaining: c_recursion_units(&stack),
             host_c_remaining: 0,
             trash_nesting: 0,
@@ -118,10 +121,14 @@ impl Version {
         self.base.as_ptr()
     }
 
-    pub(super) fn is_clean(&mut self) -> bool {
+    /// Whether no frame is left when a step has ended. Counters begin anew: they are no more than that,
+    /// and may drift.
+    pub(super) fn settle(&mut self) -> bool {
+        self.py_depth = 0;
+        self.c_remaining = self.c_capacity;
+        self.trash_nesting = 0;
         ptr::eq(self.top, &raw const self.base_cframe)
             && ptr::eq(self.base_cframe.current_frame, self.base.as_ptr())
-            && self.py_depth == 0
     }
 
     /// The thread's current frame.

@@ -17,6 +17,8 @@ pub(super) struct Version {
     host_frame: *mut Frame,
     py_depth: i32,
     host_py_depth: i32,
+    /// C calls that the stack has room for, and that are left.
+    c_capacity: i32,
     c_remaining: i32,
     host_c_remaining: i32,
     executor: *mut PyObject,
@@ -36,6 +38,7 @@ impl Version {
             host_frame: ptr::null_mut(),
             py_depth: 0,
             host_py_depth: 0,
+            c_capacity: c_recursion_units(&stack),
             c_remaining: c_recursion_units(&stack),
             host_c_remaining: 0,
             executor: ptr::null_mut(),
@@ -100,8 +103,12 @@ impl Version {
         self.base.as_ptr()
     }
 
-    pub(super) fn is_clean(&mut self) -> bool {
-        ptr::eq(self.top, self.base.as_ptr()) && self.py_depth == 0
+    /// Whether no frame is left when a step has ended. Counters begin anew: they are no more than that,
+    /// and may drift.
+    pub(super) fn settle(&mut self) -> bool {
+        self.py_depth = 0;
+        self.c_remaining = self.c_capacity;
+        ptr::eq(self.top, self.base.as_ptr())
     }
 
     /// The thread's current frame.

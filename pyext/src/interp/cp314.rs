@@ -111,8 +111,11 @@ impl Version {
         self.base.as_ptr()
     }
 
-    pub(super) fn is_clean(&mut self) -> bool {
-        ptr::eq(self.top, self.base.as_ptr()) && self.py_depth == 0
+    /// Whether no frame is left when a step has ended. Counters begin anew: they are no more than that,
+    /// and may drift.
+    pub(super) fn settle(&mut self) -> bool {
+        self.py_depth = 0;
+        ptr::eq(self.top, self.base.as_ptr())
     }
 
     /// The thread's current frame.

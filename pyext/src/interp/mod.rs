@@ -161,12 +161,31 @@ impl State {
         unsafe { self.context.is_nested(ts) }
     }
 
-    /// True if nothing of the fiber's Python code is left: it can serve the next step.
-    pub(crate) fn is_clean(&mut self) -> bool {
-        self.version.is_clean()
-            && self.exceptions.is_clean()
-            && self.data_stack.is_clean()
-            && self.context.is_clean()
+    /// Puts in order what a step that has ended may leave behind, as ended calls do on a thread's own
+    /// stack: a handled exception (whose destructor may run any code), drifted counters. True if
+    /// nothing else is left, so that the state can serve the next step; false if frames or contexts
+    /// are, and the stack may still be referred to.
+    ///
+    /// # Safety
+    ///
+    /// Attached; the state must not be entered, and no step be under way on it.
+    #[inline]
+    pub(crate) unsafe fn settle(this: *mut Self) -> bool {
+        // SAFETY: the contract; no reference is held while what was handled is dropped.
+        unsafe {
+            let (is_clean, rest) = {
+                let state = &mut *this;
+                let is_clean = state.version.settle()
+                    && state.exceptions.is_clean()
+                    && state.data_stack.is_clean()
+                    && state.context.is_clean();
+                (is_clean, state.exceptions.take_rest())
+            };
+            if !rest.is_null() {
+                ffi::Py_DECREF(rest);
+            }
+            is_clean
+        }
     }
 
     /// Frees what the state owns.

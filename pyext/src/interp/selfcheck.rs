@@ -408,7 +408,7 @@ pub(crate) fn rehearse() -> Result<(), String> {
         let inside = ffi::PyThreadState_GetFrame(ts);
         state.leave(ts);
         let after = ffi::PyThreadState_GetFrame(ts);
-        let clean = state.is_clean();
+        let clean = super::State::settle(&raw mut *state);
         state.free();
         for frame in [before, inside, after] {
             ffi::Py_XDECREF(frame.cast());

@@ -75,9 +75,21 @@ impl Exceptions {
         self.base.previous_item = ptr::null_mut();
     }
 
+    /// No generator's item is left on the base.
     #[inline]
     pub(super) fn is_clean(&self) -> bool {
-        ptr::eq(self.top, &raw const self.base) && self.base.exc_value.is_null()
+        ptr::eq(self.top, &raw const self.base)
+    }
+
+    /// What the base item still says is handled, when all is over; owned, or null.
+    ///
+    /// On 3.11 and 3.12 that is None once a function of a call at the bottom has handled an exception:
+    /// `PUSH_EXC_INFO` saves nothing as None, and `POP_EXCEPT` puts that back. C code may leave an
+    /// exception there that it has found further down (Cython's `__Pyx_ExceptionReset`). A generator
+    /// drops it when it ends (`_PyErr_ClearExcState`); so must we.
+    #[inline]
+    pub(super) fn take_rest(&mut self) -> *mut PyObject {
+        std::mem::replace(&mut self.base.exc_value, ptr::null_mut())
     }
 }
 

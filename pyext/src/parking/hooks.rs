@@ -132,7 +132,7 @@ pub(crate) unsafe extern "C" fn set_parking(
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
-        const HOOKS: [&Hook; 18] = [
+        static HOOKS: [&Hook; 18] = [
             &POLL,
             &END_WAIT,
             &PAD,

@@ -65,7 +65,7 @@ pub(crate) unsafe fn wait_here(iterator: *mut PyObject, yielded: *mut PyObject) 
             Answer::Throw(exception) => await_::Answer::Throw(exception),
             Answer::Refused => {
                 if ffi::PyErr_Occurred().is_null() {
-                    error::set_runtime(error::FOREIGN_GREENLET);
+                    error::set_foreign_greenlet();
                 }
                 await_::Answer::Refuse(error::take())
             }

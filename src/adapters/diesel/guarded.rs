@@ -118,7 +118,7 @@ fn interrupt_of(connection: &dyn Any) -> Option<Interrupt> {
         return Some(Box::new(move || {
             let token = token.clone();
             // A failure changes nothing: the connection is closed in any case.
-            super::background::spawn(async move {
+            crate::adapters::tokio::background::spawn(async move {
                 let _ = token.cancel_query(tokio_postgres::NoTls).await;
             });
         }));
@@ -128,7 +128,7 @@ fn interrupt_of(connection: &dyn Any) -> Option<Interrupt> {
         let token = connection.cancel_token();
         return Some(Box::new(move || {
             let token = token.clone();
-            super::background::spawn(async move {
+            crate::adapters::tokio::background::spawn(async move {
                 let _ = token.cancel_query().await;
             });
         }));

@@ -72,7 +72,6 @@
 //! established them; one connection pool for each worker saves the hop between threads. Off a fiber
 //! [`BlockOn`] provides a runtime, see there.
 
-mod background;
 mod block_on;
 mod fuse;
 mod guarded;

@@ -6,8 +6,12 @@
 //! |---|---|
 //! | a `LocalSet`, or a runtime that runs local tasks | [`spawn_local`] |
 //! | a multi-threaded runtime, or none | a [`PinnedPool`], which has threads of its own |
+//! | on a plain thread, with no runtime | [`block_on`](crate::block_on), which has a [`background`] runtime |
 //! | any runtime, in a future that `block_on` or `#[tokio::main]` drives | `run(f).await` as it is |
 
+pub mod background;
+pub(super) mod blocking;
+mod fork;
 mod job;
 mod pinned_pool;
 mod spawn;

@@ -383,3 +383,31 @@ def test_a_cancelled_wait_does_not_hold_up_the_end_of_the_loop(fb):
     assert thread[0].is_alive()
     go_on.set()
     thread[0].join()
+
+
+def test_an_engine_opened_by_one_wait_and_used_by_the_next(fb, place):
+    import_or_skip("aiosqlite")
+    import_or_skip("greenlet")
+    sqlalchemy = import_or_skip("sqlalchemy")
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    async def begin(engine):
+        connection = await engine.connect()
+        return connection, await connection.begin()
+
+    async def run(connection, statement):
+        return (await connection.execute(sqlalchemy.text(statement))).all()
+
+    async def end(engine, connection, transaction):
+        await transaction.commit()
+        await connection.close()
+        await engine.dispose()
+
+    def work():
+        engine = create_async_engine("sqlite+aiosqlite://")
+        connection, transaction = fb.await_(begin(engine))
+        rows = [fb.await_(run(connection, f"SELECT {number}"))[0][0] for number in range(5)]
+        fb.await_(end(engine, connection, transaction))
+        return rows
+
+    assert place(work) == list(range(5))

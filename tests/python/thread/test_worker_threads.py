@@ -757,6 +757,39 @@ def test_self_deadlock_after_the_loop_has_begun_with_it(aio, fb):
         aio.run(main)
 
 
+@pytest.mark.parametrize("with_asgiref", [False, True])
+@pytest.mark.parametrize("own_context", [False, True])
+def test_self_deadlock_in_what_the_thread_awaits(aio, fb, own_context, with_asgiref, monkeypatch):
+    """The loop is in the middle of a step in the thread's own context, which cannot go back to it."""
+    if with_asgiref:
+        import_or_skip("asgiref.sync")
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: told.append(str(args.exc_value)))
+
+    async def main():
+        loop = asyncio.get_running_loop()
+
+        def work():
+            with fb.parent_loop(loop):
+                return fb.await_(blocks())
+
+        async def blocks():
+            return future.result()
+
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            run = contextvars.copy_context().run if own_context else (lambda fn: fn())
+            future = pool.submit(run, work)
+            return await asyncio.wrap_future(future)
+
+    with pytest.raises(RuntimeError) as caught:
+        aio.run(main)
+    if own_context or sys.version_info >= (3, 14):  # where each thread has a context of its own
+        assert any("deadlock" in each for each in [*told, str(caught.value)])
+    else:
+        assert "deadlock" in str(caught.value)
+        assert told == []
+
+
 def test_a_loop_that_waits_for_some_time_only(aio, fb):
     """With a timeout the loop goes on by itself: no deadlock."""
 

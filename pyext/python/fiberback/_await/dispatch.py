@@ -1,7 +1,9 @@
 """What `await_` does where it cannot suspend a portal, or must ask first.
 
-The native `await_` calls `no_portal` where no portal of the current task is running; it asks `is_usable` where the portal that is running may be another task's, `no_await.check` where
-regions are open that may forbid it, and `wait_cycle.before_wait` where the current task is about to
+The native `await_` calls `no_portal` where no portal of the current task is running; it asks
+`is_usable` where the portal that is running may be another task's, `no_await.check` where regions
+are open that may forbid it, `not_awaitable.cure` what to say of what is no awaitable, and
+`wait_cycle.before_wait` where the current task is about to
 be suspended until another task is done; `watchdog.after_wait` is told when that wait ends.
 
 `no_portal` only finds out where it is: `in_loop` has the answer where a loop runs in this thread,
@@ -20,7 +22,7 @@ from .._fiberback import set_hooks
 from .._loop.library import current_task, is_trio_running
 from .._loop.parking import install as _install_parking
 from .._portal.portals import usable_portal
-from . import in_callback, in_greenlet, in_loop, no_await, without_loop
+from . import in_callback, in_greenlet, in_loop, no_await, not_awaitable, without_loop
 
 
 def no_portal(awaitable: Any) -> Any:
@@ -41,6 +43,7 @@ def install() -> None:
         no_portal=no_portal,
         is_usable=is_usable,
         guard=no_await.check,
+        not_awaitable=not_awaitable.cure,
         before_wait=wait_cycle.before_wait,
         after_wait=watchdog.after_wait,
         future=asyncio.Future,

@@ -1,7 +1,7 @@
 """What a callback of an event loop awaits, where there is no task.
 
-All of it runs in one host (`_thread.host`), in the callback's own context, which the callback leaves while it
-is parked. The host ends when the callback does. Nobody tells of that; but a callback that is not
+All of it runs in one host (`_thread.host`), in the callback's own context, which the callback leaves for
+that time. The host ends when the callback does. Nobody tells of that; but a callback that is not
 parked has run to its end when the next one runs, so then it is looked whether its frame is done.
 """
 
@@ -13,9 +13,11 @@ import sys
 from types import FrameType
 from typing import Any
 
+from .._fiberback import lend_context
+from .._loop.parking import is_hosted
 from .._thread.host import Host, Request
 
-_RUN = asyncio.Handle._run.__code__  # type: ignore[attr-defined]
+_RUN = asyncio.Handle._run.__code__
 # Seconds until a callback is looked at again that cannot go on yet.
 _AGAIN = 0.002
 
@@ -25,11 +27,26 @@ class _CallbackHost(Host):
         super().__init__(loop, "fiberback.await_() in a callback")
         self.frame = frame
         self._own_context = contextvars.Context()
+        self._is_to_look = False
+        self._is_plain = loop.get_task_factory() is None
+        self._is_hosted = is_hosted(loop)
+
+    def begins_at_once(self) -> bool:
+        """Whether what is awaited may begin on the callback's stack.
+
+        On a loop that is not enabled, not where it may start eager tasks, which would be parked
+        there, in contexts that have been left; nor greenlets, while which wait the stack could not
+        be parked.
+        """
+        return self._is_hosted or (self._is_plain and sys.modules.get("greenlet") is None)
 
     def look_soon(self, _: object = None) -> None:
-        self.loop.call_soon(self._look, context=self._own_context)
+        if not self._is_to_look:
+            self._is_to_look = True
+            self.loop.call_soon(self._look, context=self._own_context)
 
     def _look(self) -> None:
+        self._is_to_look = False
         if self._finished or self._current is not None or self._requests:
             return  # it will be answered, and looked at then
         frame = self.frame
@@ -37,6 +54,7 @@ class _CallbackHost(Host):
             try:
                 frame.clear()
             except RuntimeError:  # it is not done
+                self._is_to_look = True
                 self.loop.call_later(_AGAIN, self._look, context=self._own_context)
                 return
             del _of_frames[id(frame)]
@@ -49,9 +67,14 @@ _of_frames: dict[int, _CallbackHost] = {}
 
 
 class _Answer(asyncio.Future[Any]):
-    """Of one request. Cancelling it ends the request."""
+    """Of one request to `host`. Cancelling it ends the request."""
 
-    request: Request | None = None
+    __slots__ = ("_host", "request")
+
+    def __init__(self, host: _CallbackHost) -> None:
+        super().__init__(loop=host.loop)
+        self._host = host
+        self.request: Request | None = None
 
     def cancel(self, msg: Any | None = None) -> bool:
         if self.done() or self.request is None:
@@ -61,36 +84,32 @@ class _Answer(asyncio.Future[Any]):
 
     def settle(self) -> None:
         request, self.request = self.request, None
-        if request is None or self.done():
-            return
-        error, result = request.error, request.result
-        if isinstance(error, asyncio.CancelledError):
-            super().cancel(*error.args[:1])
-        elif error is not None:
-            self.set_exception(error)
-            self.exception()  # its caller may be gone, and has had an error then
-        else:
-            self.set_result(result)
+        if request is not None and not self.done():
+            error = request.error
+            if error is None:
+                self.set_result(request.result)
+            elif isinstance(error, asyncio.CancelledError):
+                super().cancel(*error.args[:1])
+            else:
+                self.set_exception(error)
+                self.exception()  # its caller may be gone, and has had an error then
+        # After what wakes the callback.
+        self._host.look_soon()
 
 
 def answer(
     loop: asyncio.AbstractEventLoop, awaitable: Any, context: contextvars.Context | None
 ) -> asyncio.Future[Any]:
-    """A future for what `awaitable` gives, for the callback on whose stack this is called.
-
-    Nothing of it runs before the callback waits.
-    """
+    """A future for what `awaitable` gives, for the callback on whose stack this is called."""
     host = _host(loop)
-    wait = _Answer(loop=loop)
-
-    def settle() -> None:
-        wait.settle()
-        host.look_soon()
-
+    wait = _Answer(host)
     if context is None:
         context = contextvars.copy_context()
-    wait.request = Request(awaitable, context, settle)
-    host.deliver(wait.request)
+    request = wait.request = Request(awaitable, context, wait.settle)
+    if host.begins_at_once() and host.task is not None:
+        lend_context(lambda _: host.deliver(request, in_callback=True))
+    else:
+        host.deliver(request)
     return wait
 
 

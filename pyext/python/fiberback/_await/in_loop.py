@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import _get_running_loop
 from collections.abc import Coroutine
 from typing import Any, NoReturn
 
@@ -13,13 +14,32 @@ from .._loop.library import current_library, current_task
 def await_without_portal(awaitable: Any) -> NoReturn:
     if isinstance(awaitable, Coroutine):
         awaitable.close()  # no "was never awaited" warning on top of the error
+    raise RuntimeError(_why())
+
+
+def _why() -> str:
+    """What is the matter in this place, and what to do about it here."""
     task = current_task()
-    if task is not None:
-        if portal_of(task) is not None:
-            library = current_library()
-            raise RuntimeError(_messages.MUST_YIELD.format(library=library))
-        raise RuntimeError(_messages.NO_PORTAL)
     library = current_library()
-    if library == "asyncio":
-        raise RuntimeError(_messages.NO_TASK.format(library=library))
-    raise RuntimeError(_messages.NO_PORTAL)
+    if task is not None and portal_of(task) is not None:
+        return _messages.MUST_YIELD.format(library=library)
+    if library == "trio":
+        return _messages.TRIO_NO_TASK if task is None else _messages.TRIO_NO_PORTAL
+    loop = _get_running_loop()
+    if library != "asyncio" or loop is None:
+        return _messages.NO_PORTAL.format(library=library)
+    if task is None:
+        return _messages.LOOP_NO_TASK.format(loop=_name_of(loop))
+    if getattr(loop, "_nest_patched", False):
+        return _messages.NEST_ASYNCIO
+    return _messages.LOOP_NO_PORTAL.format(loop=_name_of(loop))
+
+
+def _name_of(loop: Any) -> str:
+    """Its class, and whose function runs its callbacks if that is not the class's own."""
+    name = f"{type(loop).__module__}.{type(loop).__qualname__}"
+    run_once = getattr(loop, "_run_once", None)
+    owner = getattr(run_once, "__module__", None)
+    if owner not in (None, "asyncio.base_events", type(loop).__module__):
+        name += f" (whose _run_once is {owner}'s)"
+    return name

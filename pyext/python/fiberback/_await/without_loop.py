@@ -11,18 +11,25 @@ import asyncio
 import inspect
 from typing import Any
 
+from .. import _messages
 from .._portal import portals
 from .._thread import parent_loop, runner
+from .not_awaitable import cure
 
 
 def await_without_loop(awaitable: Any) -> Any:
     if not inspect.isawaitable(awaitable):
-        portals.as_coroutine(awaitable).send(None)  # raises what `await` raises
+        try:
+            portals.as_coroutine(awaitable).send(None)
+        except TypeError as error:  # in the words of `await`
+            raise TypeError(f"{error}{cure(awaitable)}") from None
     parent = parent_loop.find()
     if parent is None and asyncio.isfuture(awaitable):
         loop = awaitable.get_loop()
         if loop.is_running() and not runner.is_own(loop):
             parent = parent_loop.line_to(loop)
+        elif not runner.is_own(loop) and not awaitable.done():
+            raise RuntimeError(_messages.FUTURE_OF_IDLE_LOOP.format(loop=loop))
     if parent is not None:
         return parent.wait(awaitable)
     return runner.run_here(awaitable)

@@ -15,6 +15,7 @@ from asyncio import AbstractEventLoop, _get_running_loop, tasks
 from types import FrameType
 from typing import Any
 
+from .._modules import is_loaded
 from .thread import runs
 
 
@@ -23,7 +24,7 @@ def current_library() -> str | None:
     if _in_charge() == "asyncio":
         return "asyncio"
     sniffio: Any = sys.modules.get("sniffio")
-    if sniffio is not None:
+    if is_loaded("sniffio"):
         try:
             name: str = sniffio.current_async_library()
         except sniffio.AsyncLibraryNotFoundError:
@@ -63,8 +64,9 @@ def is_trio_running() -> bool:
 
 def _in_charge() -> str | None:
     """What sniffio's thread-local says, or "asyncio" where a loop of that is nearer."""
-    sniffio: Any = sys.modules.get("sniffio")
-    name: str | None = sniffio.thread_local.name if sniffio is not None else None
+    # None while it is being imported, too.
+    local = getattr(sys.modules.get("sniffio"), "thread_local", None)
+    name: str | None = local.name if local is not None else None
     if name == "trio":
         loop = _get_running_loop()
         if loop is not None and _is_nearer_than_trio(loop, sys._getframe(1)):

@@ -9,6 +9,7 @@ ended: `scoped_portal` tells.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
+from inspect import CO_COROUTINE
 from typing import Any, ParamSpec, TypeVar
 
 from .. import _messages
@@ -113,8 +114,13 @@ async def with_portal_run_sync(sync_fn: Callable[P, T], /, *args: P.args, **kwds
     """`sync_fn(*args, **kwds)` with a portal for the length of that call.
 
     In a task that has a portal this is the plain call. Adds no checkpoint beyond the function's
-    own `await_` calls. Works under any async library. Meaning as in greenback.
+    own `await_` calls. Works under any async library. Raises TypeError for an async function. Meaning
+    as in greenback otherwise.
     """
+    code = getattr(sync_fn, "__code__", None)
+    if code is not None and code.co_flags & CO_COROUTINE:
+        name = getattr(sync_fn, "__qualname__", repr(sync_fn))
+        raise TypeError(_messages.ASYNC_FUNCTION.format(name=name))
     if on_portal() and usable_portal(current_task()):
         return sync_fn(*args, **kwds)
     return await scoped_call(sync_fn, args, kwds)

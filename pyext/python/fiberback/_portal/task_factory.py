@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import sys
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 from .._fiberback import Portal, task_class
 from .._fiberback import create_task_factory as create_task_factory
@@ -22,15 +24,22 @@ _inherits: contextvars.ContextVar[bool] = contextvars.ContextVar(
 )
 
 
+def _with_portal(coro: Any) -> Any:
+    try:
+        return Portal(coro)
+    except TypeError:
+        return coro  # the task says what is wrong with it
+
+
 class _InheritingFactory:
+    """Portals for tasks in whose context the flag is set."""
+
     def __init__(self, inner: Any) -> None:
         self.inner = inner
-        self.scopes = 0
 
     def __call__(self, loop: asyncio.AbstractEventLoop, coro: Any, **kwds: Any) -> Any:
-        context = kwds.get("context")
-        if _inherits.get() if context is None else context.get(_inherits, False):
-            coro = Portal(coro)
+        if _is_heir(kwds.get("context")):
+            coro = _with_portal(coro)
         if self.inner is not None:
             return self.inner(loop, coro, **kwds)
         if kwds.get("name", self) is None:
@@ -38,14 +47,133 @@ class _InheritingFactory:
         return task_class()(coro, loop=loop, **kwds)
 
 
+def _is_heir(context: contextvars.Context | None) -> bool:
+    return _inherits.get() if context is None else context.get(_inherits, False)
+
+
+class _Around:
+    """Our factory around the one that others set on a loop, whenever they set it.
+
+    The loop's `set_task_factory` and `get_task_factory` are this object's while it is there, as
+    attributes of the loop. So a factory that is set later (`asyncio.eager_task_factory`, a library's
+    own, None) goes inside instead of in ours's place; whoever asks is told of that one, and can put
+    it back, or wrap it, without keeping ours; and ours can be taken off in any order.
+    """
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = ref(loop)
+        self._theirs = loop.get_task_factory()
+        self._ours: Any = None
+        self.for_all = 0
+        self.for_heirs = 0
+        self._before = {name: _own(loop, name) for name in ("set_task_factory", "get_task_factory")}
+        try:
+            loop.set_task_factory, loop.get_task_factory = self.set, self.get
+        except (AttributeError, TypeError):
+            _on_sealed[loop] = self
+
+    def update(self) -> None:
+        """After one of the counts has changed."""
+        if self.for_all:
+            self._install(create_task_factory(self._theirs))
+        elif self.for_heirs:
+            self._install(_InheritingFactory(self._theirs))
+        else:
+            self._take_off()
+
+    def set(self, factory: Any) -> None:
+        """`loop.set_task_factory`."""
+        if factory is self._ours:
+            return
+        if factory is not None and not callable(factory):
+            raise TypeError("task factory must be a callable or None")
+        self._theirs = factory
+        self.update()
+
+    def get(self) -> Any:
+        """`loop.get_task_factory`."""
+        theirs = self._theirs
+        if _eager_code is None or getattr(theirs, "__code__", None) is not _eager_code:
+            return theirs
+        asks = sys._getframe(1).f_globals.get("__name__", "")
+        return self._for_anyio(theirs) if asks.startswith("anyio.") else theirs
+
+    def _for_anyio(self, eager: Any) -> Any:
+        """AnyIO's task groups begin no task eagerly. They take asyncio's eager factories apart, to
+        call what makes the tasks themselves: that has to make portals, too."""
+        make = eager.__closure__[0].cell_contents
+
+        def make_with_portal(coro: Any, **kwds: Any) -> Any:
+            if self.for_all or (self.for_heirs and _is_heir(kwds.get("context"))):
+                coro = _with_portal(coro)
+            return make(coro, **kwds)
+
+        create: Any = asyncio.create_eager_task_factory  # type: ignore[attr-defined,unused-ignore]
+        return create(make_with_portal)
+
+    def _install(self, ours: Any) -> None:
+        self._call("set_task_factory", ours)
+        self._ours = ours
+
+    def _take_off(self) -> None:
+        loop: Any = self._loop()
+        if self._call("get_task_factory") is self._ours:
+            self._call("set_task_factory", self._theirs)
+        if _on_sealed.get(loop) is self:
+            del _on_sealed[loop]
+            return
+        for name, before in self._before.items():
+            if getattr(_own(loop, name), "__self__", None) is not self:
+                continue  # somebody else's by now
+            if before is None:
+                delattr(loop, name)
+            else:
+                setattr(loop, name, before)
+
+    def _call(self, name: str, *args: Any) -> Any:
+        """The method that the loop had without us."""
+        loop: Any = self._loop()
+        before = self._before[name]
+        return before(*args) if before is not None else getattr(type(loop), name)(loop, *args)
+
+
+# Loops that take no attributes. A factory that others set there takes the place of ours.
+_on_sealed: WeakKeyDictionary[asyncio.AbstractEventLoop, _Around] = WeakKeyDictionary()
+_eager_code = getattr(getattr(asyncio, "eager_task_factory", None), "__code__", None)
+
+
+def _own(loop: Any, name: str) -> Any:
+    return getattr(loop, "__dict__", {}).get(name)
+
+
+def _around(loop: Any) -> _Around:
+    found = getattr(_own(loop, "set_task_factory"), "__self__", None)
+    if not isinstance(found, _Around):
+        found = _on_sealed.get(loop)
+    return found if found is not None else _Around(loop)
+
+
+def begin_for_all(loop: asyncio.AbstractEventLoop) -> None:
+    """From now on every new task of `loop` has a portal, whatever its task factory is or becomes."""
+    around = _around(loop)
+    around.for_all += 1
+    around.update()
+
+
+def end_for_all(loop: asyncio.AbstractEventLoop) -> None:
+    """Undoes one `begin_for_all`."""
+    around = _around(loop)
+    around.for_all -= 1
+    around.update()
+
+
 @contextlib.contextmanager
 def portals_for_children() -> Iterator[None]:
     loop = asyncio.get_running_loop()
-    factory: Any = loop.get_task_factory()
-    if not isinstance(factory, _InheritingFactory):
-        factory = _InheritingFactory(factory)
-        loop.set_task_factory(factory)
-    factory.scopes += 1
+    around = _around(loop)
+    around.for_heirs += 1
+    if around.for_heirs == 1:
+        around.update()
     outside = _inherits.get()
     _inherits.set(True)
     try:
@@ -53,7 +181,6 @@ def portals_for_children() -> Iterator[None]:
     finally:
         # Not Token.reset(): a scope may be left in another context than it was entered in.
         _inherits.set(outside)
-        factory.scopes -= 1
-        current: Any = loop.get_task_factory()
-        if factory.scopes == 0 and current is factory:
-            loop.set_task_factory(factory.inner)
+        around.for_heirs -= 1
+        if around.for_heirs == 0:
+            around.update()

@@ -10,6 +10,7 @@ asgiref's `Local`s belong to a thread; whoever moves code to another one tells t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import sys
@@ -20,6 +21,10 @@ from types import FrameType
 from typing import Any
 
 _executor_class: Any = None
+
+
+def is_loaded() -> bool:
+    return "asgiref.local" in sys.modules
 
 
 def rehome() -> None:
@@ -142,11 +147,12 @@ def _make_class() -> Any:
                 item.run()
                 del item
 
-        def end(self) -> None:
-            """The wait is over, however."""
+        def end(self, has_context: bool) -> None:
+            """The wait is over. The context is free, or may be in use."""
             self.notify()
             self.wait(0)
             vars(SyncToAsync.threadlocal).update(self._before)
-            self._context.run(setattr, AsyncToSync.executors, "current", self._old_executor)
+            with contextlib.nullcontext() if has_context else contextlib.suppress(RuntimeError):
+                self._context.run(setattr, AsyncToSync.executors, "current", self._old_executor)
 
     return _Serving

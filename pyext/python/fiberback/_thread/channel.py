@@ -49,7 +49,7 @@ class _Plain:
     def wait(self, timeout: float) -> bool:
         return self._lock.acquire(timeout=timeout)
 
-    def end(self) -> None:
+    def end(self, has_context: bool) -> None:
         pass
 
 
@@ -137,6 +137,7 @@ class Line(Host):
         waiter: Any = self._waiter(context)
         request = Request(awaitable, context, waiter.notify, generators.begun(awaitable))
         cancellable = asgiref_worker.cancellable(request)
+        gave_up = True
         try:
             try:
                 self.loop.call_soon_threadsafe(self._deliver, request, context=self._context)
@@ -144,9 +145,12 @@ class Line(Host):
                 request.refuse(RuntimeError(_messages.LOOP_CLOSED))
             if not waiter.wait(_FIRST_LOOK):
                 self._wait_watchfully(request, waiter)
+            gave_up = False
         finally:
-            context.run(asgiref_worker.rehome)
-            waiter.end()
+            # Having given up, the loop may be in the middle of a step in the thread's context.
+            if not gave_up and asgiref_worker.is_loaded():
+                context.run(asgiref_worker.rehome)
+            waiter.end(has_context=not gave_up)
             if cancellable is not None:
                 cancellable.end()
             own_pool.waits_no_more()

@@ -71,8 +71,12 @@ def note() -> bool:
 
 def begun(awaitable: Any) -> list[Generator]:
     """The generators that no loop knows of yet, of this thread and of what it is about to await."""
-    is_first = note()
-    found = list(_of(awaitable, is_first))
+    if note():
+        found = list(_of(awaitable, True))
+    elif type(awaitable) in _STEPS:
+        found = list(_of(awaitable, False))
+    else:
+        found = []
     if _mine.begun:
         noted, _mine.begun = _mine.begun, []
         found.extend(generator for each in noted if (generator := each()) is not None)

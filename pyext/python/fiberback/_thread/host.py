@@ -19,10 +19,11 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
+from types import CoroutineType
 from typing import Any
 
 from .. import _messages
-from .._fiberback import Portal
+from .._fiberback import Portal, scope
 from .._portal import portals
 from . import asgiref_worker, contexts, generators
 
@@ -41,6 +42,22 @@ _COMES_AGAIN = ("Cancelled via cancel scope ", "Cancelled by cancel scope ")
 class Request:
     """One `await_`. `notify` is called when it has been answered, in the loop's thread."""
 
+    __slots__ = (
+        "_begun",
+        "_context",
+        "_coro",
+        "_interrupted",
+        "_listener",
+        "_notify",
+        "_steps",
+        "_task",
+        "_thread",
+        "error",
+        "is_answered",
+        "is_taken",
+        "result",
+    )
+
     # Whether the loop runs for others than who waits.
     shares_loop = True
 
@@ -51,11 +68,13 @@ class Request:
         notify: Callable[[], object],
         begun: list[Any] | None = None,
     ) -> None:
-        is_coro = isinstance(awaitable, Coroutine)
+        # By its type first, which is faster than to ask the abstract class.
+        is_coro = type(awaitable) is CoroutineType or isinstance(awaitable, Coroutine)
         self._coro: Any = awaitable if is_coro else portals.as_coroutine(awaitable)
         self._context = context
-        self._notify: list[Callable[[], object]] = [notify]
-        self._generators = begun
+        self._notify: Callable[[], object] | None = notify
+        self._listener: Callable[[], object] | None = None
+        self._begun = begun
         self._steps: contexts.InContext | None = None
         self._task: Any = None
         self._interrupted = False
@@ -69,13 +88,16 @@ class Request:
         if not self.is_answered:
             self.result, self.error = result, error
             self.is_answered = True
-            listeners, self._notify = self._notify, []
-            for notify in listeners:
+            listener, notify = self._listener, self._notify
+            self._listener = self._notify = None
+            if listener is not None:
+                listener()
+            if notify is not None:
                 notify()
 
     def on_answer(self, notify: Callable[[], object]) -> None:
         """Call this, too, in the loop's thread; it has not been answered yet."""
-        self._notify.insert(0, notify)
+        self._listener = notify
 
     def refuse(self, error: BaseException) -> None:
         """Answers a request that nobody has begun with."""
@@ -100,12 +122,12 @@ class Request:
             asyncio.Task.cancel(task, *cancelled.args[:1])
         self.is_taken = True
         try:
-            if self._generators:
-                generators.adopt(self._generators)
-                self._generators = None
-            if threading.get_ident() != self._thread:
+            if self._begun:
+                generators.adopt(self._begun)
+                self._begun = None
+            if asgiref_worker.is_loaded() and threading.get_ident() != self._thread:
                 self._context.run(asgiref_worker.rehome)
-            portal = portals.through(Portal(self._coro), task)
+            portal = scope(Portal(self._coro), task)
             self._steps = contexts.InContext(portal, self._context)
             result = await self._steps
         except GeneratorExit:  # the task is destroyed in the middle
@@ -155,7 +177,11 @@ class _HostTask(asyncio.Task[None]):
 class _Idle(asyncio.Future[None]):
     """What a host waits for between two requests. It can be made to go on at once."""
 
-    _goes_on: Any = None
+    __slots__ = ("_goes_on",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._goes_on: Any = None
 
     def add_done_callback(self, fn: Any, /, *, context: Any = None) -> None:
         self._goes_on = functools.partial(context.run, fn, self)
@@ -249,7 +275,7 @@ class Host:
         while not self._requests:
             if self._finished:
                 return False
-            self._idle = _Idle(loop=self.loop)
+            self._idle = _Idle(self.loop)
             try:
                 await self._idle
             finally:
@@ -275,7 +301,7 @@ class Host:
 
     def _wake(self, in_callback: bool) -> None:
         if self._idle is not None:
-            self._idle.end(in_callback and isinstance(self.task, _HostTask))
+            self._idle.end(in_callback)
 
     def cancel(self, cancelled: asyncio.CancelledError) -> None:
         """Raise CancelledError in the `await_` that waits, else in the next."""
@@ -296,11 +322,11 @@ class Host:
     def finish(self) -> None:
         """No more requests will come."""
         self._finished = True
-        self._wake(asyncio._get_running_loop() is self.loop and _is_in_callback(self.loop))
-
-
-def _is_in_callback(loop: asyncio.AbstractEventLoop) -> bool:
-    return asyncio.current_task(loop) is None
+        self._wake(
+            isinstance(self.task, _HostTask)
+            and asyncio._get_running_loop() is self.loop
+            and asyncio.current_task(self.loop) is None
+        )
 
 
 def _raise(error: BaseException) -> None:

@@ -24,6 +24,7 @@ from weakref import WeakKeyDictionary, ref
 
 from .. import _messages
 from .._deadlock import blocked_thread
+from .._modules import is_loaded
 from . import anyio_worker, generators, own_pool, trio_worker
 from .channel import Line
 
@@ -67,9 +68,9 @@ def find() -> Parent | None:
     line = _of_work_item()
     if line is not None:
         return line
-    if "trio" in sys.modules and trio_worker.is_worker():
+    if is_loaded("trio") and trio_worker.is_worker():
         return _TRIO
-    if "anyio" in sys.modules:
+    if is_loaded("anyio"):
         line = anyio_worker.find_line(sys._getframe(1))
         if line is not None:
             return line

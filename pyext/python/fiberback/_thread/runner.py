@@ -39,6 +39,7 @@ _open_loops: dict[int, Any] = {}
 
 
 class _Request(Request):
+    __slots__ = ()
     shares_loop = False
 
 
@@ -152,6 +153,11 @@ def _closes_generator(task: asyncio.Task[Any]) -> bool:
     return type(getattr(coro, "wrapped", coro)) is generators.CLOSING
 
 
+# Without the enumerations that the functions of `signal` make of numbers.
+_signal: Any = getattr(signal.signal, "__wrapped__", signal.signal)
+_getsignal: Any = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+
+
 class _Interrupts:
     """Ctrl-C while `request` is being awaited, as `asyncio.Runner` has it: the first one cancels it,
     the second one is raised at once. In the main thread, unless somebody else handles the signal."""
@@ -165,18 +171,18 @@ class _Interrupts:
     def __enter__(self) -> _Interrupts:
         if (
             threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            and _getsignal(signal.SIGINT) is signal.default_int_handler
         ):
             try:
-                signal.signal(signal.SIGINT, self._handle)
+                _signal(signal.SIGINT, self._handle)
                 self._is_handled = True
             except ValueError:  # not the main interpreter's main thread
                 pass
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._is_handled and signal.getsignal(signal.SIGINT) == self._handle:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._is_handled and _getsignal(signal.SIGINT) == self._handle:
+            _signal(signal.SIGINT, signal.default_int_handler)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         self.count += 1

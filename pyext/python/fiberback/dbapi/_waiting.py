@@ -16,8 +16,8 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
     """
     loop = asyncio._get_running_loop()
     if loop is None:
-        sniffio: Any = sys.modules.get("sniffio")
-        if sniffio is not None and sniffio.thread_local.name == "trio":
+        local = getattr(sys.modules.get("sniffio"), "thread_local", None)
+        if local is not None and local.name == "trio":
             raise RuntimeError(_messages.DRIVER_NEEDS_ASYNCIO)
     return loop
 

@@ -14,8 +14,13 @@ goes on: sqlite3 then tells by `in_transaction` whether there is something to ro
 # The packages named here may be missing or untyped where the types are checked.
 # mypy: disable-error-code="import-untyped,import-not-found,misc"
 # mypy: warn-unused-ignores=False
+# ruff: noqa: E402
 
 from __future__ import annotations
+
+from .. import _extras
+
+_extras.need(__name__, "aiosqlite", "aiosqlite")
 
 import asyncio
 import contextlib

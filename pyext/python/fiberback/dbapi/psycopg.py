@@ -15,8 +15,13 @@ for `psycopg` wherever sync code gets its driver by name.
 # The packages named here may be missing or untyped where the types are checked.
 # mypy: disable-error-code="import-untyped,import-not-found,misc"
 # mypy: warn-unused-ignores=False
+# ruff: noqa: E402
 
 from __future__ import annotations
+
+from .. import _extras
+
+_extras.need(__name__, "psycopg", "psycopg")
 
 from contextvars import ContextVar
 from typing import Any, Self

@@ -7,8 +7,13 @@ workers are tasks of the loop on which the pool is opened, and no threads.
 # The packages named here may be missing or untyped where the types are checked.
 # mypy: disable-error-code="import-untyped,import-not-found,misc"
 # mypy: warn-unused-ignores=False
+# ruff: noqa: E402
 
 from __future__ import annotations
+
+from .. import _extras
+
+_extras.need(__name__, "psycopg", "psycopg", "psycopg_pool")
 
 import asyncio
 from collections.abc import Callable, Iterator

@@ -26,8 +26,13 @@ put "fiberback.django.PortalMiddleware" first in MIDDLEWARE.
 # The packages named here may be missing or untyped where the types are checked.
 # mypy: disable-error-code="import-untyped,import-not-found,misc"
 # mypy: warn-unused-ignores=False
+# ruff: noqa: E402
 
 from __future__ import annotations
+
+from .. import _extras
+
+_extras.need(__name__, "django", "django")
 
 from ._asgi import ASGIHandler as ASGIHandler
 from ._asgi import get_asgi_application as get_asgi_application

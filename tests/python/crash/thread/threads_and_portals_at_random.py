@@ -1,4 +1,5 @@
 # expect-stdout: fine
+# leaks: on purpose
 """Threads pass half-run portals around, resume, throw, close and drop them wherever they are."""
 
 import asyncio

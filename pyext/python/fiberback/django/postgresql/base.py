@@ -9,6 +9,7 @@ task, never beyond: across requests use the pool.
 # The packages named here may be missing or untyped where the types are checked.
 # mypy: disable-error-code="import-untyped,import-not-found,misc"
 # mypy: warn-unused-ignores=False
+# ruff: noqa: E402
 
 from __future__ import annotations
 
@@ -18,18 +19,25 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from django.core.exceptions import ImproperlyConfigured
+
+from ... import _extras
+
+# What Django expects here of a backend that cannot work; an ImportError it would explain otherwise.
+_missing = _extras.missing("fiberback.django.postgresql", "django", "psycopg", "psycopg_pool")
+if _missing is not None:
+    raise ImproperlyConfigured(_missing)
+
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql import base
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
-from ... import _messages
 from ...dbapi import psycopg
 from ...dbapi._waiting import running_loop
 from .._connections import install
 from .._safety import that_waits
 
 if not is_psycopg3:  # Django prefers psycopg 3, so this is an old one
-    raise ImproperlyConfigured(_messages.DJANGO_NEEDS_PSYCOPG)
+    raise ImproperlyConfigured("fiberback.django.postgresql needs psycopg 3.1.8 or later")
 
 
 _cursor_numbers = itertools.count()

@@ -1,0 +1,54 @@
+//! Driving a future by blocking the thread.
+
+use std::cell::Cell;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+/// What one call parks on: others on the same thread, further up or down the stack, have their own.
+struct Parker {
+    thread: Thread,
+    /// The thread's own token will not do: whatever parks within a poll (a channel, a nested call)
+    /// may use it up.
+    woken: AtomicBool,
+}
+
+impl Wake for Parker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.woken.swap(true, Ordering::Release) {
+            self.thread.unpark();
+        }
+    }
+}
+
+thread_local! {
+    /// Kept for the next call. A waker left over from this one then costs that one a poll at most.
+    static KEPT: Cell<Option<(Arc<Parker>, Waker)>> = const { Cell::new(None) };
+}
+
+/// Drives `future` on this thread, parking it while the future is pending. Others must do what it waits
+/// for.
+pub(super) fn park_until_ready<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let kept = KEPT.try_with(Cell::take).ok().flatten();
+    let (parker, waker) = kept.unwrap_or_else(|| {
+        let parker = Arc::new(Parker { thread: thread::current(), woken: AtomicBool::new(false) });
+        (Arc::clone(&parker), Waker::from(parker))
+    });
+    let output = loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            break output;
+        }
+        while !parker.woken.swap(false, Ordering::Acquire) {
+            thread::park();
+        }
+    };
+    let _ = KEPT.try_with(|kept| kept.set(Some((parker, waker))));
+    output
+}
