@@ -19,6 +19,8 @@ enum StackErrorKind {
     OutOfMappings {
         budget: usize,
     },
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    Unguarded,
     OutOfMemory(io::Error),
 }
 
@@ -34,6 +36,11 @@ impl StackError {
     #[cfg(target_os = "linux")]
     pub(crate) fn out_of_mappings(budget: usize) -> Self {
         Self(Box::new(StackErrorKind::OutOfMappings { budget }))
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(crate) fn unguarded() -> Self {
+        Self(Box::new(StackErrorKind::Unguarded))
     }
 
     pub(crate) fn out_of_memory(error: io::Error) -> Self {
@@ -73,6 +80,11 @@ impl fmt::Display for StackError {
                 "{budget} stacks are guarded by mprotect, the most that vm.max_map_count leaves \
                  room for: raise it (`sysctl vm.max_map_count=...`), or use Linux 6.13 or later, \
                  where guards need no mappings"
+            ),
+            StackErrorKind::Unguarded => f.write_str(
+                "this system guards no memory: neither `MADV_GUARD_INSTALL` nor `mprotect` makes a \
+                 page fault, although they say so. Fibers need an emulator or sandbox in which one \
+                 of them works",
             ),
             StackErrorKind::OutOfMemory(error) => {
                 write!(f, "the system has no memory for another fiber stack: {error}")

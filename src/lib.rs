@@ -92,7 +92,7 @@
 //!   [`await_`] then panics unless the future is ready, which aborts the process. Use [`try_await`]
 //!   in destructors. A `Mutex` guard dropped by a cancellation poisons its lock, as by a panic.
 //! * **`panic = "abort"`.** Dropping a waiting [`Run`] cannot unwind its stack; it is leaked.
-//! * **Deep recursion.** A fiber's stack is finite: 1 MiB unless set otherwise with
+//! * **Deep recursion.** A fiber's stack is finite: 2 MiB, or `RUST_MIN_STACK`, unless set otherwise with
 //!   [`Builder::stack_size`]. Running off its end aborts with a message that names the fiber.
 //!
 //! # Platforms

@@ -130,6 +130,7 @@ const UNSAFE: &[&str] = &[
     "fiber/memory/linux.rs",
     "fiber/memory/mapping.rs",
     "fiber/memory/portable.rs",
+    "fiber/memory/probe.rs",
     "fiber/memory/registry.rs",
     "fiber/overflow.rs",
     "fiber/pool.rs",

@@ -222,7 +222,7 @@ fn unnamed_and_in_the_default_pool() {
     let output = support::run_child("unnamed_and_in_the_default_pool", "unnamed");
     let text = text(&output);
     assert_eq!(signal(&output), Some(SIGABRT), "{text}");
-    assert!(text.contains("'<unnamed>'") && text.contains(" 1024 KiB"), "{text}");
+    assert!(text.contains("'<unnamed>'") && text.contains(" 2048 KiB"), "{text}");
 }
 
 #[test]

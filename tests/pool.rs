@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 
 const SIZE: usize = 64 << 10;
+const SMALLEST: usize = 64 << 10;
 
 fn small_pool() -> StackPool {
     StackPool::builder().stack_size(SIZE).build().unwrap()
@@ -194,7 +195,9 @@ fn sizes_have_pools_of_their_own_and_equal_sizes_one() {
     let other = StackPool::of_size(300_000).unwrap();
     assert!(other.stack_size() >= 300_000);
     assert_eq!(StackPool::of_size(1 << 20).unwrap().stack_size(), 1 << 20);
-    assert_eq!(StackPool::global().stack_size(), 1 << 20);
+    // What `spawn_blocking` and `thread::spawn` give.
+    assert_eq!(StackPool::global().stack_size(), 2 << 20);
+    assert_eq!(StackPool::builder().build().unwrap().stack_size(), 2 << 20);
 }
 
 #[test]
@@ -202,7 +205,7 @@ fn bad_sizes_are_errors_that_name_the_setting() {
     let error = StackPool::builder().reserve(usize::MAX).build().unwrap_err();
     assert!(error.is_bad_size());
     assert!(error.to_string().contains("reserve"), "{error}");
-    for size in [0, 1, (16 << 10) - 1, (1 << 36) + 1, usize::MAX] {
+    for size in [0, 1, SMALLEST - 1, (1 << 36) + 1, usize::MAX] {
         let error = StackPool::builder().stack_size(size).build().unwrap_err();
         assert!(error.is_bad_size() && !error.is_exhausted());
         assert!(error.to_string().contains("stack_size"), "{error}");
@@ -213,19 +216,61 @@ fn bad_sizes_are_errors_that_name_the_setting() {
     assert!(error.is_bad_size());
     assert!(error.to_string().contains("guard_size"), "{error}");
     // The extremes themselves are fine.
-    drop(StackPool::builder().stack_size(16 << 10).guard_size(0).build().unwrap().take().unwrap());
-    drop(StackPool::builder().stack_size(16 << 10).guard_size(1 << 30).build().unwrap());
+    drop(StackPool::builder().stack_size(SMALLEST).guard_size(0).build().unwrap().take().unwrap());
+    drop(StackPool::builder().stack_size(SMALLEST).guard_size(1 << 30).build().unwrap());
+}
+
+/// A message with the longest backtrace there is, at the end of a stack of the least size.
+#[test]
+fn the_smallest_stack_holds_a_panic_with_its_backtrace() {
+    const TEST: &str = "the_smallest_stack_holds_a_panic_with_its_backtrace";
+    if support::is_child("small") {
+        let mut caught = fiberback::Builder::new()
+            .stack_size(SMALLEST)
+            .run(|| {
+                let number = std::hint::black_box("seven").parse::<u32>();
+                let panic = std::panic::catch_unwind(|| number.expect("a number"));
+                format!("caught {}", panic.unwrap_err().downcast_ref::<String>().unwrap())
+            })
+            .unwrap();
+        println!("{}", support::poll_to_end(&mut caught, 1));
+        return;
+    }
+    for backtrace in ["0", "1", "full"] {
+        let output = support::run_child_with(TEST, "small", |command| {
+            command.env("RUST_BACKTRACE", backtrace);
+        });
+        let text = support::text(&output);
+        assert!(output.status.success(), "{text}");
+        assert!(text.contains("caught a number: ParseIntError"), "{text}");
+        assert_eq!(text.contains("stack backtrace:"), backtrace != "0", "{text}");
+    }
 }
 
 #[test]
-fn the_smallest_stack_runs_and_even_panics() {
-    let pool = StackPool::builder().stack_size(16 << 10).build().unwrap();
-    let mut fiber = Fiber::new(pool.take().unwrap(), |_: &Suspender<(), ()>, ()| {
-        std::panic::resume_unwind(Box::new("small"));
-    });
-    let result: Result<Step<(), ()>, _> =
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fiber.resume(())));
-    assert_eq!(*result.unwrap_err().downcast::<&str>().unwrap(), "small");
+fn the_default_size_is_what_threads_are_told() {
+    const TEST: &str = "the_default_size_is_what_threads_are_told";
+    if support::is_child("told") {
+        let size = StackPool::global().stack_size();
+        assert_eq!(StackPool::of_size(size).unwrap().stack_size(), size);
+        let mut on_fiber = fiberback::run(|| 1);
+        assert_eq!(support::poll_to_end(&mut on_fiber, 1), 1);
+        println!("the size is {size}.");
+        return;
+    }
+    for (told, size) in [
+        ("4194304", 4 << 20),
+        ("100000", 102_400), // whole pages
+        ("1", SMALLEST),
+        ("99999999999999999999", 2 << 20), // no number that fits
+        ("many", 2 << 20),
+    ] {
+        let output = support::run_child_with(TEST, "told", |command| {
+            command.env("RUST_MIN_STACK", told);
+        });
+        let text = support::text(&output);
+        assert!(text.contains(&format!("the size is {size}.")), "{told}: {text}");
+    }
 }
 
 #[test]
@@ -311,6 +356,76 @@ fn every_stack_has_its_guard() {
 }
 
 #[cfg(target_os = "linux")]
+/// Makes the kernel answer these calls of `madvise` as emulators do: success, and nothing done.
+#[cfg(target_os = "linux")]
+fn pretend(advice: &[libc::c_int]) {
+    let code = |code: u32| u16::try_from(code).unwrap();
+    // SAFETY: no preconditions; it makes a plain structure.
+    let statement = |k: u32, value: u32| unsafe { libc::BPF_STMT(code(k), value) };
+    // SAFETY: as above.
+    let unless_equal = |value: u32, skip: u8| unsafe {
+        libc::BPF_JUMP(code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K), value, 0, skip)
+    };
+    let load = |offset| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset);
+    let leave = |answer| statement(libc::BPF_RET | libc::BPF_K, answer);
+    let checks = u8::try_from(advice.len() * 2 + 1).unwrap();
+    // `struct seccomp_data`: the number at 0, the arguments from 16 on.
+    let mut filter =
+        vec![load(0), unless_equal(libc::SYS_madvise as u32, checks), load(16 + 2 * 8)];
+    for &advice in advice {
+        filter.push(unless_equal(u32::try_from(advice).unwrap(), 1));
+        filter.push(leave(libc::SECCOMP_RET_ERRNO));
+    }
+    filter.push(leave(libc::SECCOMP_RET_ALLOW));
+    let program =
+        libc::sock_fprog { len: u16::try_from(filter.len()).unwrap(), filter: filter.as_mut_ptr() };
+    // SAFETY: a valid program, which is copied.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program), 0);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn advice_that_only_seems_to_be_taken_is_not_relied_on() {
+    const TEST: &str = "advice_that_only_seems_to_be_taken_is_not_relied_on";
+    if support::is_child("guards") {
+        pretend(&[102 /* MADV_GUARD_INSTALL */]);
+        let pool = small_pool();
+        let stacks: Vec<_> = (0..100).map(|_| pool.take().unwrap()).collect();
+        for stack in &stacks {
+            assert!(!readable(stack.range().start - 1), "no guard");
+            assert!(readable(stack.range().start));
+        }
+        // As seen by those who run into it.
+        let mut run = fiberback::Builder::new().name("deep").run(|| recurse(0)).unwrap();
+        let _ = support::poll_once(&mut run);
+        return;
+    }
+    if support::is_child("pages") {
+        pretend(&[libc::MADV_DONTNEED]);
+        let pool = small_pool();
+        drop(touch(pool.take().unwrap()));
+        assert_eq!(pool.trim(), 0, "nothing was given back");
+        let stats = pool.stats();
+        assert!(stats.warm >= 1, "{stats:?}");
+        assert_eq!(stats.cold, 0, "{stats:?}");
+        drop(touch(pool.take().unwrap()));
+        return;
+    }
+    let output = support::run_child(TEST, "guards");
+    let text = support::text(&output);
+    assert!(text.contains("stack overflow: the fiber 'deep'"), "{text}");
+    let output = support::run_child(TEST, "pages");
+    assert!(output.status.success(), "{}", support::text(&output));
+}
+
+#[expect(unconditional_recursion)]
+fn recurse(n: u64) -> u64 {
+    std::hint::black_box(recurse(std::hint::black_box(n + 1)) + 1)
+}
+
 #[test]
 fn guard_regions_cost_no_mappings_and_no_huge_pages_are_used() {
     if !has_guard_regions() {
@@ -413,7 +528,7 @@ fn an_untouched_stack_costs_no_page_and_a_used_one_few() {
 fn the_mprotect_budget_ends_in_an_error_and_not_in_a_crash() {
     if support::is_child("budget") {
         let pool = StackPool::builder()
-            .stack_size(16 << 10)
+            .stack_size(SMALLEST)
             .guard_pages(GuardPages::Mprotect)
             .build()
             .unwrap();
@@ -434,7 +549,7 @@ fn the_mprotect_budget_ends_in_an_error_and_not_in_a_crash() {
         stacks.push(touch(pool.take().unwrap()));
         // A second pool gets its share once the first is gone.
         let second = StackPool::builder()
-            .stack_size(16 << 10)
+            .stack_size(SMALLEST)
             .guard_pages(GuardPages::Mprotect)
             .build()
             .unwrap();

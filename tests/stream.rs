@@ -353,3 +353,84 @@ async fn channels_of_all_kinds() {
     });
     assert_eq!(tokio::join!(producer, consumer), ("done", (1275, 1275, 50)));
 }
+
+/// Items that the code behind a sink has given to somebody else on the thread.
+mod moved_items {
+    use super::*;
+    use std::time::Duration;
+    use tokio::task::{LocalSet, spawn_local};
+
+    /// On a current-thread runtime, where nobody polls who is not woken; a hang is a failure.
+    fn on_tokio(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(LocalSet::new().run_until(async {
+            tokio::time::timeout(Duration::from_secs(60), test).await.expect("hangs");
+        }));
+    }
+
+    #[test]
+    fn in_another_task() {
+        on_tokio(async {
+            let (tell, told) = tokio::sync::oneshot::channel();
+            let mut sink = into_sink(move |items: Items<u32>| {
+                // The sum is somebody else's work; this code waits for that.
+                let other = spawn_local(run(move || {
+                    items.inspect(|_| await_(tokio::task::yield_now())).sum::<u32>()
+                }));
+                tell.send(await_(other).unwrap()).map_err(drop)
+            });
+            for n in 1..=100 {
+                if n % 3 == 0 {
+                    sink.send(n).await.unwrap();
+                } else {
+                    sink.feed(n).await.unwrap();
+                }
+                if n % 10 == 0 {
+                    tokio::time::sleep(Duration::from_micros(50)).await;
+                }
+            }
+            sink.close().await.unwrap();
+            assert_eq!(told.await, Ok(5050));
+        });
+    }
+
+    #[test]
+    fn in_a_future_with_a_waker_of_its_own_on_the_same_fiber() {
+        on_tokio(async {
+            let (tell, told) = tokio::sync::oneshot::channel();
+            let mut sink = into_sink(move |items: Items<u32>| {
+                let parts: stream::FuturesUnordered<_> =
+                    [run(move || items.sum::<u32>())].into_iter().collect();
+                tell.send(await_(parts.collect::<Vec<_>>())).map_err(drop)
+            });
+            for n in 1..=10 {
+                sink.send(n).await.unwrap();
+            }
+            sink.close().await.unwrap();
+            assert_eq!(told.await, Ok(vec![55]));
+        });
+    }
+
+    #[test]
+    fn end_when_the_code_returns_or_the_sink_is_dropped() {
+        on_tokio(async {
+            for returns in [true, false] {
+                let (give, mut given) = tokio::sync::mpsc::channel(1);
+                let mut sink = into_sink(move |items: Items<u32>| {
+                    give.try_send(items).map_err(drop)?;
+                    if !returns {
+                        await_(std::future::pending::<()>());
+                    }
+                    Ok::<_, ()>(())
+                });
+                assert_eq!(pending(pin!(sink.flush())), !returns);
+                let items = given.recv().await.unwrap();
+                let other = spawn_local(run(move || items.count()));
+                tokio::task::yield_now().await;
+                assert_eq!(other.is_finished(), returns);
+                drop(sink);
+                assert_eq!(other.await.unwrap(), 0);
+            }
+        });
+    }
+}

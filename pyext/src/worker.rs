@@ -594,9 +594,14 @@ impl Worker {
         unsafe {
             (*worker).output = output;
             let seen = Instrumented::now((*worker).ts);
+            let hidden = {
+                let state = &(*worker).state;
+                state.hide_tracing((*worker).ts)
+            };
             match (*(*worker).suspender).suspend(()) {
                 Ok(()) => {
                     let input = (*worker).input;
+                    hidden.show((*worker).ts);
                     State::catch_up(&raw mut (*worker).state, (*worker).ts, seen);
                     input
                 }

@@ -35,7 +35,8 @@ enum StackChoice {
 }
 
 impl Builder {
-    /// The default settings: no name, a stack of 1 MiB from the process's pool.
+    /// The default settings: no name, a stack from the process's pool: 2 MiB, or what the environment
+    /// variable `RUST_MIN_STACK` says.
     pub fn new() -> Self {
         Self::default()
     }

@@ -7,6 +7,8 @@ use crate::ambient::RunAmbient;
 use crate::error::StackError;
 use crate::fiber::{Fiber, Stack, StackPool, Step, Suspender};
 use std::fmt;
+use std::marker::PhantomData;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::ptr;
 use std::task::{Context, Poll};
@@ -89,10 +91,16 @@ where
 /// runtime use `fiberback::tokio::PinnedPool`.
 #[must_use = "the code does not run unless the future is polled"]
 pub struct Run<T: 'static> {
+    _stays: PhantomData<dyn StaysOnItsThreadSoUsePinnedPool>,
     /// `None` once the result has been handed out.
     fiber: Option<Fiber<ContextPointer, (), T>>,
     ambient: RunAmbient,
 }
+
+/// Why a [`Run`] is not `Send`. Never implemented: an object of a trait without `Send` is what the
+/// compiler says by its own name, so whoever gives a `Run` to `tokio::spawn` reads what to use instead
+/// before any internals.
+trait StaysOnItsThreadSoUsePinnedPool: UnwindSafe + RefUnwindSafe {}
 
 impl<T: 'static> Run<T> {
     #[inline]
@@ -125,7 +133,7 @@ impl<T: 'static> Run<T> {
             fiber.set_name(name);
         }
         crate::events::fiber_created(name);
-        Self { fiber: Some(fiber), ambient: RunAmbient::default() }
+        Self { _stays: PhantomData, fiber: Some(fiber), ambient: RunAmbient::default() }
     }
 }
 

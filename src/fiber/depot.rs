@@ -105,11 +105,10 @@ impl Shared {
         let mut trimmed = None;
         let mut depot = shared.depot();
         if depot.warm.len() + count > shared.high_water_mark {
-            trimmed = Some(depot.arena.discard(slots));
-            depot.cold.append(slots);
-        } else {
-            depot.warm.append(slots);
+            let Depot { cold, arena, .. } = &mut *depot;
+            trimmed = Some(arena.discard(slots, cold));
         }
+        depot.warm.append(slots);
         drop(depot);
         for _ in 0..count {
             // SAFETY: the slots' own references, as the caller promises.

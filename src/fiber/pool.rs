@@ -15,11 +15,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Usable bytes of a stack unless set otherwise: virtual memory, of which a fiber costs the pages
 /// it touches.
-const DEFAULT_STACK_SIZE: usize = 1 << 20;
+const DEFAULT_STACK_SIZE: usize = 2 << 20;
 /// C code compiled without stack probes may step over a page; this is four of the smallest.
 const DEFAULT_GUARD_SIZE: usize = 16 << 10;
-/// Below this not even a panic message can be formatted.
-const MIN_STACK_SIZE: usize = 16 << 10;
+/// Below this a panic's message with its backtrace may not fit (tests/pool.rs prints one).
+const MIN_STACK_SIZE: usize = 64 << 10;
 /// More is a mistake in units.
 const MAX_STACK_SIZE: usize = 1 << 36;
 const MAX_RESERVE: usize = 1 << 30;
@@ -45,8 +45,12 @@ pub struct StackPoolBuilder {
 }
 
 impl StackPoolBuilder {
-    /// Usable bytes of each stack, rounded up to whole pages (1 MiB unless set; at least 16 KiB,
-    /// at most 64 GiB). This is address space; only touched pages cost memory.
+    /// Usable bytes of each stack, rounded up to whole pages (unless set, what the environment variable
+    /// `RUST_MIN_STACK` says, as for threads, or 2 MiB; at least 64 KiB, at most 64 GiB).
+    ///
+    /// This is address space; only touched pages cost memory, and the page tables that lead to them: a
+    /// 4 KiB page of those for each 2 MiB of address space in which anything is touched, so 4 KiB for a
+    /// stack of 2 MiB and 2 KiB for one of 1 MiB.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = bytes;
         self
@@ -153,6 +157,18 @@ impl StackPoolBuilder {
     }
 }
 
+/// The size unless set. `RUST_MIN_STACK` is read once and by the rules of `std::thread`, where what is not
+/// a number counts for nothing; what is out of range is taken for the nearest that is not.
+fn default_stack_size() -> usize {
+    static SIZE: OnceLock<usize> = OnceLock::new();
+    *SIZE.get_or_init(|| {
+        std::env::var("RUST_MIN_STACK")
+            .ok()
+            .and_then(|bytes| bytes.parse().ok())
+            .map_or(DEFAULT_STACK_SIZE, |bytes: usize| bytes.clamp(MIN_STACK_SIZE, MAX_STACK_SIZE))
+    })
+}
+
 #[cfg(target_os = "linux")]
 fn page_size() -> usize {
     super::memory::page_size()
@@ -224,7 +240,7 @@ impl StackPool {
     /// Settings for a pool of one's own.
     pub fn builder() -> StackPoolBuilder {
         StackPoolBuilder {
-            stack_size: DEFAULT_STACK_SIZE,
+            stack_size: default_stack_size(),
             guard_size: DEFAULT_GUARD_SIZE,
             guard_pages: GuardPages::Auto,
             warm_per_thread: DEFAULT_WARM_PER_THREAD,
@@ -247,7 +263,7 @@ impl StackPool {
     ///
     /// If the size is out of range, as in [`StackPoolBuilder::build`].
     pub fn of_size(stack_size: usize) -> Result<Self, StackError> {
-        if stack_size == DEFAULT_STACK_SIZE {
+        if stack_size == default_stack_size() {
             return Ok(Self::global().clone());
         }
         static BY_SIZE: Mutex<BTreeMap<usize, StackPool>> = Mutex::new(BTreeMap::new());
@@ -308,15 +324,15 @@ impl StackPool {
     }
 
     /// Gives the pages of this pool's idle stacks back to the system: those in the depot and those
-    /// that the calling thread keeps. Returns the bytes of stack that were advised away, touched
-    /// or not. Other threads' warm stacks are left alone.
+    /// that the calling thread keeps. Returns the bytes of stack that were given back, touched or not: 0
+    /// where the system cannot (platforms other than Linux, some emulators, locked memory), and the
+    /// stacks are then still [warm](PoolStats::warm). Other threads' warm stacks are left alone.
     pub fn trim(&self) -> usize {
         let shared = &self.handle.shared;
         drop(warm::forget_list(pointer(shared)));
         let mut depot = shared.depot();
-        let mut warm = mem::take(&mut depot.warm);
-        let bytes = depot.arena.discard(&mut warm);
-        depot.cold.append(&mut warm);
+        let Depot { warm, cold, arena, .. } = &mut *depot;
+        let bytes = arena.discard(warm, cold);
         drop(depot);
         crate::events::pool_trimmed(bytes);
         bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 import threading
 from typing import Any
 
@@ -36,6 +37,10 @@ def configure(host: str, name: str) -> None:
             "default": database(),
             "pooled": database(OPTIONS={"pool": {"min_size": 1, "max_size": 8, "timeout": 20}}),
             "aged": database(CONN_MAX_AGE=600),
+            "lite": {
+                "ENGINE": "django.db.backends.sqlite3",
+                "NAME": os.path.join(tempfile.mkdtemp(), "lite.sqlite3"),
+            },
         },
         INSTALLED_APPS=[
             "django.contrib.contenttypes",
@@ -79,6 +84,7 @@ def define() -> None:
         path("children/", children),
         path("stream/", stream),
         path("async_orm/", async_orm),
+        path("two/", two_databases),
     ]
 
 
@@ -197,3 +203,35 @@ async def async_orm(request: Any) -> Any:
         also = Item.objects.filter(name="by async").count()
         transaction.set_rollback(True)
     return JsonResponse({"counts": [seen, also], "threads": threading.active_count()})
+
+
+async def two_databases(request: Any) -> Any:
+    """One database waits, the other blocks, in a thread."""
+    import fiberback.django
+    from asgiref.sync import sync_to_async
+    from django.core.exceptions import SynchronousOnlyOperation
+    from django.db import transaction
+    from django.http import JsonResponse
+
+    def lite() -> list[int]:
+        with transaction.atomic("lite"):
+            Item.objects.using("lite").create(name=request.GET["name"])
+            return [Item.objects.using("lite").count(), threading.get_ident()]
+
+    def both() -> list[int]:
+        with transaction.atomic():
+            Item.objects.create(name=request.GET["name"])
+            return fiberback.django.in_thread(lite)
+
+    refused = []
+    for use in (lite, sync_to_async(lite)):
+        try:
+            result = use()
+            if asyncio.iscoroutine(result):
+                await result
+        except SynchronousOnlyOperation as error:
+            refused.append(str(error))
+    found = both()
+    again = await sync_to_async(fiberback.django.in_thread)(threading.get_ident)
+    found.append(again)
+    return JsonResponse({"found": found, "refused": refused})

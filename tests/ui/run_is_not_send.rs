@@ -1,5 +1,5 @@
 //! A fiber's stack may be tied to the thread.
-//~ E0277 cannot be sent between threads safely
+//~ E0277 SoUsePinnedPool
 
 fn main() {
     let run = fiberback::run(|| 1);

@@ -242,6 +242,13 @@ POOL_NEEDS_A_LOOP = Message(
     "this thread",
     "use 'psycopg_pool.ConnectionPool(..., connection_class=psycopg.Connection)' here",
 )
+DJANGO_BLOCKS = Message(
+    "django-blocks",
+    "You cannot call this from an async context: the ENGINE of this database in DATABASES blocks, which "
+    "would stop the event loop",
+    "Type 'fiberback.django.in_thread(fn, *args)', which calls fn in a thread of this task and waits; or, "
+    "for PostgreSQL, set ENGINE to 'fiberback.django.postgresql'",
+)
 DJANGO_NO_PORTAL = Message(
     "django-no-portal",
     "You cannot call this from an async context that cannot wait: this task has no portal",

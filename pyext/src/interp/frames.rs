@@ -35,12 +35,11 @@ impl Place {
     pub(crate) unsafe fn frames(ts: *mut PyThreadState) -> impl Iterator<Item = Self> {
         // SAFETY: the contract.
         let first = unsafe { Self::current(ts) };
-        std::iter::successors(Some(first), |place| {
+        std::iter::successors((!first.frame.is_null()).then_some(first), |place| {
             // SAFETY: the thread's frames are linked down to the bottom of its stack.
-            let frame = unsafe { *field(place.frame, facts::FRAME_PREVIOUS) };
-            Some(Self { frame, above: 0 })
+            let frame: *mut Frame = unsafe { *field(place.frame, facts::FRAME_PREVIOUS) };
+            (!frame.is_null()).then_some(Self { frame, above: 0 })
         })
-        .take_while(|place| !place.frame.is_null())
         .take(MOST_FRAMES)
     }
 
@@ -82,6 +81,23 @@ impl Place {
     /// Whether the place is in this frame.
     pub(crate) fn is_at(&self, other: &Self) -> bool {
         ptr::eq(self.frame, other.frame)
+    }
+
+    /// The code that the frame executes, borrowed; null if it is one that executes none. Only to be
+    /// compared: on base frames it may be anything.
+    ///
+    /// # Safety
+    ///
+    /// The frame must be alive.
+    pub(crate) unsafe fn code(&self) -> *mut PyObject {
+        // SAFETY: the contract.
+        unsafe {
+            let owner = isize::from(*field::<_, i8>(self.frame, facts::FRAME_OWNER));
+            if owner != facts::FRAME_OWNED_BY_THREAD && owner != facts::FRAME_OWNED_BY_GENERATOR {
+                return ptr::null_mut();
+            }
+            untagged(*field::<_, usize>(self.frame, facts::FRAME_CODE))
+        }
     }
 
     /// A local variable, borrowed; null if it has no value.

@@ -62,6 +62,11 @@ const struct table fiberback_layout = {
         FIELD(TS_ID, PyThreadState, id),
         FIELD(TS_THREAD_ID, PyThreadState, thread_id),
         FIELD(TS_TRACING, PyThreadState, tracing),
+#if PY_VERSION_HEX >= 0x030C0000
+        FIELD(TS_TRACED_EVENT, PyThreadState, what_event),
+#else
+        FIELD(TS_TRACED_EVENT, PyThreadState, tracing_what),
+#endif
         FIELD(TS_EXC_INFO, PyThreadState, exc_info),
         FIELD(TS_CONTEXT, PyThreadState, context),
         FIELD(TS_CONTEXT_VER, PyThreadState, context_ver),

@@ -10,6 +10,7 @@ use super::facts::{self, field};
 use super::frames::Place;
 use super::instrumentation::Instrumented;
 use super::shared::{ErrStackItem, Frame};
+use super::tracing::{self, Hidden};
 use super::version::Lowered;
 use pyo3::ffi::PyThreadState;
 
@@ -22,6 +23,8 @@ pub(crate) struct Level {
     exc_info: *mut ErrStackItem,
     /// The first frame that stays in sight.
     place: *mut Frame,
+    /// The trace functions above it.
+    hidden: Option<Hidden>,
     seen: Option<Instrumented>,
 }
 
@@ -32,6 +35,7 @@ impl Level {
             handled: ErrStackItem::EMPTY,
             exc_info: std::ptr::null_mut(),
             place: std::ptr::null_mut(),
+            hidden: None,
             seen: None,
         }
     }
@@ -45,6 +49,8 @@ impl Level {
     pub(crate) unsafe fn enter(&mut self, ts: *mut PyThreadState, place: &Place) {
         // SAFETY: the contract; the offsets are those of the thread state's fields.
         unsafe {
+            // First, since on 3.11 what comes next copies whether the code is traced.
+            self.hidden = Some(Hidden::hide(ts, tracing::depth_at(ts, place)));
             self.lowered.enter(ts, place.frame, place.above);
             let exc_info = field::<_, *mut ErrStackItem>(ts, facts::TS_EXC_INFO);
             self.exc_info = exc_info.replace(&raw mut self.handled);
@@ -64,6 +70,9 @@ impl Level {
         unsafe {
             *field::<_, *mut ErrStackItem>(ts, facts::TS_EXC_INFO) = self.exc_info;
             self.lowered.leave(ts);
+            if let Some(hidden) = self.hidden.take() {
+                hidden.show(ts);
+            }
             if let Some(seen) = self.seen.take() {
                 seen.catch_up(ts, self.place);
             }

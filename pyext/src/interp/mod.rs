@@ -26,6 +26,7 @@ pub(crate) mod selfcheck;
 mod shared;
 #[cfg(any(cpython = "3.14", cpython = "3.15"))]
 mod stack_bounds;
+pub(crate) mod tracing;
 
 #[cfg_attr(cpython = "3.11", path = "cp311.rs")]
 #[cfg_attr(cpython = "3.12", path = "cp312.rs")]
@@ -52,6 +53,8 @@ pub(crate) struct State {
     exceptions: Exceptions,
     data_stack: DataStack,
     context: Context,
+    /// How many trace functions the resumer is in.
+    host_tracing: i32,
 }
 
 impl State {
@@ -71,6 +74,7 @@ impl State {
             exceptions: Exceptions::new(),
             data_stack,
             context: Context::new(),
+            host_tracing: 0,
         }
     }
 
@@ -97,6 +101,7 @@ impl State {
             self.version.enter(ts, outer.map(|outer| &outer.version));
             self.exceptions.enter(ts);
             self.data_stack.enter(ts);
+            self.host_tracing = tracing::depth(ts);
         }
     }
 
@@ -118,6 +123,18 @@ impl State {
                 ffi::Py_DECREF(ended);
             }
         }
+    }
+
+    /// Before the fiber suspends: takes the trace functions that it is in out of the thread's count. To be
+    /// put back when it goes on.
+    ///
+    /// # Safety
+    ///
+    /// The state must be entered, with the same `ts`.
+    #[inline(always)]
+    pub(crate) unsafe fn hide_tracing(&self, ts: *mut PyThreadState) -> tracing::Hidden {
+        // SAFETY: passed on.
+        unsafe { tracing::Hidden::hide(ts, self.host_tracing) }
     }
 
     /// The context that the fiber was resumed in, borrowed.
@@ -323,14 +340,6 @@ pub(crate) unsafe fn caller_owns_arguments(
 pub(crate) unsafe fn refusal(ts: *mut PyThreadState) -> Option<&'static str> {
     // SAFETY: `ts` is the attached thread state, and the offsets are those of its fields.
     unsafe {
-        // CPython counts `tracing` up while a trace or profile function runs, per thread: other
-        // code on the thread would run untraced until the function got to its end.
-        if *field::<_, i32>(ts, facts::TS_TRACING) > 0 {
-            return Some(
-                "await_() cannot suspend inside a trace or profile function (sys.settrace, \
-                 sys.setprofile)",
-            );
-        }
         if !(*field::<_, *mut PyObject>(ts, facts::TS_CURRENT_EXCEPTION)).is_null() {
             return Some("await_() cannot suspend while an exception is being raised");
         }

@@ -267,7 +267,13 @@ fn check_tracing(ts: *mut PyThreadState) -> Result<(), String> {
         ffi::PyThreadState_EnterTracing(ts);
         let entered = *field::<_, i32>(ts, facts::TS_TRACING);
         ffi::PyThreadState_LeaveTracing(ts);
-        expect("tstate->tracing after entering", before + 1, entered)
+        expect("tstate->tracing after entering", before + 1, entered)?;
+        // Next to it: what is being traced, one of few events, or nothing.
+        let event = *field::<_, i32>(ts, facts::TS_TRACED_EVENT);
+        if !(-1..32).contains(&event) {
+            return Err(format!("the event being traced: expected -1 to 31, found {event}"));
+        }
+        Ok(())
     }
 }
 

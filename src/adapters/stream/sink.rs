@@ -74,7 +74,8 @@ where
 
 /// What is sent to a sink, for the synchronous code behind it. Given by [`into_sink`].
 ///
-/// Ends when the sink is closed.
+/// Ends when the sink is closed or dropped, and when the code behind it has returned. It may be moved to
+/// another fiber of the thread; the sink then waits for that one.
 pub struct Items<T> {
     exchange: Rc<Exchange<T>>,
 }
@@ -142,13 +143,38 @@ impl<T: 'static, E: 'static> Consumer<T, E> {
             drop(self.exchange.take());
             return Poll::Ready(Ok(()));
         };
+        self.exchange.begin_poll(context.waker());
         // A panic in here leaves `run` taken.
-        if let Poll::Ready(result) = Pin::new(&mut run).poll(context) {
-            drop(self.exchange.take());
-            return Poll::Ready(result);
+        let polled = {
+            let mut ended = scopeguard::guard(true, |ended| {
+                self.exchange.end_poll(!ended);
+                if ended {
+                    self.end();
+                }
+            });
+            let polled = Pin::new(&mut run).poll(context);
+            *ended = polled.is_ready();
+            polled
+        };
+        if polled.is_ready() {
+            return polled;
         }
         self.run = Some(run);
         if self.exchange.is_hungry() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// The code takes no more items; nor does whoever it has given them to.
+    fn end(&self) {
+        drop(self.exchange.take());
+        self.exchange.close();
+    }
+}
+
+impl<T, E> Drop for Consumer<T, E> {
+    fn drop(&mut self) {
+        // The code is unwound, and then those that it has given its items to hear that it is over.
+        drop(self.run.take());
+        self.exchange.close();
     }
 }
 

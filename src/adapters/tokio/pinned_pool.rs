@@ -72,7 +72,7 @@ impl PinnedPoolBuilder {
         self
     }
 
-    /// Usable bytes of the stack that each *job* runs on (1 MiB unless set), from a [`StackPool`]
+    /// Usable bytes of the stack that each *job* runs on (2 MiB unless set), from a [`StackPool`]
     /// that belongs to this pool alone. Replaces [`stack_pool`](Self::stack_pool).
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stacks = Stacks::Size(bytes);

@@ -3,21 +3,18 @@
 //! `MADV_GUARD_INSTALL` (Linux 6.13, `include/uapi/asm-generic/mman-common.h`) marks page-table
 //! entries, so it splits no mapping and a slab of any number of stacks stays one. Many guards go in
 //! one `process_madvise(2)` on ourselves, which costs less than half per guard. Where the kernel
-//! has neither, `mprotect` serves, at two mappings a stack, up to a budget that leaves the rest of
+//! has neither, or only says that it has (`probe.rs`), `mprotect` serves, at two mappings a stack, up to a budget that leaves the rest of
 //! the process its share of `vm.max_map_count`.
 
 #![allow(unsafe_code)]
 
 use super::geometry::GuardPages;
-use super::mapping;
+use super::probe::{self, MADV_GUARD_INSTALL};
 use crate::error::StackError;
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::{fs, io};
-
-/// Not in libc yet. `include/uapi/asm-generic/mman-common.h`.
-const MADV_GUARD_INSTALL: libc::c_int = 102;
 
 /// The largest number of ranges in one `process_madvise` call, `UIO_MAXIOV` being 1024.
 const BATCH: usize = 512;
@@ -38,7 +35,7 @@ pub(super) struct Installer {
 impl Installer {
     pub(super) fn new(kind: GuardPages) -> Self {
         let regions = match kind {
-            GuardPages::Auto => guard_regions_work(),
+            GuardPages::Auto => probe::guard_regions_work(),
             GuardPages::Mprotect => false,
         };
         Self { regions, mprotected: 0 }
@@ -77,6 +74,9 @@ impl Installer {
         count: usize,
         guard: usize,
     ) -> Result<usize, StackError> {
+        if !probe::mprotect_works() {
+            return Err(StackError::unguarded());
+        }
         let budget = mprotect_budget();
         for index in 0..count {
             if MPROTECT_GUARDS.fetch_add(1, Ordering::Relaxed) >= budget {
@@ -166,36 +166,20 @@ unsafe fn install_batched(first: usize, stride: usize, count: usize, guard: usiz
             BATCHING.store(false, Ordering::Relaxed);
             break;
         }
+        // Believed only once seen: an emulator may know one call and not the other.
+        static SEEN: AtomicBool = AtomicBool::new(false);
+        if !SEEN.load(Ordering::Relaxed) {
+            if !probe::faults(first + (done + guarded - 1) * stride) {
+                BATCHING.store(false, Ordering::Relaxed);
+                break;
+            }
+            SEEN.store(true, Ordering::Relaxed);
+        }
         done += guarded;
     }
     // SAFETY: ours, opened above.
     unsafe { libc::close(pidfd) };
     done
-}
-
-/// Whether the kernel knows `MADV_GUARD_INSTALL`, tried once on a page of our own.
-fn guard_regions_work() -> bool {
-    static WORK: OnceLock<bool> = OnceLock::new();
-    *WORK.get_or_init(|| {
-        let page = mapping::page_size();
-        // SAFETY: a fresh mapping of one page, unmapped at once; the advice touches nothing else.
-        unsafe {
-            let probe = libc::mmap(
-                ptr::null_mut(),
-                page,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            );
-            if probe == libc::MAP_FAILED {
-                return false;
-            }
-            let works = libc::madvise(probe, page, MADV_GUARD_INSTALL) == 0;
-            libc::munmap(probe, page);
-            works
-        }
-    })
 }
 
 /// How many stacks `mprotect` may guard: three quarters of the process's mappings at two each.

@@ -20,6 +20,7 @@
 use super::geometry::{Geometry, RECORD_SIZE};
 use super::guard;
 use super::mapping::Mapping;
+use super::probe;
 use super::registry::{self, Registration};
 use crate::error::StackError;
 use corosensei::stack::{Stack, StackPointer};
@@ -182,27 +183,36 @@ impl Arena {
         }
     }
 
-    /// Gives the touched pages of idle slots back to the system and returns how many bytes of
-    /// stack that covers. Sorts `slots`, so that neighbours take one call.
-    pub(in crate::fiber) fn discard(&self, slots: &mut [Slot]) -> usize {
+    /// Gives the touched pages of idle slots back to the system, moves the slots to `cold`, and returns
+    /// how many bytes of stack that covers. What the system does not take stays in `slots`. Sorts them,
+    /// so that neighbours take one call.
+    pub(in crate::fiber) fn discard(&self, slots: &mut Vec<Slot>, cold: &mut Vec<Slot>) -> usize {
+        if slots.is_empty() || !probe::discarding_works() {
+            return 0;
+        }
         slots.sort_unstable();
-        let mut bytes = 0;
+        let (mut bytes, mut kept) = (0, Vec::new());
         for run in slots.chunk_by(|a, b| a.end == b.start) {
             let (start, end) = (run[0].start, run[run.len() - 1].end);
             // SAFETY: the slots are idle, so nothing on them is needed. The range is inside one of
             // our slabs or of two adjacent ones. Guard regions survive MADV_DONTNEED
             // (madvise(2)), and so does what mprotect set.
-            if unsafe {
+            let discarded = unsafe {
                 libc::madvise(
                     ptr::with_exposed_provenance_mut(start),
                     end - start,
                     libc::MADV_DONTNEED,
                 )
-            } == 0
-            {
+            } == 0;
+            if discarded {
                 bytes += run.len() * self.geometry.stack_size;
+                cold.extend(run);
+            } else {
+                // A locked mapping: EINVAL.
+                kept.extend(run);
             }
         }
+        *slots = kept;
         bytes
     }
 

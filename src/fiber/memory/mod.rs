@@ -15,6 +15,8 @@ mod linux;
 #[cfg(target_os = "linux")]
 mod mapping;
 #[cfg(target_os = "linux")]
+mod probe;
+#[cfg(target_os = "linux")]
 pub(super) mod registry;
 #[cfg(target_os = "linux")]
 pub(super) use linux::{Arena, Slot};

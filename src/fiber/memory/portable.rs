@@ -105,7 +105,7 @@ impl Arena {
     }
 
     /// Nothing: the platform's stacks keep their pages.
-    pub(in crate::fiber) fn discard(&self, _slots: &mut [Slot]) -> usize {
+    pub(in crate::fiber) fn discard(&self, _slots: &mut Vec<Slot>, _cold: &mut Vec<Slot>) -> usize {
         0
     }
 

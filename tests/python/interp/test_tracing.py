@@ -10,7 +10,6 @@ import sys
 import threading
 
 import pytest
-from support import only_fiberback
 
 
 def in_portal(backend, fb, sync_fn, *args):
@@ -227,36 +226,6 @@ def test_monitoring_events_balance(backend, fb):
     assert ("caller", "PY_UNWIND") not in counts
 
 
-@only_fiberback
-def test_await_inside_a_trace_function_is_refused(fb):
-    """While a trace function runs, tracing is off for the thread: leaving it would lose that."""
-    messages = []
-
-    def trace(frame, event, arg):
-        if frame.f_code.co_name == "caller" and event == "call" and not messages:
-            try:
-                fb.await_(asyncio.sleep(0))
-            except RuntimeError as error:
-                messages.append(str(error))
-        return None
-
-    class Loop:
-        sleep = staticmethod(asyncio.sleep)
-
-    async def main():
-        await fb.ensure_portal()
-        sys.settrace(trace)
-        try:
-            caller(fb, Loop)
-        finally:
-            sys.settrace(None)
-        fb.await_(asyncio.sleep(0))
-
-    asyncio.run(main())
-    assert len(messages) == 1
-    assert "trac" in messages[0]
-
-
 def test_profile_function_of_threads(fb):
     """threading.setprofile together with portals in threads."""
     names = set()
@@ -314,48 +283,3 @@ def test_tracer_switched_off_in_another_task(backend, fb):
     finally:
         sys.settrace(None)
     assert "leaf" in calls
-
-
-@only_fiberback
-@pytest.mark.parametrize("is_in_task", [True, False])
-def test_what_a_refused_await_was_given_does_not_go_on(fb, is_in_task):
-    """Neither in a task nor in a callback, where asyncio needs a task for the awaitable."""
-    log = []
-
-    async def work():
-        try:
-            log.append("began")
-            await asyncio.sleep(0)
-            log.append("went on")
-        finally:
-            log.append("ended")
-
-    def watched():
-        pass
-
-    def trace(frame, event, arg):
-        if frame.f_code is watched.__code__:
-            with pytest.raises(RuntimeError, match="trace"):
-                fb.await_(work())
-            log.append("refused")
-
-    def traced():
-        sys.settrace(trace)
-        try:
-            watched()
-        finally:
-            sys.settrace(None)
-
-    async def main():
-        if is_in_task:
-            traced()
-        else:
-            asyncio.get_running_loop().call_soon(traced)
-        await asyncio.sleep(0.001)
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not others
-
-    asyncio.run(main())
-    assert "refused" in log
-    assert "went on" not in log
-    assert log.count("began") == log.count("ended")

@@ -1062,32 +1062,6 @@ def test_recursion_limit(fb, run_raw):
     run_raw(main())
 
 
-def test_refused_in_trace_functions(fb):
-    async def main():
-        errors = []
-
-        def trace(frame, event, argument):
-            if frame.f_code.co_name == "traced" and event == "call":
-                try:
-                    fb.await_(asyncio.sleep(0))
-                except RuntimeError as error:
-                    errors.append(str(error))
-
-        def traced():
-            pass
-
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            traced()
-        finally:
-            sys.settrace(before)
-        assert "trace or profile function" in errors[0]
-        assert fb.await_(value_later(1)) == 1
-
-    asyncio.run(main())
-
-
 def test_bad_yields_are_told_in_the_awaitable(fb, run_raw):
     class Bad:
         def __init__(self, thing):

@@ -28,13 +28,17 @@ def _configured(postgres):
     database = postgres.create_database()
     django_project.configure(postgres.host, database.name)
     from django.core.management import call_command
-    from django.db import connection
+    from django.db import connection, connections
 
     call_command("migrate", verbosity=0)  # where no loop runs
     with connection.schema_editor() as editor:
         editor.create_model(django_project.Item)
         editor.create_model(django_project.Line)
     connection.close()
+    with connections["lite"].schema_editor() as editor:
+        editor.create_model(django_project.Item)
+        editor.create_model(django_project.Line)
+    connections["lite"].close()
     django_project.database = database
     return django_project
 
@@ -542,3 +546,69 @@ def test_500_cancels_at_random_points(fb, project, using):
         await until_no_backends(project)
 
     fb.run(main())
+
+
+# Several databases
+
+
+def test_a_database_that_blocks_beside_one_that_waits(fb, aio, project):
+    import fiberback.django
+
+    Item = project.Item
+    fiberback.django.in_thread(Item.objects.using("lite").all().delete)  # no loop: the plain call
+
+    async def main():
+        application = fiberback.django.get_asgi_application()
+        paths = [f"/two/?name=n{n}" for n in range(5)]
+        answers = await asyncio.gather(*(request(application, path) for path in paths))
+        loop_thread, threads, counts = threading.get_ident(), set(), set()
+        for status, _, body in answers:
+            assert status == 200, body
+            answer = json.loads(body)
+            count, thread, again = answer["found"]
+            assert thread == again != loop_thread  # a task's own
+            threads.add(thread)
+            counts.add(count)
+            assert len(answer["refused"]) == 2
+            assert all("fiberback.django.in_thread" in text for text in answer["refused"])
+        assert counts == {1, 2, 3, 4, 5} and len(threads) > 1
+        assert await fb.with_portal_run_sync(Item.objects.count) == 5
+
+    aio.run(main)
+    assert Item.objects.using("lite").count() == 5
+
+
+def test_transactions_and_errors_in_the_tasks_thread(fb, aio, project):
+    from django.db import IntegrityError, transaction
+    from fiberback.django import in_thread
+
+    Item = project.Item
+    lite = Item.objects.using("lite")
+    lite.all().delete()
+
+    def fails():
+        with transaction.atomic("lite"):
+            lite.create(name="a")
+            lite.create(name="a")
+
+    def work():
+        with transaction.atomic():
+            Item.objects.create(name="kept out")
+            with pytest.raises(IntegrityError):
+                in_thread(fails)
+            assert in_thread(lite.count) == 0
+            assert in_thread(lambda: fb.await_(asyncio.sleep(0.001, 3))) == 3
+            transaction.set_rollback(True)
+        assert Item.objects.count() == 0
+        in_thread(lite.create, name="b")
+
+    async def main():
+        before = threading.active_count()
+        await asyncio.gather(*(fb.with_portal_run_sync(work) for _ in range(1)))
+        await asyncio.create_task(fb.with_portal_run_sync(in_thread, lite.count))
+        async with asyncio.timeout(10):
+            while threading.active_count() > before:
+                await asyncio.sleep(0.01)
+
+    aio.run(main)
+    assert [item.name for item in lite.all()] == ["b"]

@@ -235,6 +235,20 @@ def test_a_pool_of_one_thread(fb, gathered):
     assert log == ["elsewhere", *["inner"] * 3]
 
 
+def test_a_pool_of_one_thread_without_a_loop(fb):
+    async def service(pool):
+        return await asyncio.get_running_loop().run_in_executor(pool, inner, pool)
+
+    def inner(pool):
+        return where(), fb.await_(asyncio.sleep(0, where()))
+
+    def outer(pool):
+        return {where(), *fb.await_(service(pool)), *fb.await_(service(pool))}
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert len(pool.submit(outer, pool).result(timeout=60)) == 1
+
+
 def test_a_pool_all_of_whose_threads_wait(fb):
     async def service(pool):
         await asyncio.sleep(0.1)  # until all wait

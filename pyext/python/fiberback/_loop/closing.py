@@ -125,4 +125,9 @@ def _end_all(reason: str) -> None:
             _end(loop, known.thread, reason)
 
 
-atexit.register(_end_all, _messages.LOOP_AT_EXIT)
+def end_at_exit() -> None:
+    """An exit handler."""
+    _end_all(_messages.LOOP_AT_EXIT)
+
+
+atexit.register(end_at_exit)

@@ -8,7 +8,9 @@ what would have had its turn before that: anything else may need what the waitin
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import queue
+import sys
 import threading
 from concurrent.futures import Future
 from concurrent.futures import thread as pools
@@ -19,6 +21,9 @@ from .._deadlock import wait_cycle
 
 _pools: Any = pools
 _WORKER = _pools._worker.__code__
+
+# Seconds between two looks.
+_FIRST_LOOK, _LONGEST_LOOK = 0.05, 0.5
 
 # The threads that look.
 _waiting: set[int] = set()
@@ -43,6 +48,35 @@ def help_out(frame: FrameType | None, task: asyncio.Task[Any] | None) -> bool:
         return _help_out(worker, task)
     except (AttributeError, KeyError):  # no pool of the standard library's
         return False
+
+
+def is_in_pool(frame: FrameType) -> bool:
+    """Whether the stack that ends in `frame`, of the calling thread, is that of a pool's thread."""
+    is_main = threading.current_thread() is threading.main_thread()
+    return not is_main and _worker_of(frame) is not None
+
+
+class Helper:
+    """Helps out now and then while a pool's thread runs a loop of its own for `host`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, host: Any) -> None:
+        self._host = host
+        self._loop = loop
+        self._context = contextvars.Context()
+        self._pause = _FIRST_LOOK
+        self._set()
+
+    def _set(self) -> None:
+        self._timer = self._loop.call_later(self._pause, self._look, context=self._context)
+
+    def _look(self) -> None:
+        helped = help_out(sys._getframe(), self._host.task)
+        self._pause = _FIRST_LOOK if helped else min(2 * self._pause, _LONGEST_LOOK)
+        self._set()
+
+    def end(self) -> None:
+        self._timer.cancel()
+        waits_no_more()
 
 
 def waits_no_more() -> None:

@@ -3,8 +3,8 @@
 One `asyncio.Runner` for each thread that needs one, made by its first such `await_` and kept for the
 next, so that what is bound to its loop (connections, background tasks, async generators) lives on. All
 that is awaited on it runs in one task (`host`), in the context of the code that waits.
-It is closed when its thread ends; the main thread's when the interpreter exits, after the exit
-handlers that were registered later than this module was imported.
+It is closed when its thread ends; the main thread's when the interpreter exits, after all exit handlers,
+which can await on it until then.
 
 A forked child must not touch what it inherited: the loop's selector is shared with the parent, and
 closing it properly would unregister the parent's files. So there the loops are leaked.
@@ -26,9 +26,11 @@ from types import FrameType
 from typing import Any
 
 from .. import _messages
-from .._fiberback import create_task_factory, leak, lend_context
+from .._exit import after_all_handlers
+from .._fiberback import close_all, create_task_factory, leak, lend_context
+from .._loop import closing
 from .._thread_end import AtThreadEnd
-from . import generators
+from . import generators, own_pool
 from .host import Host, Request
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -77,6 +79,7 @@ class ThreadRunner:
         request = _Request(awaitable, context, self._is_answered, generators.begun(awaitable))
         self._request = request
         host.deliver(request)
+        helper = own_pool.Helper(loop, host) if own_pool.is_in_pool(sys._getframe()) else None
         try:
             with _Interrupts(request, loop) as interrupts:
                 loop.run_forever()
@@ -84,6 +87,8 @@ class ThreadRunner:
                 raise RuntimeError("Event loop stopped before Future completed.")
         finally:
             self._request = None
+            if helper is not None:
+                helper.end()
             if not request.is_answered:
                 request.interrupt()  # when the loop runs next
                 request.leave_context()
@@ -280,6 +285,12 @@ def close_thread_runner() -> None:
 
 
 def _at_exit() -> None:
+    # What belongs to a runner is ended by closing it, which what ends everything must not forestall.
+    behind = (closing.end_at_exit, close_all) if _mine.stack else ()
+    after_all_handlers(_at_exit, _close_all_runners, behind)
+
+
+def _close_all_runners() -> None:
     while _mine.stack:
         runner = _mine.stack[-1]
         _mine.stack = _mine.stack[:-1]

@@ -21,6 +21,10 @@ without a loop (`manage.py migrate`, a shell, WSGI) the backend blocks as Django
 `SynchronousOnlyOperation` is raised where a query would have to block an event loop: in a task that
 has no portal. `get_asgi_application` and `fiberback.run` give portals; under another ASGI application
 put "fiberback.django.PortalMiddleware" first in MIDDLEWARE.
+
+Other databases of the project (SQLite, MySQL) block, so it is raised there, too, in tasks that have
+portals, and `sync_to_async` is no help under this module's ASGI application, which runs what it is given
+in the task. Call such code by `fiberback.django.in_thread(fn, *args)`: each task has a thread for that.
 """
 
 # The packages named here may be missing or untyped where the types are checked.
@@ -36,6 +40,7 @@ _extras.need(__name__, "django", "django")
 
 from ._asgi import ASGIHandler as ASGIHandler
 from ._asgi import get_asgi_application as get_asgi_application
+from ._in_thread import in_thread as in_thread
 from ._middleware import PortalMiddleware as PortalMiddleware
 
-__all__ = ["ASGIHandler", "PortalMiddleware", "get_asgi_application"]
+__all__ = ["ASGIHandler", "PortalMiddleware", "get_asgi_application", "in_thread"]

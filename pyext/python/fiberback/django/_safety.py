@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import os
 from contextvars import ContextVar
 from types import FunctionType
 from typing import Any
@@ -33,7 +34,11 @@ def _loop_to_block() -> asyncio.AbstractEventLoop:
     """What Django's check calls to see whether a loop runs here."""
     if _let_through.get():
         raise RuntimeError("no event loop that this call would block")
-    return asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
+    if can_wait() and not os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE"):
+        # Django would advise to use `sync_to_async`, which may run the code in the very same task.
+        raise SynchronousOnlyOperation(_messages.DJANGO_BLOCKS)
+    return loop
 
 
 def _allowed_where_it_waits(cls: type, name: str) -> Any:
