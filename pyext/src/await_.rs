@@ -20,8 +20,6 @@ static NO_PORTAL: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 static IS_USABLE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// What the Python layer wants asked for the current task where asyncio cannot be.
 static CURRENT_TASK: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
-/// What the Python layer wants called inside a greenlet that the portal did not start in.
-static FOREIGN_GREENLET: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// What the Python layer wants called where a region may forbid `await_` (`worker::is_guarded`).
 static GUARD: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// Asked for a hint, after the words of `await`, about what is no awaitable.
@@ -65,11 +63,6 @@ pub(crate) unsafe extern "C" fn await_(
             if worker.is_null() || (*worker).masked {
                 return off_portal(awaitable, ptr::null_mut());
             }
-            if (greenlet::is_loaded() || greenlet::may_be_loaded() && greenlet::look())
-                && !worker::is_on_home_greenlet(worker)
-            {
-                return with_greenlet(worker, awaitable, arguments);
-            }
             // By far the most frequent, and the one where a nanosecond counts: a coroutine that
             // nobody has started yet.
             if ffi::Py_TYPE(awaitable) == &raw mut ffi::PyCoro_Type
@@ -92,25 +85,7 @@ pub(crate) unsafe extern "C" fn await_(
     })
 }
 
-/// [`await_`] in a process with greenlet in it, or where that is to be found out.
-#[inline(never)]
-unsafe fn with_greenlet(
-    worker: *mut Worker,
-    awaitable: *mut PyObject,
-    arguments: *const *mut PyObject,
-) -> *mut PyObject {
-    // SAFETY: attached; the worker is current.
-    unsafe {
-        if greenlet::look() && worker::on_foreign_greenlet(worker) {
-            on_foreign_greenlet(worker, awaitable)
-        } else {
-            drive(worker, awaitable, arguments)
-        }
-    }
-}
-
-/// Steps `awaitable` to its end. `arguments` is where `await_`'s caller keeps the awaitable; null
-/// where only a ready result will do.
+/// Steps `awaitable` to its end. `arguments` is where `await_`'s caller keeps the awaitable.
 #[inline(never)]
 unsafe fn drive(
     worker: *mut Worker,
@@ -146,17 +121,7 @@ unsafe fn go_on(
     unsafe {
         while status == PYGEN_NEXT {
             let ts = ffi::PyThreadState_Get();
-            // The awaitable may have imported greenlet, in a greenlet.
-            let refusal = if arguments.is_null()
-                || greenlet::may_be_loaded()
-                    && greenlet::look()
-                    && worker::on_foreign_greenlet(worker)
-            {
-                Some(error::FOREIGN_GREENLET)
-            } else {
-                interp::refusal(ts)
-            };
-            if let Some(message) = refusal {
+            if let Some(message) = interp::refusal(ts) {
                 ffi::Py_DECREF(result);
                 refuse(iterator, message);
                 return ptr::null_mut();
@@ -171,29 +136,12 @@ unsafe fn go_on(
                 ffi::Py_DECREF(result);
                 return answer;
             }
-            let mut watched = ptr::null_mut();
-            if !may_wait_for(result, iterator, &mut watched) {
-                ffi::Py_DECREF(result);
-                (status, result) = delegate_throw(iterator, error::take());
-                continue;
-            }
-            (*worker).awaiting = iterator;
-            (*worker).argument = if interp::caller_owns_arguments(ts, arguments) {
+            let argument = if interp::caller_owns_arguments(ts, arguments) {
                 *arguments
             } else {
                 ptr::null_mut()
             };
-            let mut input = Worker::suspend(worker, result);
-            (*worker).awaiting = ptr::null_mut();
-            if !watched.is_null() {
-                let exception = wait_has_ended(watched);
-                if !exception.is_null() {
-                    if let Input::Value(before) | Input::Raise(before) = input {
-                        ffi::Py_DECREF(before);
-                    }
-                    input = Input::Raise(exception);
-                }
-            }
+            let input = suspend(worker, iterator, result, argument);
             match input {
                 Input::Value(value) => {
                     status = ffi::PyIter_Send(iterator, value, &raw mut result);
@@ -202,15 +150,156 @@ unsafe fn go_on(
                 Input::Raise(exception) => (status, result) = delegate_throw(iterator, exception),
                 Input::Send { .. }
                 | Input::Throw { .. }
-                | Input::Drop { .. }
                 | Input::Drive(_)
-                | Input::Unpark => {
+                | Input::Unpark
+                | Input::Called => {
                     unreachable!("a new step begun on a worker in the middle of one")
                 }
             }
         }
         debug_assert!(status == PYGEN_RETURN || result.is_null());
         result
+    }
+}
+
+/// Suspends the portal with what `iterator` has yielded (owned), and returns what the iterator is to
+/// get. The caller owns a reference to the iterator, and one to `argument` if that is not null.
+#[inline(always)]
+unsafe fn suspend(
+    worker: *mut Worker,
+    iterator: *mut PyObject,
+    yielded: *mut PyObject,
+    argument: *mut PyObject,
+) -> Input {
+    // SAFETY: attached; the worker is current, and nothing is in the way of a suspension.
+    unsafe {
+        let mut watched = ptr::null_mut();
+        if !may_wait_for(yielded, iterator, &mut watched) {
+            ffi::Py_DECREF(yielded);
+            return Input::Raise(error::take());
+        }
+        (*worker).awaiting = iterator;
+        (*worker).argument = argument;
+        let input = Worker::suspend(worker, yielded);
+        (*worker).awaiting = ptr::null_mut();
+        if watched.is_null() {
+            return input;
+        }
+        let exception = wait_has_ended(watched);
+        if exception.is_null() {
+            return input;
+        }
+        if let Input::Value(before) | Input::Raise(before) = input {
+            ffi::Py_DECREF(before);
+        }
+        Input::Raise(exception)
+    }
+}
+
+/// What somebody who has waited on an awaitable's behalf has for it; owned.
+#[derive(Clone, Copy)]
+pub(crate) enum Answer {
+    Send(*mut PyObject),
+    Throw(*mut PyObject),
+    /// It could not be waited for: the awaitable is to be closed, and this raised.
+    Refuse(*mut PyObject),
+}
+
+impl Answer {
+    /// For an answer that nobody wants.
+    ///
+    /// # Safety
+    ///
+    /// Attached.
+    pub(crate) unsafe fn drop(self) {
+        let (Self::Send(object) | Self::Throw(object) | Self::Refuse(object)) = self;
+        // SAFETY: owned.
+        unsafe { ffi::Py_DECREF(object) }
+    }
+}
+
+/// Waits, on this stack and for its task, for what `iterator` has yielded in a greenlet (both owned
+/// there).
+///
+/// # Safety
+///
+/// Attached, no error set.
+pub(crate) unsafe fn wait_here(iterator: *mut PyObject, yielded: *mut PyObject) -> Answer {
+    // SAFETY: attached; a worker that is current is alive. The reference to the iterator is the one that
+    // the collector is shown.
+    unsafe {
+        let worker = worker::current();
+        let ts = ffi::PyThreadState_Get();
+        if worker.is_null()
+            || (*worker).masked
+            || Worker::is_in_nested_context(worker, ts) && !is_usable()
+        {
+            if !ffi::PyErr_Occurred().is_null() {
+                return Answer::Refuse(error::take());
+            }
+            return parking::wait_here(iterator, yielded);
+        }
+        if let Some(message) = interp::refusal(ts) {
+            error::set_runtime(message);
+            return Answer::Refuse(error::take());
+        }
+        ffi::Py_INCREF(iterator);
+        let input = suspend(worker, iterator, ffi::Py_NewRef(yielded), ptr::null_mut());
+        ffi::Py_DECREF(iterator);
+        match input {
+            Input::Value(value) => Answer::Send(value),
+            Input::Raise(exception) => Answer::Throw(exception),
+            _ => unreachable!("a new step begun on a worker in the middle of one"),
+        }
+    }
+}
+
+/// Steps `awaitable` to its end in a greenlet that a portal's code has switched to.
+#[inline(never)]
+unsafe fn drive_in_greenlet(awaitable: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached; references are owned as in `drive`.
+    unsafe {
+        let iterator = iterator_of(awaitable);
+        if iterator.is_null() {
+            return iterator;
+        }
+        let mut result = ptr::null_mut();
+        let mut status = ffi::PyIter_Send(iterator, ffi::Py_None(), &raw mut result);
+        while status == PYGEN_NEXT {
+            let yielded = result;
+            let answer = match greenlet::inside() {
+                Some(inside) => greenlet::wait(inside, iterator, yielded),
+                // The awaitable itself has switched to another greenlet.
+                None => wait_here(iterator, yielded),
+            };
+            ffi::Py_DECREF(yielded);
+            (status, result) = answer_to(iterator, answer);
+        }
+        ffi::Py_DECREF(iterator);
+        result
+    }
+}
+
+/// Gives an iterator what was answered to what it has yielded.
+unsafe fn answer_to(iterator: *mut PyObject, answer: Answer) -> (ffi::PySendResult, *mut PyObject) {
+    // SAFETY: attached; owned.
+    unsafe {
+        match answer {
+            Answer::Send(value) => {
+                let mut result = ptr::null_mut();
+                let status = ffi::PyIter_Send(iterator, value, &raw mut result);
+                ffi::Py_DECREF(value);
+                (status, result)
+            }
+            Answer::Throw(exception) => delegate_throw(iterator, exception),
+            Answer::Refuse(exception) => {
+                if !close(iterator) {
+                    ffi::PyErr_WriteUnraisable(iterator);
+                }
+                error::restore(exception);
+                (PYGEN_ERROR, ptr::null_mut())
+            }
+        }
     }
 }
 
@@ -462,9 +551,27 @@ unsafe fn is_usable() -> bool {
 /// Attached.
 #[inline(always)]
 pub(crate) unsafe fn is_on_usable_portal() -> bool {
+    // SAFETY: attached; a worker that runs, or waits for a greenlet, is alive.
+    unsafe {
+        let worker = worker_here();
+        !worker.is_null() && !(*worker).masked && is_usable()
+    }
+}
+
+/// The worker that this code belongs to: the current one, or the one whose code has switched to the
+/// greenlet that this code is in. Null if there is none.
+///
+/// # Safety
+///
+/// Attached.
+#[inline(always)]
+pub(crate) unsafe fn worker_here() -> *mut Worker {
     let worker = worker::current();
-    // SAFETY: attached; a worker that is current is alive.
-    unsafe { !worker.is_null() && !(*worker).masked && is_usable() }
+    if !worker.is_null() {
+        return worker;
+    }
+    // SAFETY: attached.
+    unsafe { greenlet::inside() }.map_or(worker, |inside| inside.worker)
 }
 
 /// The Python layer's idea of the current task: a new reference, `None` if there is none, null with
@@ -681,13 +788,17 @@ unsafe fn cure_for(awaitable: *mut PyObject) -> String {
 /// an iterator that has yielded that.
 #[inline(never)]
 unsafe fn off_portal(awaitable: *mut PyObject, yielded: *mut PyObject) -> *mut PyObject {
-    // SAFETY: attached, no error set.
-    if let Some(result) = unsafe { parking::try_park(awaitable, yielded) } {
-        return result;
-    }
-    let hook = NO_PORTAL.load(Ordering::Relaxed);
-    // SAFETY: attached; the hook is owned by the static, and kept alive over its call.
+    // SAFETY: attached, no error set. The hook is owned by the static, and kept alive over its call.
     unsafe {
+        if greenlet::look() {
+            if let Some(result) = in_greenlet(awaitable) {
+                return result;
+            }
+        }
+        if let Some(result) = parking::try_park(awaitable, yielded) {
+            return result;
+        }
+        let hook = NO_PORTAL.load(Ordering::Relaxed);
         if hook.is_null() {
             error::set_runtime(NO_PORTAL_MESSAGE);
             discard(awaitable);
@@ -700,50 +811,40 @@ unsafe fn off_portal(awaitable: *mut PyObject, yielded: *mut PyObject) -> *mut P
     }
 }
 
-/// `await_` inside a greenlet that was started within the step.
+/// `await_` inside a greenlet that somebody has switched to, if what that somebody is says what to do.
 ///
-/// If it is one of SQLAlchemy's, whoever switched to it awaits what it switches back with. If not,
-/// nobody can wait, but an awaitable that is ready needs nobody.
-#[cold]
-unsafe fn on_foreign_greenlet(worker: *mut Worker, awaitable: *mut PyObject) -> *mut PyObject {
-    let hook = FOREIGN_GREENLET.load(Ordering::Relaxed);
-    // SAFETY: attached; all references are owned where they are used.
+/// If it is one of SQLAlchemy's greenlets, its parent awaits what it switches back with. If it was a
+/// portal's code that has switched to it, the portal waits (see `greenlet/calls.rs`).
+unsafe fn in_greenlet(awaitable: *mut PyObject) -> Option<*mut PyObject> {
+    // SAFETY: attached, no error set; all references are owned where they are used.
     unsafe {
-        let current = greenlet::current();
-        if !hook.is_null() {
-            let hook = ffi::Py_NewRef(hook);
-            let arguments = [awaitable, current];
-            let result = ffi::PyObject_Vectorcall(hook, arguments.as_ptr(), 2, ptr::null_mut());
-            ffi::Py_DECREF(hook);
-            ffi::Py_DECREF(current);
-            return result;
+        let inside = greenlet::inside()?;
+        if greenlet::is_provider(&inside) {
+            let parent = ffi::PyObject_GetAttr(inside.greenlet, names::PARENT.get());
+            if parent.is_null() {
+                return Some(parent);
+            }
+            drop(inside);
+            let result = names::call_one(parent, names::SWITCH.get(), awaitable);
+            ffi::Py_DECREF(parent);
+            return Some(result);
         }
-        let provider = names::attribute(current, names::PROVIDER.get());
-        let is_provider = !provider.is_null() && ffi::PyObject_IsTrue(provider) == 1;
-        ffi::Py_XDECREF(provider);
+        let worker = inside.worker;
+        let is_portals = ffi::PyErr_Occurred().is_null()
+            && !worker.is_null()
+            && !(*worker).masked
+            && is_usable();
         if !ffi::PyErr_Occurred().is_null() {
-            ffi::Py_DECREF(current);
-            return ptr::null_mut();
+            discard(awaitable);
+            return Some(ptr::null_mut());
         }
-        if !is_provider {
-            ffi::Py_DECREF(current);
-            return drive(worker, awaitable, ptr::null());
-        }
-        let parent = ffi::PyObject_GetAttr(current, names::PARENT.get());
-        ffi::Py_DECREF(current);
-        if parent.is_null() {
-            return ptr::null_mut();
-        }
-        let result = names::call_one(parent, names::SWITCH.get(), awaitable);
-        ffi::Py_DECREF(parent);
-        result
+        is_portals.then(|| drive_in_greenlet(awaitable))
     }
 }
 
 /// What `set_hooks` sets, by the name of its keyword argument.
-static HOOKS: [(&CStr, &AtomicPtr<PyObject>); 12] = [
+static HOOKS: [(&CStr, &AtomicPtr<PyObject>); 11] = [
     (c"no_portal", &NO_PORTAL),
-    (c"foreign_greenlet", &FOREIGN_GREENLET),
     (c"is_usable", &IS_USABLE),
     (c"current_task", &CURRENT_TASK),
     (c"guard", &GUARD),

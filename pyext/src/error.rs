@@ -35,31 +35,34 @@ messages! {
     WRONG_THREAD = ("wrong-thread",
         "this portal is suspended in await_() on another thread, and only that thread can resume it",
         "use loop.call_soon_threadsafe() or asyncio.run_coroutine_threadsafe() to get back to it");
-    /// A portal that cannot be resumed inside a greenlet of another portal.
-    GREENLET_ORDER = ("greenlet-order",
-        "this portal cannot be resumed from within a greenlet that was started in another portal, for \
-         greenlet would mix their stacks up",
-        "run its event loop outside of that greenlet");
-    /// A pending await in a foreign greenlet.
-    FOREIGN_GREENLET = ("greenlet-inside-task",
-        "await_() cannot suspend inside a greenlet that was started within this task by another library",
-        "call it from the task's own stack, or await natively there");
+    /// A switch to a greenlet that waits in `await_`.
+    GREENLET_WAITS = ("greenlet-waits",
+        "this greenlet waits in fiberback.await_(), and nobody can switch to it before what it awaits is \
+         done",
+        "cancel its task or what it awaits instead");
+    /// A wait in a greenlet that is being killed, where it has nobody to wait for it.
+    GREENLET_ENDS = ("greenlet-ends",
+        "await_() cannot wait in a greenlet that ends because nobody refers to it any more",
+        "let it end by itself, or call its throw() in a task");
+    /// A wait in a greenlet that nothing which can wait has switched to.
+    FOREIGN_GREENLET = ("greenlet-outside",
+        "await_() cannot wait in this greenlet, for what has switched to it is neither on a portal nor in \
+         a callback of the running event loop",
+        "start the program with fiberback.run(main()), or call await_() where the loop runs");
     /// The same, where the greenlets are gevent's.
     GEVENT = ("gevent",
         "await_() cannot wait in a gevent greenlet while an event loop runs in this thread already (for \
          another greenlet, say)",
         "run it in a thread of gevent's, 'gevent.get_hub().threadpool.apply(fiberback.await_, (x,))'");
+    /// A build of greenlet whose functions are not where they are known to be.
+    UNKNOWN_GREENLET = ("greenlet-unknown",
+        "greenlet's methods are not where they were",
+        "type \"pip install 'greenlet>=3,<4'\"");
     /// A wait without a portal, where no callback of the loop is running that could be left.
     NOT_IN_A_CALLBACK = ("no-callback",
         "await_() cannot wait here, for the event loop is not in one of its callbacks (a signal handler \
          of signal.signal() that interrupted the loop itself?)",
         "use loop.add_signal_handler() or loop.call_soon_threadsafe()");
-    /// A wait without a portal, where greenlets would mix up with it.
-    GREENLETS_WAIT = ("greenlets-wait",
-        "await_() cannot wait without a portal while another library's greenlets (SQLAlchemy's, say) are \
-         suspended on this thread's stack",
-        "start the program with fiberback.run(main()), call fiberback.enable() before the loop runs, or \
-         type 'await fiberback.ensure_portal()' in this task first");
     /// The future of a parked caller is done on another thread than the caller's.
     PARKED_ELSEWHERE = ("parked-elsewhere",
         "the event loop runs on another thread than the one on which a caller of await_() is parked, and \
@@ -135,6 +138,22 @@ pub(crate) fn set_no_memory() {
             STACK_MEMORY_ERROR.load(Ordering::Relaxed),
             c"fiberback: no memory for a portal".as_ptr(),
         );
+    }
+}
+
+/// Calls `function` with the error that is set, if any, out of its way.
+///
+/// # Safety
+///
+/// Attached.
+pub(crate) unsafe fn keeping(function: impl FnOnce()) {
+    // SAFETY: attached.
+    unsafe {
+        let pending = take();
+        function();
+        if !pending.is_null() {
+            restore(pending);
+        }
     }
 }
 

@@ -20,8 +20,6 @@ pub(crate) enum Reason {
     ThreadEnded,
     /// A portal went on waiting each time that it was to end.
     WouldNotEnd,
-    /// Greenlets have their stack there, and cannot be ended where the portal was dropped.
-    Greenlets,
 }
 
 struct Known {
@@ -53,11 +51,6 @@ static WOULD_NOT_END: Known = Known::new(
       all that its frames refer to, is given up for good. Do not wait again in a loop after \
       `except BaseException` or `finally`. fiberback.stats()['stacks_leaked'] counts such stacks.",
 );
-static GREENLETS: Known = Known::new(
-    c"%R was dropped where the greenlets that were begun in its steps cannot be ended: their stack is \
-      given up for good. Await the portal to its end, or drop it in the thread and the greenlet that \
-      has run it. fiberback.stats()['stacks_leaked'] counts such stacks.",
-);
 
 static STACKS: AtomicUsize = AtomicUsize::new(0);
 
@@ -83,7 +76,6 @@ pub(crate) unsafe fn tell(reason: Reason, whose: *mut PyObject) {
         Reason::Disorder => &DISORDER,
         Reason::ThreadEnded => &THREAD_ENDED,
         Reason::WouldNotEnd => &WOULD_NOT_END,
-        Reason::Greenlets => &GREENLETS,
     };
     if known.told.swap(true, Ordering::Relaxed) {
         return;

@@ -29,7 +29,7 @@
 //! | `call.rs` | a function call in the shape of a coroutine |
 //! | `scope.rs` | which portals serve a task for one call only |
 //! | `backends/` | asyncio's and Trio's tasks, and loops that begin to run |
-//! | `greenlet.rs` | real greenlet in the same process |
+//! | `greenlet/` | real greenlet in the same process |
 //! | `leaks.rs` | stacks that were given up: how many, and why |
 //! | `error.rs`, `names.rs` | exceptions, the panic barrier; interned strings |
 //!
@@ -88,9 +88,9 @@ fn _fiberback(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// `current_portal()`.
 unsafe extern "C" fn current_portal(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    let worker = worker::current();
-    // SAFETY: attached; a worker that is current is running its portal's step.
+    // SAFETY: attached; the worker is running its portal's step, or the greenlets of that step run.
     unsafe {
+        let worker = await_::worker_here();
         let portal = if worker.is_null() || (*worker).masked {
             ffi::Py_None()
         } else {
@@ -102,9 +102,11 @@ unsafe extern "C" fn current_portal(_: *mut PyObject, _: *mut PyObject) -> *mut 
 
 /// `on_portal()`.
 unsafe extern "C" fn on_portal(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    let worker = worker::current();
-    // SAFETY: attached; a worker that is current is alive.
-    unsafe { ffi::PyBool_FromLong((!worker.is_null() && !(*worker).masked).into()) }
+    // SAFETY: attached; as in `current_portal`.
+    unsafe {
+        let worker = await_::worker_here();
+        ffi::PyBool_FromLong((!worker.is_null() && !(*worker).masked).into())
+    }
 }
 
 /// `call_masked(fn, *args, **kwargs)`.
@@ -122,7 +124,7 @@ unsafe extern "C" fn call_masked(
         // SAFETY: `METH_FASTCALL | METH_KEYWORDS`; the first value is the callable. A masked worker
         // does not suspend, so we are still on it when the call returns.
         unsafe {
-            let worker = worker::current();
+            let worker = await_::worker_here();
             let was_masked = worker.is_null() || std::mem::replace(&mut (*worker).masked, true);
             let rest = (count - 1) as usize;
             let result = ffi::PyObject_Vectorcall(*arguments, arguments.add(1), rest, keywords);
@@ -227,6 +229,7 @@ unsafe extern "C" fn stats(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject 
                 (c"stacks_leaked", leaks::stacks()),
                 (c"reserved_bytes", sum(|pool| pool.reserved_bytes)),
                 (c"greenlet_loaded", usize::from(greenlet::look())),
+                (c"greenlets_put_off", greenlet::deferred()),
             ];
             let dict = ffi::PyDict_New();
             if dict.is_null() {
@@ -303,7 +306,7 @@ const AWAIT_DOC: &CStr = {
     }
 };
 
-const FUNCTION_COUNT: usize = 33;
+const FUNCTION_COUNT: usize = 34;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -317,6 +320,11 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         ffi::PyMethodDefPointer { PyCFunctionFast: parking::set_parking },
         ffi::METH_FASTCALL,
         c"set_parking(*hooks)\n--\n\nTell await_() what it needs to know of asyncio to wait without a portal.",
+    ),
+    unary(
+        c"meet_greenlet",
+        greenlet::meet_greenlet,
+        c"meet_greenlet(module, /)\n--\n\nHave the switches of this greenlet._greenlet done on the thread's own stack.",
     ),
     unary(
         c"context_of",
@@ -347,7 +355,7 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"set_hooks",
         ffi::PyMethodDefPointer { PyCFunctionWithKeywords: await_::set_hooks },
         ffi::METH_VARARGS | ffi::METH_KEYWORDS,
-        c"set_hooks($module, /, *, no_portal=None, foreign_greenlet=None, is_usable=None, guard=None, not_awaitable=None, before_wait=None, after_wait=None, future=None, pure_future=None, wait=None, wait_for=None, current_task=None)\n--\n\nSet what await_() calls where it cannot suspend a portal, or may not, and what it must know of asyncio.",
+        c"set_hooks($module, /, *, no_portal=None, is_usable=None, guard=None, not_awaitable=None, before_wait=None, after_wait=None, future=None, pure_future=None, wait=None, wait_for=None, current_task=None)\n--\n\nSet what await_() calls where it cannot suspend a portal, or may not, and what it must know of asyncio.",
     ),
     unary(
         c"set_guarded",

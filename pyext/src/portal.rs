@@ -6,8 +6,8 @@
 //!
 //! # Invariant
 //!
-//! * `phase` says who may touch what. `Idle`: the inner coroutine is between two steps; the
-//!   worker, if any, is a dedicated one and idle. `Running`: a step is running, on the worker,
+//! * `phase` says who may touch what. `Idle`: the inner coroutine is between two steps; there is no
+//!   worker. `Running`: a step is running, on the worker,
 //!   further up this call chain or another thread's. `Suspended`: the worker is in the middle of a
 //!   step (`mid_step`), waiting in `await_`.
 //! * While a step is not over (`Running` or `Suspended`), frames of the inner coroutine are on the
@@ -25,7 +25,7 @@ use crate::scope::{self, Scope};
 use crate::worker::{Input, Mail, Output, Worker};
 use crate::{call, error, greenlet, names, worker};
 use pyo3::ffi::PySendResult::{self, PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
-use pyo3::ffi::{self, PyObject, PyThreadState, PyTypeObject};
+use pyo3::ffi::{self, PyObject, PyTypeObject};
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::{MaybeUninit, offset_of};
@@ -48,6 +48,8 @@ pub(crate) struct PortalObject {
     coroutine: *mut PyObject,
     worker: *mut Worker,
     weak_references: *mut PyObject,
+    /// The greenlet in which its steps have last switched to greenlets, owned; null if they have not.
+    base_greenlet: *mut PyObject,
     /// For the portal of one call in a task.
     pub(crate) scope: Scope,
     phase: Phase,
@@ -94,7 +96,7 @@ pub(crate) unsafe fn new(coroutine: *mut PyObject) -> *mut PyObject {
             }
             return ptr::null_mut();
         }
-        // A greenlet imported by now must be known in the very first step.
+        // A greenlet imported by now must be known before the first step.
         greenlet::look();
         let portal: *mut PortalObject = ffi::PyObject_GC_New(TYPE.get());
         if portal.is_null() {
@@ -103,6 +105,7 @@ pub(crate) unsafe fn new(coroutine: *mut PyObject) -> *mut PyObject {
         (*portal).coroutine = ffi::Py_NewRef(coroutine);
         (*portal).worker = ptr::null_mut();
         (*portal).weak_references = ptr::null_mut();
+        (*portal).base_greenlet = ptr::null_mut();
         (*portal).scope = Scope::NONE;
         (*portal).phase = Phase::Idle;
         (*portal).stepped = false;
@@ -180,7 +183,7 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                     error::set_runtime("cannot reuse already awaited coroutine");
                     return FAILED;
                 }
-                worker = worker_for_step(portal, ts);
+                worker = worker_for_step(portal);
                 if worker.is_null() {
                     return FAILED;
                 }
@@ -193,9 +196,6 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                 worker = (*portal).worker;
                 if !Worker::is_ours(worker) || (*worker).tstate_id != interp::thread_state_id(ts) {
                     error::set_runtime(error::WRONG_THREAD);
-                    return FAILED;
-                }
-                if greenlet::is_loaded() && !enter_greenlet(worker, ts) {
                     return FAILED;
                 }
                 input = match action {
@@ -225,13 +225,17 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                     Worker::end_suspension(worker);
                     unmark(portal);
                 }
-                end_step(portal, worker, status);
+                (*portal).worker = ptr::null_mut();
+                Worker::give_back(worker);
                 if status != PYGEN_NEXT {
                     scope::leave(portal);
+                    forget_base(portal);
                 }
                 (status, result)
             }
-            Output::Parked(_) | Output::Left => unreachable!("a portal's worker drives no loop"),
+            Output::Parked(_) | Output::Left | Output::CallOut(..) => {
+                unreachable!("a portal's worker drives no loop, and calls out in `resume`")
+            }
         };
         ffi::Py_DECREF(portal.cast());
         outcome
@@ -261,114 +265,46 @@ unsafe fn unmark(portal: *mut PortalObject) {
     }
 }
 
-/// A worker for the next step of an idle portal, or null with an error set.
-#[inline(always)]
-unsafe fn worker_for_step(portal: *mut PortalObject, ts: *mut PyThreadState) -> *mut Worker {
-    // SAFETY: attached; the portal's worker, if any, is dedicated and idle.
+/// The greenlet in which the portal's steps have last switched to greenlets, if that is another one than
+/// `now` (borrowed), which takes its place; an owned reference. Null if not.
+///
+/// # Safety
+///
+/// Attached; a portal.
+pub(crate) unsafe fn change_base(portal: *mut PortalObject, now: *mut PyObject) -> *mut PyObject {
+    // SAFETY: the contract; owned.
     unsafe {
-        let mut worker = (*portal).worker;
-        if !worker.is_null() && !Worker::is_ours(worker) {
-            // An idle coroutine may change threads; its greenlets and its stack cannot.
-            (*portal).worker = ptr::null_mut();
-            Worker::send_home(worker);
-            worker = ptr::null_mut();
-        }
-        if worker.is_null() {
-            worker = match if greenlet::is_loaded() { worker::bound_for_greenlet() } else { None } {
-                None => Worker::take(),
-                Some(bound) => Worker::take_below(bound),
-            };
-            if worker.is_null() {
-                return worker;
-            }
-            (*worker).portal = portal;
-            (*portal).worker = worker;
-        }
-        if greenlet::is_loaded() && !enter_greenlet(worker, ts) {
+        if (*portal).base_greenlet == now {
             return ptr::null_mut();
         }
-        (*portal).stepped = true;
+        std::mem::replace(&mut (*portal).base_greenlet, ffi::Py_NewRef(now))
+    }
+}
+
+/// No greenlet of the portal's steps is left.
+#[inline(always)]
+unsafe fn forget_base(portal: *mut PortalObject) {
+    // SAFETY: attached; an error that is set stays.
+    unsafe {
+        let base = std::mem::replace(&mut (*portal).base_greenlet, ptr::null_mut());
+        if !base.is_null() {
+            error::keeping(|| ffi::Py_DECREF(base));
+        }
+    }
+}
+
+/// A worker for the next step of an idle portal, or null with an error set.
+#[inline(always)]
+unsafe fn worker_for_step(portal: *mut PortalObject) -> *mut Worker {
+    // SAFETY: attached; an idle portal has no worker.
+    unsafe {
+        let worker = Worker::take();
+        if !worker.is_null() {
+            (*worker).portal = portal;
+            (*portal).worker = worker;
+            (*portal).stepped = true;
+        }
         worker
-    }
-}
-
-/// Notes the greenlet that a worker is resumed in. False with an error set if it cannot be resumed
-/// there.
-#[inline(always)]
-unsafe fn enter_greenlet(worker: *mut Worker, ts: *mut PyThreadState) -> bool {
-    // SAFETY: attached; greenlet is loaded; the worker is this thread's, and not running.
-    unsafe { Worker::is_in_main_greenlet(worker, ts) || enter_any_greenlet(worker, ts) }
-}
-
-/// [`enter_greenlet`], having asked greenlet.
-unsafe fn enter_any_greenlet(worker: *mut Worker, ts: *mut PyThreadState) -> bool {
-    // SAFETY: as in `enter_greenlet`.
-    unsafe {
-        let now = greenlet::current();
-        let off_fiber = worker::current().is_null();
-        // Most frequent: where it was resumed before, and from no other fiber.
-        let as_before = now == (*worker).step_greenlet && off_fiber;
-        if !as_before && !fits_greenlet(worker) {
-            ffi::Py_XDECREF(now);
-            error::set_runtime(error::GREENLET_ORDER);
-            return false;
-        }
-        // An error may be set where a portal is dropped.
-        if off_fiber && !now.is_null() && ffi::PyErr_Occurred().is_null() {
-            Worker::learn_main_greenlet(worker, now, ts);
-        }
-        let previous = std::mem::replace(&mut (*worker).step_greenlet, now);
-        ffi::Py_XDECREF(previous);
-        true
-    }
-}
-
-/// Whether a worker that may have greenlets on its stack can be resumed in the current greenlet:
-///
-/// * Only in the one that it was resumed in before, or where that has died in its parent. When greenlets on its stack end, they switch to
-///   their parent, which is that one, and if another is current they would leave the fiber for good.
-/// * Only if its stack lies where greenlet thinks that it must (`bound_for_greenlet`).
-unsafe fn fits_greenlet(worker: *mut Worker) -> bool {
-    // SAFETY: attached; greenlet is loaded; the worker is this thread's, and not running.
-    unsafe {
-        let before = (*worker).step_greenlet;
-        if !before.is_null() {
-            // An error may be set where a portal is dropped.
-            let pending = error::take();
-            let now = greenlet::current();
-            let ends_here = now.is_null() || greenlet::ends_in(before, now);
-            ffi::Py_XDECREF(now);
-            if !pending.is_null() {
-                error::restore(pending);
-            }
-            if !ends_here {
-                return false;
-            }
-        }
-        worker::bound_for_greenlet().is_none_or(|bound| Worker::is_below(worker, bound))
-    }
-}
-
-/// Lets go of the worker after a step, unless the portal must keep its stack.
-#[inline(always)]
-unsafe fn end_step(portal: *mut PortalObject, worker: *mut Worker, status: PySendResult) {
-    // SAFETY: attached; the worker is idle and still the portal's. An error may be set, and is
-    // kept: the look at `sys.modules` happens only while none is.
-    unsafe {
-        // Greenlets that were started in this step may have their slices on this stack: from then
-        // on all steps must run on it, until the coroutine is done.
-        if status == PYGEN_NEXT && greenlet::look() {
-            if (*worker).step_greenlet.is_null() {
-                (*worker).step_greenlet = greenlet::current();
-            }
-            return;
-        }
-        (*portal).worker = ptr::null_mut();
-        let began = std::mem::replace(&mut (*worker).step_greenlet, ptr::null_mut());
-        Worker::give_back(worker);
-        if !began.is_null() {
-            ffi::Py_DECREF(began);
-        }
     }
 }
 
@@ -457,8 +393,8 @@ unsafe fn finish(portal: *mut PortalObject) {
     }
 }
 
-/// Ends a portal whose last reference was dropped where it could not be ended: on another thread,
-/// or in a greenlet that its stack does not go with. Then drops it for good: objects are finalized
+/// Ends a portal whose last reference was dropped where it could not be ended: on another thread, or
+/// in another greenlet than its own greenlets go back to. Then drops it for good: objects are finalized
 /// once, and it has been, there.
 ///
 /// # Safety
@@ -509,20 +445,16 @@ unsafe fn can_be_finished(portal: *mut PortalObject) -> Finishing {
             Phase::Idle => {
                 let is_exact =
                     !coroutine.is_null() && ffi::Py_TYPE(coroutine) == &raw mut ffi::PyCoro_Type;
-                if !is_started(coroutine)
-                    || ffi::Py_REFCNT(coroutine) != 1
-                    || !is_exact && worker.is_null()
-                {
+                if !is_started(coroutine) || ffi::Py_REFCNT(coroutine) != 1 || !is_exact {
                     return Finishing::Never;
                 }
             }
         }
-        // An idle portal's worker of another thread is no hindrance: see `worker_for_step`.
-        let fits = worker.is_null()
-            || !greenlet::is_loaded()
-            || !Worker::is_ours(worker)
-            || fits_greenlet(worker);
-        if fits { Finishing::Now } else { Finishing::Later }
+        // Greenlets that its steps have begun end in the greenlet that was current then.
+        if !(*portal).base_greenlet.is_null() && greenlet::is_away((*portal).base_greenlet) {
+            return Finishing::Later;
+        }
+        Finishing::Now
     }
 }
 
@@ -531,7 +463,13 @@ unsafe fn can_be_finished(portal: *mut PortalObject) -> Finishing {
 unsafe fn post_to_be_closed(portal: *mut PortalObject) {
     // SAFETY: attached; the worker is alive, or was in the middle of a step when its thread died.
     unsafe {
-        if Worker::mailbox((*portal).worker).post(Mail::Close(portal)).is_err() {
+        let worker = (*portal).worker;
+        let mailbox = if worker.is_null() {
+            worker::Thread::mailbox(worker::thread()) // it is idle, and can go on anywhere
+        } else {
+            Worker::mailbox(worker)
+        };
+        if mailbox.post(Mail::Close(portal)).is_err() {
             ffi::Py_DECREF(portal.cast());
         }
     }
@@ -773,6 +711,7 @@ unsafe extern "C" fn tp_traverse(
     // SAFETY: the collector runs with the GIL held (these builds have one). Each reference shown
     // is one that this portal, its fiber's frames or the `await_` on it own.
     unsafe {
+        visitor.object((*portal).base_greenlet);
         match (*portal).phase {
             Phase::Idle => visitor.object((*portal).coroutine),
             Phase::Suspended => {
@@ -787,49 +726,12 @@ unsafe extern "C" fn tp_traverse(
     visitor.result
 }
 
-/// Drops an idle portal's coroutine, and lets go of its dedicated worker, if any.
-///
-/// A worker is dedicated because greenlets may have been started on its stack. Dropping the
-/// coroutine may drop those, and greenlet then kills them, which means to switch to them, which it
-/// can only do from the stack that they were started on: so that is where the coroutine is dropped.
-/// Where that cannot be, both are leaked.
+/// Drops an idle portal's coroutine.
 unsafe fn drop_coroutine(portal: *mut PortalObject) {
-    // SAFETY: attached; the portal is idle, so the worker is idle too. A masked worker does not
-    // suspend, so the input is done with when `resume` returns.
+    // SAFETY: attached; the portal is idle.
     unsafe {
         let coroutine = std::mem::replace(&mut (*portal).coroutine, ptr::null_mut());
-        let worker = std::mem::replace(&mut (*portal).worker, ptr::null_mut());
-        if worker.is_null() {
-            ffi::Py_XDECREF(coroutine);
-            return;
-        }
-        (*worker).portal = ptr::null_mut();
-        if !Worker::is_ours(worker) {
-            // greenlet leaves the killing to its own thread, for some time later.
-            ffi::Py_XDECREF(coroutine);
-            return Worker::leak(worker, Reason::Greenlets, ptr::null_mut());
-        }
-        if !coroutine.is_null() {
-            let pending = error::take();
-            let ts = ffi::PyThreadState_Get();
-            let possible = !greenlet::is_loaded() || enter_greenlet(worker, ts);
-            if possible {
-                (*worker).masked = true;
-                Worker::resume(worker, ts, Input::Drop { object: coroutine });
-                (*worker).masked = false;
-                let began = std::mem::replace(&mut (*worker).step_greenlet, ptr::null_mut());
-                ffi::Py_XDECREF(began);
-            }
-            ffi::PyErr_Clear();
-            if !pending.is_null() {
-                error::restore(pending);
-            }
-            if !possible {
-                // The coroutine stays, too.
-                return Worker::leak(worker, Reason::Greenlets, coroutine);
-            }
-        }
-        Worker::give_back(worker);
+        ffi::Py_XDECREF(coroutine);
     }
 }
 
@@ -893,6 +795,7 @@ unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
             let reason = if is_ours { Reason::WouldNotEnd } else { Reason::ThreadEnded };
             Worker::leak(worker, reason, (*portal).coroutine);
         }
+        forget_base(portal);
         ffi::PyObject_GC_Del(this.cast());
     }
 }

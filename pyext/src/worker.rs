@@ -18,7 +18,6 @@
 //! * `input` and `output` are how the two sides of a switch talk, in turns: the resumer writes an
 //!   input, the fiber reads it; the fiber writes an output, the resumer reads it.
 
-use crate::greenlet::MainGreenlet;
 use crate::interp::State;
 use crate::interp::frames::Place;
 use crate::interp::instrumentation::Instrumented;
@@ -30,8 +29,8 @@ use crate::{error, greenlet};
 use fiberback::fiber::{Ambient, Fiber, Stack, StackPool, Step, Suspender};
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::cell::{Cell, UnsafeCell};
+use std::ffi::c_void;
 use std::mem::ManuallyDrop;
-use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,8 +42,6 @@ pub(crate) enum Input {
     Send { coroutine: *mut PyObject, value: *mut PyObject },
     /// Throw `exception` (borrowed, as `coroutine`) into `coroutine`.
     Throw { coroutine: *mut PyObject, exception: *mut PyObject },
-    /// Drop a reference to `object`, owned by the input, on the worker's stack.
-    Drop { object: *mut PyObject },
     /// The suspended `await_` gets this value.
     Value(*mut PyObject),
     /// The suspended `await_` gets this exception.
@@ -53,6 +50,8 @@ pub(crate) enum Input {
     Drive(*mut Driver),
     /// The code that parked the stack goes on.
     Unpark,
+    /// What was to be called on the thread's own stack has been.
+    Called,
 }
 
 /// What a worker suspends with.
@@ -66,6 +65,8 @@ pub(crate) enum Output {
     Parked(*mut Parked),
     /// The worker drives no loop any more.
     Left,
+    /// This is to be called, with this argument, on the thread's own stack; then the worker goes on.
+    CallOut(unsafe fn(*mut c_void), *mut c_void),
 }
 
 /// A fiber for portals' steps; see the module docs.
@@ -77,7 +78,6 @@ pub(crate) struct Worker {
     output: Output,
     state: State,
     suspender: *const Suspender<(), ()>,
-    stack: Range<usize>,
     thread: *mut Thread,
     /// The thread's block, for who knows the worker already.
     local: *const Local,
@@ -94,9 +94,6 @@ pub(crate) struct Worker {
     /// What the caller of the suspended `await_` passed, if its frame's value stack owns a
     /// reference to it that nothing else shows to the collector. Null otherwise.
     pub(crate) argument: *mut PyObject,
-    /// The greenlet that was current when the worker was last resumed; owned, null if greenlet was
-    /// not loaded. No other can be current when it suspends.
-    pub(crate) step_greenlet: *mut PyObject,
     /// `call_masked` is running on this worker: it must not suspend. So is a worker that drives a
     /// loop: what it runs has no portal.
     pub(crate) masked: bool,
@@ -117,7 +114,7 @@ pub(crate) struct Thread {
     /// The first of the workers that are `mid_step`.
     suspended: *mut Worker,
     suspended_count: usize,
-    main_greenlet: MainGreenlet,
+    pub(crate) greenlets: greenlet::Calls,
     mailbox: Arc<Mailbox>,
 }
 
@@ -132,16 +129,13 @@ pub(crate) struct Mailbox {
 pub(crate) enum Mail {
     /// Close this portal, whose last reference (now ours) was dropped elsewhere.
     Close(*mut PortalObject),
-    /// Take this idle worker back.
-    Idle(*mut Worker),
+    /// Drop this reference.
+    Drop(*mut PyObject),
 }
 
 // SAFETY: the pointers are only dereferenced by the thread that owns the mailbox, and (for the
 // portal's reference count) with the GIL held.
 unsafe impl Send for Mail {}
-
-/// Stacks that [`Worker::take_below`] looks at.
-const MOST_REJECTED: usize = 512;
 
 /// Idle workers that a thread keeps; more go back to the stack pool.
 const MAX_IDLE: usize = 256;
@@ -198,7 +192,7 @@ fn new_thread() -> *mut Thread {
         idle: Vec::with_capacity(MAX_IDLE),
         suspended: ptr::null_mut(),
         suspended_count: 0,
-        main_greenlet: MainGreenlet::UNKNOWN,
+        greenlets: greenlet::Calls::new(),
         mailbox: Arc::new(Mailbox {
             has_mail: AtomicBool::new(false),
             mail: Mutex::new(Some(Vec::new())),
@@ -226,9 +220,8 @@ impl Drop for Teardown {
         // SAFETY: made by `new_thread`, and just unlinked from the only place that names it. A
         // worker in the middle of a step still points here, but is never touched again.
         let thread = unsafe { Box::from_raw(thread) };
-        let mail = thread.mailbox.lock().take().unwrap_or_default();
-        let unread = mail.iter().filter(|mail| matches!(mail, Mail::Idle(_))).count();
-        leaks::count(thread.suspended_count + unread);
+        drop(thread.mailbox.lock().take());
+        leaks::count(thread.suspended_count);
         for &worker in &thread.idle {
             // SAFETY: an idle worker of this thread, reached by nothing else.
             unsafe { Worker::free(worker) };
@@ -287,13 +280,20 @@ impl Thread {
             for mail in mail {
                 match mail {
                     Mail::Close(portal) => crate::portal::close_posted(portal),
-                    Mail::Idle(worker) => {
-                        (*worker).portal = ptr::null_mut();
-                        Worker::give_back(worker);
-                    }
+                    Mail::Drop(object) => ffi::Py_DECREF(object),
                 }
             }
         }
+    }
+
+    /// What other threads can leave something in for this one.
+    ///
+    /// # Safety
+    ///
+    /// `this` must be the calling thread's record.
+    pub(crate) unsafe fn mailbox<'a>(this: *mut Self) -> &'a Mailbox {
+        // SAFETY: the record is ours, and holds the mailbox.
+        unsafe { &(*this).mailbox }
     }
 
     /// The first worker that is in the middle of a step, or null.
@@ -386,45 +386,6 @@ impl Worker {
         }
     }
 
-    /// An idle worker whose stack lies below the address `bound`. Null with an error set if none
-    /// could be found.
-    ///
-    /// # Safety
-    ///
-    /// Attached.
-    #[cold]
-    pub(crate) unsafe fn take_below(bound: usize) -> *mut Self {
-        let thread = thread();
-        // SAFETY: the thread's own record; attached; idle workers are reached by nothing else.
-        unsafe {
-            let idle = &mut (*thread).idle;
-            if let Some(at) = idle.iter().rposition(|&worker| (*worker).stack.end <= bound) {
-                return idle.remove(at);
-            }
-        }
-        // Later stacks tend to lie lower. The ones that do not go back when we are done.
-        let mut rejected = Vec::new();
-        for _ in 0..MOST_REJECTED {
-            match take_stack() {
-                Some(stack) if stack.range().end <= bound => return Self::on(stack, thread),
-                Some(stack) => rejected.push(stack),
-                None => return ptr::null_mut(),
-            }
-        }
-        error::set_runtime(error::GREENLET_ORDER);
-        ptr::null_mut()
-    }
-
-    /// Whether the worker's stack lies below the address `bound`.
-    ///
-    /// # Safety
-    ///
-    /// The worker must be alive.
-    pub(crate) unsafe fn is_below(worker: *mut Self, bound: usize) -> bool {
-        // SAFETY: the contract.
-        unsafe { (*worker).stack.end <= bound }
-    }
-
     #[cold]
     fn new(thread: *mut Thread) -> *mut Self {
         match take_stack() {
@@ -446,7 +407,7 @@ impl Worker {
         let state = unsafe {
             let rest = worker.add(1).cast::<u8>();
             let rest = NonNull::slice_from_raw_parts(NonNull::new_unchecked(rest), DATA_STACK);
-            State::new(range.clone(), rest)
+            State::new(range, rest)
         };
         let fiber = Fiber::new(stack, move |suspender, ()| {
             let Address(worker) = { address };
@@ -464,7 +425,6 @@ impl Worker {
                 output: Output::Left,
                 state,
                 suspender: ptr::null(),
-                stack: range,
                 thread,
                 local: LOCAL.with(ptr::from_ref),
                 mailbox: Arc::clone(&(*thread).mailbox),
@@ -473,7 +433,6 @@ impl Worker {
                 portal: ptr::null_mut(),
                 awaiting: ptr::null_mut(),
                 argument: ptr::null_mut(),
-                step_greenlet: ptr::null_mut(),
                 masked: false,
                 drives: ptr::null_mut(),
                 mid_step: false,
@@ -537,13 +496,63 @@ impl Worker {
         // write meanwhile (see the module's invariant).
         unsafe {
             (*worker).input = input;
-            let fiber = &mut (*worker).fiber;
-            match fiber.resume_with(&mut swap, ()) {
-                Step::Yield(()) => (*worker).output,
-                Step::Return(()) => {
-                    unreachable!("a worker returns only when its fiber is cancelled")
+            loop {
+                let fiber = &mut (*worker).fiber;
+                match fiber.resume_with(&mut swap, ()) {
+                    Step::Yield(()) => {}
+                    Step::Return(()) => {
+                        unreachable!("a worker returns only when its fiber is cancelled")
+                    }
+                }
+                match (*worker).output {
+                    Output::CallOut(function, argument) => {
+                        Self::called_out(worker, function, argument)
+                    }
+                    output => return output,
                 }
             }
+        }
+    }
+
+    /// Calls `function` on the thread's own stack, on behalf of a worker that waits for that.
+    ///
+    /// # Safety
+    ///
+    /// Attached; the worker has suspended with this output. As [`call_out`](Self::call_out).
+    #[cold]
+    unsafe fn called_out(
+        worker: *mut Self,
+        function: unsafe fn(*mut c_void),
+        argument: *mut c_void,
+    ) {
+        // SAFETY: the contract. The fiber that we are on, if any, runs.
+        unsafe {
+            let outer = current();
+            if outer.is_null() {
+                function(argument);
+            } else {
+                Self::call_out(outer, function, argument);
+            }
+            (*worker).input = Input::Called;
+        }
+    }
+
+    /// Has `function` called with `argument` on the thread's own stack, and comes back when it has
+    /// returned. What resumed this worker, and what resumed that, waits as long.
+    ///
+    /// # Safety
+    ///
+    /// `worker` must be [`current`], and `interp::refusal` have found no objection. `function` must
+    /// neither unwind nor leave an error set.
+    pub(crate) unsafe fn call_out(
+        worker: *mut Self,
+        function: unsafe fn(*mut c_void),
+        argument: *mut c_void,
+    ) {
+        // SAFETY: passed on.
+        match unsafe { Self::switch_back(worker, Output::CallOut(function, argument)) } {
+            Input::Called => {}
+            _ => unreachable!("a worker that has called out was resumed with something else"),
         }
     }
 
@@ -605,6 +614,16 @@ impl Worker {
         }
     }
 
+    /// The worker that has resumed this one; null if that was the thread's own stack.
+    ///
+    /// # Safety
+    ///
+    /// The worker must be running.
+    pub(crate) unsafe fn outer(worker: *mut Self) -> *mut Self {
+        // SAFETY: the contract.
+        unsafe { (*worker).outer }
+    }
+
     /// The context that the worker was resumed in, borrowed.
     ///
     /// # Safety
@@ -640,35 +659,6 @@ impl Worker {
             }
         }
         worker
-    }
-
-    /// Whether the worker is about to be resumed where it was before: on no fiber, in the thread's main
-    /// greenlet. The quick answer, which may be a false no.
-    ///
-    /// # Safety
-    ///
-    /// This thread's worker, not running; `ts` attached.
-    #[inline(always)]
-    pub(crate) unsafe fn is_in_main_greenlet(worker: *mut Self, ts: *mut PyThreadState) -> bool {
-        // SAFETY: the record and the block are our thread's.
-        unsafe {
-            (*(*worker).local).current.get().is_null()
-                && (*(*worker).thread).main_greenlet.is_current((*worker).step_greenlet, ts)
-        }
-    }
-
-    /// Notes for [`is_in_main_greenlet`](Self::is_in_main_greenlet) that `now` is current.
-    ///
-    /// # Safety
-    ///
-    /// This thread's worker, not running, resumed on no fiber; `ts` attached; no error set.
-    pub(crate) unsafe fn learn_main_greenlet(
-        worker: *mut Self,
-        now: *mut PyObject,
-        ts: *mut PyThreadState,
-    ) {
-        // SAFETY: the record is our thread's.
-        unsafe { (*(*worker).thread).main_greenlet.learn(now, ts) }
     }
 
     /// Whether the worker is inside a `Context.run` of its own; see `await_::is_usable`.
@@ -751,20 +741,6 @@ impl Worker {
             } else {
                 Self::free(worker);
             }
-        }
-    }
-
-    /// Hands a dedicated worker to the thread that it belongs to.
-    ///
-    /// # Safety
-    ///
-    /// The worker must be idle, its thread possibly dead, and not be used afterwards.
-    pub(crate) unsafe fn send_home(worker: *mut Self) {
-        // SAFETY: the worker is alive; its mailbox is made to be used from any thread.
-        let (mailbox, portal) = unsafe { (Arc::clone(&(*worker).mailbox), (*worker).portal) };
-        if mailbox.post(Mail::Idle(worker)).is_err() {
-            // SAFETY: idle, and its thread is gone.
-            unsafe { Self::leak(worker, Reason::Greenlets, portal.cast()) };
         }
     }
 
@@ -900,15 +876,11 @@ unsafe fn step(worker: *mut Worker) {
                 let (status, result) = throw_into(coroutine, exception);
                 Output::Done(status, result)
             }
-            Input::Drop { object } => {
-                ffi::Py_DECREF(object);
-                Output::Done(ffi::PySendResult::PYGEN_RETURN, ptr::null_mut())
-            }
             Input::Drive(driver) => {
                 parking::drive(driver);
                 Output::Left
             }
-            Input::Value(_) | Input::Raise(_) | Input::Unpark => {
+            Input::Value(_) | Input::Raise(_) | Input::Unpark | Input::Called => {
                 unreachable!("no await_ is suspended between two steps")
             }
         };
@@ -1029,11 +1001,6 @@ const RESERVE: usize = {
 };
 const DATA_STACK: usize = RESERVE - size_of::<Worker>();
 const _: () = assert!(RESERVE % 64 == 0 && align_of::<Worker>() <= 64);
-// A greenlet that was current on a fiber and is dropped for good frees the chunk that it last saw,
-// as if it were its own (`PythonState::did_finish`). That is `munmap`, which refuses what does not
-// begin with a page.
-const _: () = assert!((FIRST_C_FRAMES + StackPool::RECORD_SIZE + size_of::<Worker>()) % PAGE != 0);
-
 fn pools() -> *mut Pools {
     // SAFETY: the GIL is held, and the borrow ends before anything can release it.
     unsafe { (*POOL.0.get()).get_or_insert_with(default_pools) }
@@ -1157,95 +1124,4 @@ pub(crate) fn set_stack_size(bytes: usize) -> Result<(), fiberback::StackError> 
     // SAFETY: the GIL is held, and nothing borrows the option beyond an expression.
     unsafe { *POOL.0.get() = Some(Pools { first: pool, fallback: None }) };
     Ok(())
-}
-
-/// The address that the stack of a worker resumed now must lie below, for greenlet's sake.
-///
-/// greenlet takes all stacks of a thread for one that grows down, and the current greenlet for the
-/// lowest on it. If the current greenlet was started on a fiber, a switch to one that is started on
-/// a fiber *above* would have it copy the memory in between. So fibers resumed from within such a
-/// greenlet must lie below the fiber that it was started on. None if there is no such greenlet.
-///
-/// # Safety
-///
-/// Attached; greenlet is loaded.
-pub(crate) unsafe fn bound_for_greenlet() -> Option<usize> {
-    let mut worker = current();
-    if worker.is_null() {
-        return None;
-    }
-    // SAFETY: attached. Workers further out are running, so they are alive, and each holds the
-    // greenlet that its step began in.
-    unsafe {
-        let now = greenlet::current();
-        let mut inside = now;
-        let mut bound = None;
-        while !worker.is_null() {
-            let mut began = (*worker).step_greenlet;
-            let root = if began.is_null() && !(*worker).drives.is_null() {
-                // It began before greenlet was imported, hence in the main one.
-                greenlet::root_of(now)
-            } else {
-                ptr::null_mut()
-            };
-            if !root.is_null() {
-                began = root;
-            }
-            ffi::Py_XDECREF(root); // A main greenlet lives as long as its thread.
-            if began.is_null() || began != inside {
-                bound = Some((*worker).stack.start);
-                break;
-            }
-            inside = began;
-            worker = (*worker).outer;
-        }
-        ffi::Py_XDECREF(now);
-        bound
-    }
-}
-
-/// Whether the greenlet is current that the step began in: the quick answer, which may be a false
-/// no.
-///
-/// A greenlet has a data stack of its own (`PythonState` in greenlet's sources swaps
-/// `tstate->datastack_chunk`, which is null for one that was never run). So where frames go to the
-/// worker's first chunk, no other greenlet than the worker's own can be current, and greenlet need
-/// not be asked, which would take longer than all the rest of an `await_` that is ready.
-///
-/// # Safety
-///
-/// Attached; the worker is [`current`].
-#[inline(always)]
-pub(crate) unsafe fn is_on_home_greenlet(worker: *mut Worker) -> bool {
-    // SAFETY: the contract; a current worker's state is entered, with that thread state.
-    unsafe {
-        let state = &(*worker).state;
-        state.is_in_first_chunk((*worker).ts)
-    }
-}
-
-/// Whether another greenlet is current than where the step began; see `greenlet.rs`.
-///
-/// # Safety
-///
-/// Attached; the worker is [`current`].
-pub(crate) unsafe fn on_foreign_greenlet(worker: *mut Worker) -> bool {
-    // SAFETY: the contract.
-    unsafe {
-        if is_on_home_greenlet(worker) {
-            return false;
-        }
-        let now = greenlet::current();
-        let mut began = (*worker).step_greenlet;
-        if began.is_null() {
-            // greenlet was imported during this step, so it began in the main greenlet.
-            began = greenlet::root_of(now);
-        } else {
-            ffi::Py_INCREF(began);
-        }
-        let foreign = now != began;
-        ffi::Py_XDECREF(now);
-        ffi::Py_XDECREF(began);
-        foreign
-    }
 }

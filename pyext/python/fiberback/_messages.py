@@ -95,12 +95,11 @@ DEADLOCK = Message(
     "None of them could ever go on; one must not wait for the other, or only for some time by "
     "'asyncio.wait(tasks, timeout=…)'",
 )
-FOREIGN_GREENLET = Message(
-    "greenlet-in-portal",
-    "fiberback.await_() was called in a greenlet that was started inside the portal, and the awaitable "
-    "needs the event loop",
-    "Call await_() in the function that started the greenlet, or give the greenlet a portal of its own: "
-    "run the function in a new task with 'fiberback.with_portal_run_sync(fn)'",
+UNKNOWN_GREENLET = Message(
+    "greenlet-version",
+    "fiberback does not know this build of the greenlet package ({error})",
+    "Type \"pip install 'greenlet>=3,<4'\", or do not switch between greenlets in code that await_() may "
+    "suspend",
 )
 
 # --- await_ of what cannot be awaited: added to the interpreter's own words ------------------------

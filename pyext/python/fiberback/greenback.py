@@ -3,10 +3,6 @@
 `import fiberback.greenback as greenback` is all that changes: every function here raises where
 greenback raises and says what greenback says, even where `fiberback` itself could go on. Portals
 made here and by `fiberback` serve each other.
-
-While the greenlet package is imported, portals made here run their coroutine in a greenlet, so
-that `await_` works in greenlets started inside them, as it does with greenback; that costs about
-what greenback costs. `fiberback`'s own portals do not do that.
 """
 
 from __future__ import annotations
@@ -26,9 +22,7 @@ from collections.abc import (
 from typing import Any, ParamSpec, TypeVar
 
 from . import _fiberback
-from ._await import in_greenlet as _in_greenlet
 from ._await import wrappers as _wrappers
-from ._await.in_greenlet import BaseGreenlet
 from ._fiberback import Portal
 from ._loop import library as _library
 from ._portal import portals as _portals
@@ -96,7 +90,7 @@ def current_task() -> Any:
 
 
 def _portal(coro: Any) -> Portal:
-    return Portal(BaseGreenlet(coro) if _in_greenlet.is_loaded() else coro)
+    return Portal(coro)
 
 
 def _is_known(task: Any) -> bool:
@@ -119,10 +113,10 @@ def await_(aw: Awaitable[T]) -> T:
     try:
         return _fiberback.await_(aw)
     except BaseException as error:
-        users = _in_greenlet.without_our_frames(error.__traceback__)
-        if users is None:
+        trace = error.__traceback__
+        if trace is None or trace.tb_next is None:
             raise
-        raise error.with_traceback(users)  # noqa: B904 - it is the same exception
+        raise error.with_traceback(trace.tb_next)  # noqa: B904 - it is the same exception
 
 
 def bestow_portal(task: Any) -> None:
@@ -131,7 +125,7 @@ def bestow_portal(task: Any) -> None:
         return
     if not type(task).__module__.startswith("trio."):
         assert isinstance(task, asyncio.Task)
-    _fiberback.bestow(task, BaseGreenlet if _in_greenlet.is_loaded() else None)
+    _fiberback.bestow(task)
 
 
 async def ensure_portal() -> None:

@@ -191,6 +191,9 @@ const struct table fiberback_layout = {
         FIELD(GC_PREV, PyGC_Head, _gc_prev),
         FACT(GC_FINALIZED, _PyGC_PREV_MASK_FINALIZED),
 
+        /* PyMethodDescrObject: cpython/descrobject.h. */
+        FIELD(METHOD_DESCR_METHOD, PyMethodDescrObject, d_method),
+
         /* PyContext: internal/pycore_context.h. */
         FIELD(CONTEXT_PREVIOUS, PyContext, ctx_prev),
         FIELD(CONTEXT_ENTERED, PyContext, ctx_entered),

@@ -38,8 +38,7 @@ mod version;
 use facts::field;
 use instrumentation::Instrumented;
 use pyo3::ffi::{self, PyObject, PyThreadState};
-use shared::{Chunk, Context, DataStack, Exceptions};
-use std::ffi::c_void;
+use shared::{Context, DataStack, Exceptions};
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -179,19 +178,6 @@ impl State {
         unsafe { self.context.is_nested(ts) }
     }
 
-    /// Whether the interpreter allocates frames in the memory that the state was given: not so if
-    /// there are too many for it, or if another stack switcher has put a data stack of its own in
-    /// place.
-    ///
-    /// # Safety
-    ///
-    /// The state must be entered, with the same `ts`.
-    #[inline(always)]
-    pub(crate) unsafe fn is_in_first_chunk(&self, ts: *mut PyThreadState) -> bool {
-        // SAFETY: passed on.
-        unsafe { self.data_stack.is_in_root(ts) }
-    }
-
     /// Puts in order what a step that has ended may leave behind, as ended calls do on a thread's own
     /// stack: a handled exception (whose destructor may run any code), drifted counters. True if
     /// nothing else is left, so that the state can serve the next step; false if frames or contexts
@@ -275,30 +261,6 @@ impl State {
 pub(crate) unsafe fn thread_state_id(ts: *mut PyThreadState) -> u64 {
     // SAFETY: the contract.
     unsafe { *field::<_, u64>(ts, facts::TS_ID) }
-}
-
-/// The chunk that the thread allocates frames from. Only to be compared.
-///
-/// # Safety
-///
-/// `ts` must be the attached thread state.
-#[inline(always)]
-pub(crate) unsafe fn data_stack_chunk(ts: *mut PyThreadState) -> *const c_void {
-    // SAFETY: the contract.
-    unsafe { Chunk::current(ts).cast() }
-}
-
-/// Whether that is the first of its list.
-///
-/// # Safety
-///
-/// `ts` must be the attached thread state.
-pub(crate) unsafe fn is_on_first_chunk(ts: *mut PyThreadState) -> bool {
-    // SAFETY: the contract; null until the first frame, then a live chunk.
-    unsafe {
-        let chunk = Chunk::current(ts);
-        !chunk.is_null() && (*chunk).is_first()
-    }
 }
 
 /// Where a coroutine stands.

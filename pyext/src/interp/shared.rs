@@ -118,11 +118,6 @@ impl Chunk {
     pub(super) fn size(&self) -> usize {
         self.size
     }
-
-    /// No other was allocated before it.
-    pub(super) fn is_first(&self) -> bool {
-        self.previous.is_null()
-    }
 }
 
 /// What a fiber's first chunk must have room for: the head, the unused slot, and something.
@@ -167,13 +162,6 @@ impl DataStack {
     /// Where the first frame goes: the second slot of the first chunk.
     fn bottom(root: *mut Chunk) -> *mut u8 {
         root.wrapping_add(1).cast::<*mut PyObject>().wrapping_add(1).cast()
-    }
-
-    /// Whether the thread allocates frames from our first chunk right now.
-    #[inline(always)]
-    pub(super) unsafe fn is_in_root(&self, ts: *mut PyThreadState) -> bool {
-        // SAFETY: as in `enter`.
-        ptr::eq(unsafe { Chunk::current(ts) }, self.root)
     }
 
     /// No frame is left.

@@ -7,7 +7,7 @@ use crate::interp::contexts::{self, Left};
 use crate::interp::frames::Place;
 use crate::interp::level::Level;
 use crate::worker::{self, Input, Output, Worker};
-use crate::{error, greenlet, interp, names};
+use crate::{error, interp, names};
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::cell::Cell;
 use std::ptr;
@@ -36,7 +36,8 @@ pub(super) enum Next {
     Host,
 }
 
-/// A caller that waits, and its stack with it. In the caller's native frame.
+/// A caller that waits, and its stack with it. Not in the caller's frame: where that is on the thread's
+/// own stack, greenlets may move it while the caller waits.
 pub(crate) struct Parked {
     pub(super) driver: *mut Driver,
     /// The runner whose stack it is; null for the host's.
@@ -75,7 +76,7 @@ impl Parked {
 
     /// Notes that the caller is parked on `worker`.
     unsafe fn link(parked: *mut Self, worker: *mut Worker) {
-        // SAFETY: the caller's frame and its neighbours' are alive while they are parked.
+        // SAFETY: it and its neighbours are alive while they are parked.
         unsafe {
             let driver = (*parked).driver;
             (*parked).worker = worker;
@@ -296,13 +297,17 @@ impl Driver {
         // SAFETY: attached.
         unsafe {
             if Self::is_driven(driver) {
-                return true;
+                // On the stack of a runner, or of what a runner resumes.
+                let mut worker = worker::current();
+                while !worker.is_null() && (*worker).drives != driver {
+                    worker = Worker::outer(worker);
+                }
+                if worker.is_null() {
+                    error::set_runtime(error::NOT_IN_A_CALLBACK);
+                }
+                return !worker.is_null();
             }
             match stock(driver, ts) {
-                Some(_) if !may_leave_host() => {
-                    error::set_runtime(error::GREENLETS_WAIT);
-                    false
-                }
                 Some(stock) => {
                     (*driver).host_worker = Worker::stack_of(ts, &stock.place);
                     true
@@ -313,6 +318,16 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Whether the stock loop is below this code, in the greenlet that this code is in.
+    ///
+    /// # Safety
+    ///
+    /// Attached, no error set.
+    pub(super) unsafe fn is_here(driver: *mut Self, ts: *mut PyThreadState) -> bool {
+        // SAFETY: passed on.
+        unsafe { stock(driver, ts).is_some() }
     }
 
     /// Before a caller parks. Those on runners can outlive a run of the loop, so the Python layer
@@ -349,13 +364,6 @@ impl Driver {
             !(*driver).spare.is_null()
         }
     }
-}
-
-/// Whether the host can be left to runners: greenlets that wait on its stack must be resumed there,
-/// and nowhere else (see `greenlet.rs`).
-unsafe fn may_leave_host() -> bool {
-    // SAFETY: attached, no error set.
-    unsafe { !greenlet::look() || !greenlet::any_waits() }
 }
 
 /// A truthy attribute.
@@ -531,10 +539,6 @@ unsafe fn switch_from_host(
                 Next::Parked(parked) => (Parked::unlink(parked), Input::Unpark),
                 Next::Host | Next::Same => break,
             };
-            if greenlet::is_loaded() {
-                let before = std::mem::replace(&mut (*worker).step_greenlet, greenlet::current());
-                ffi::Py_XDECREF(before);
-            }
             match Worker::resume_once(worker, ts, input) {
                 Output::Parked(parked) => {
                     Parked::link(parked, worker);
@@ -551,7 +555,9 @@ unsafe fn switch_from_host(
                     retire(worker);
                     next = Next::Host;
                 }
-                Output::Suspended(_) => unreachable!("a runner has no portal"),
+                Output::Suspended(_) | Output::CallOut(..) => {
+                    unreachable!("a runner has no portal, and calls out in `resume_once`")
+                }
             }
         }
         level.leave(ts);
@@ -564,9 +570,7 @@ unsafe fn retire(worker: *mut Worker) {
     unsafe {
         (*worker).masked = false;
         (*worker).drives = ptr::null_mut();
-        let before = std::mem::replace(&mut (*worker).step_greenlet, ptr::null_mut());
         Worker::give_back(worker);
-        ffi::Py_XDECREF(before);
     }
 }
 
@@ -658,7 +662,6 @@ pub(super) unsafe fn wake(driver: *mut Driver, parked: *mut Parked) -> Wake {
                 Wake::Done
             }
             _ if worker.is_null() => Wake::Later,
-            Host::Runs if !may_leave_host() => Wake::Later,
             Host::Runs => Wake::Switch(Next::Parked(parked)),
             _ => {
                 (*driver).next = Next::Parked(parked);
@@ -722,11 +725,7 @@ pub(super) unsafe fn take_over(driver: *mut Driver) -> bool {
         let handle = std::mem::replace(&mut (*driver).take_over, ptr::null_mut());
         ffi::Py_XDECREF(handle);
         let ts = ffi::PyThreadState_Get();
-        if (*driver).parked == 0
-            || Driver::is_stopping(driver)
-            || Driver::is_driven(driver)
-            || !may_leave_host()
-        {
+        if (*driver).parked == 0 || Driver::is_stopping(driver) || Driver::is_driven(driver) {
             return settle(driver, ts);
         }
         let worker = Worker::take();

@@ -61,8 +61,6 @@ pub(super) static CANCELLED_ERROR: Hook = Hook::new();
 pub(super) static RUNNING_LOOP: Hook = Hook::new();
 /// `asyncio._set_running_loop`.
 pub(super) static SET_RUNNING_LOOP: Hook = Hook::new();
-/// `give_portal(handle)`: gives one to the task that the handle steps.
-pub(super) static GIVE_PORTAL: Hook = Hook::new();
 /// The stock `_run_once`, a function, and the one that takes its place in loops that are enabled for
 /// fiberback.
 pub(super) static STOCK: Hook = Hook::new();
@@ -127,14 +125,14 @@ pub(super) unsafe fn context_alone() -> *mut PyObject {
 
 /// `_fiberback.set_parking(poll, end_wait, pad, slow, Handle, tasks, code, add, discard,
 /// CancelledError, running_loop, stock, Hosted, isfuture, task_for,
-/// is_trio_running, set_running_loop, give_portal, watch_close, indices)`.
+/// is_trio_running, set_running_loop, watch_close, indices)`.
 pub(crate) unsafe extern "C" fn set_parking(
     _: *mut PyObject,
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
-        static HOOKS: [&Hook; 19] = [
+        static HOOKS: [&Hook; 18] = [
             &POLL,
             &END_WAIT,
             &PAD,
@@ -152,11 +150,10 @@ pub(crate) unsafe extern "C" fn set_parking(
             &TASK_FOR,
             &IS_TRIO_RUNNING,
             &SET_RUNNING_LOOP,
-            &GIVE_PORTAL,
             &WATCH_CLOSE,
         ];
         if count != HOOKS.len() as ffi::Py_ssize_t + 1 {
-            error::set_type("set_parking() takes twenty arguments");
+            error::set_type("set_parking() takes nineteen arguments");
             return ptr::null_mut();
         }
         // SAFETY: attached; `METH_FASTCALL`: as many arguments as `count` says.

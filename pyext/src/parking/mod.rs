@@ -29,8 +29,10 @@
 //!   else. So they are all on the same level, and the host's native frame is alive while one runs.
 //! * What a stack has entered (contexts, the current task) it leaves before another goes on, and
 //!   enters again after. Between two stacks the thread is as it is between two callbacks.
-//! * A `Parked` lives in the native frame of the caller that waits. The waker that points to it is
+//! * A `Parked` belongs to the native frame of the caller that waits. The waker that points to it is
 //!   cut off before that frame ends.
+//! * Switches of greenlets are done on the thread's own stack (see `greenlet`), where the host is, or
+//!   what resumed it. While other greenlets run there, no runner does.
 
 mod driver;
 mod hooks;
@@ -43,7 +45,7 @@ pub(crate) use driver::{Driver, Parked, close_all, close_parked, parked_on, pass
 pub(crate) use hooks::set_parking;
 pub(crate) use task::context_of;
 pub(crate) use turns::{drive, end_hosted, run_hosted};
-pub(crate) use wait::try_park;
+pub(crate) use wait::{try_park, wait_here};
 
 use pyo3::ffi::PyObject;
 

@@ -3,7 +3,7 @@
 use super::driver::{self, Asked, Driver, Host, Next, Parked, ready_count};
 use super::hooks;
 use crate::interp::frames::Place;
-use crate::{error, greenlet, names};
+use crate::{error, names};
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
 use std::time::Instant;
@@ -161,14 +161,6 @@ unsafe fn one(driver: *mut Driver) -> bool {
         if skip {
             ffi::Py_DECREF(handle);
             return true;
-        }
-        if greenlet::look() && !(*driver).hosted {
-            // Greenlets that its task starts must find the same stack again: a portal keeps its own.
-            let done = hooks::GIVE_PORTAL.call(&[handle]);
-            if done.is_null() {
-                ffi::PyErr_WriteUnraisable(handle);
-            }
-            ffi::Py_XDECREF(done);
         }
         let mut turn = Turn { handle, parked: 0.0 };
         (*driver).turn = &raw mut turn;

@@ -22,6 +22,57 @@ enum Answer {
     Refused,
 }
 
+impl Answer {
+    /// What somebody else has answered. (What a task sends is None.)
+    unsafe fn of(answer: await_::Answer) -> Self {
+        match answer {
+            await_::Answer::Send(value) => {
+                // SAFETY: attached; owned.
+                unsafe { ffi::Py_DECREF(value) };
+                Self::Send
+            }
+            await_::Answer::Throw(exception) => Self::Throw(exception),
+            await_::Answer::Refuse(exception) => {
+                // SAFETY: attached; owned.
+                unsafe { error::restore(exception) };
+                Self::Refused
+            }
+        }
+    }
+}
+
+/// Waits with this stack for what `iterator` has yielded in a greenlet (both owned there).
+///
+/// # Safety
+///
+/// Attached, no error set.
+pub(crate) unsafe fn wait_here(iterator: *mut PyObject, yielded: *mut PyObject) -> await_::Answer {
+    // SAFETY: attached; owned references are dropped where they are not handed on.
+    unsafe {
+        let event_loop = hooks::RUNNING_LOOP.call(&[]);
+        let possible = !event_loop.is_null() && is_stock(event_loop) && !is_trio_running();
+        let mut answer = Answer::Refused;
+        if possible && task::prepare() {
+            let driver = Driver::of(event_loop);
+            if !driver.is_null() {
+                answer = wait_for(driver, iterator, yielded);
+                Driver::release(driver);
+            }
+        }
+        ffi::Py_XDECREF(event_loop);
+        match answer {
+            Answer::Send => await_::Answer::Send(ffi::Py_NewRef(ffi::Py_None())),
+            Answer::Throw(exception) => await_::Answer::Throw(exception),
+            Answer::Refused => {
+                if ffi::PyErr_Occurred().is_null() {
+                    error::set_foreign_greenlet();
+                }
+                await_::Answer::Refuse(error::take())
+            }
+        }
+    }
+}
+
 /// Waits for `awaitable` with the whole stack, if a loop runs on which that can be done; `None` if
 /// not. With `yielded` (borrowed, or null), the awaitable is an iterator that has yielded that.
 ///
@@ -234,16 +285,18 @@ unsafe fn refused(iterator: *mut PyObject) -> *mut PyObject {
 
 /// Waits for what an awaitable's iterator has yielded (both borrowed).
 unsafe fn wait_for(driver: *mut Driver, iterator: *mut PyObject, yielded: *mut PyObject) -> Answer {
-    // SAFETY: attached. `parked` stays in this frame while the waker knows it.
+    // SAFETY: attached. `parked` lives as long as the waker knows it.
     unsafe {
         let ts = ffi::PyThreadState_Get();
         if let Some(message) = interp::refusal(ts) {
             error::set_runtime(message);
             return Answer::Refused;
         }
-        if greenlet::look() && !greenlet::is_main() {
-            error::set_foreign_greenlet();
-            return Answer::Refused;
+        if let Some(inside) = greenlet::inside() {
+            // A greenlet in whose frames the loop is not: who has switched to it waits.
+            if Driver::is_driven(driver) || !Driver::is_here(driver, ts) {
+                return Answer::of(greenlet::wait(inside, iterator, yielded));
+            }
         }
         if !Driver::can_park(driver, ts)
             || !Driver::watch_close(driver)
@@ -271,8 +324,8 @@ unsafe fn wait_for(driver: *mut Driver, iterator: *mut PyObject, yielded: *mut P
             return Answer::Throw(error::take());
         }
         let future = if is_future { yielded } else { ptr::null_mut() };
-        let mut parked = Parked::new(driver, task, future);
-        let parked = &raw mut parked;
+        let mut parked = Box::new(Parked::new(driver, task, future));
+        let parked = &raw mut *parked;
         let waker = waker::for_wait(driver, parked);
         let answer = if waker.is_null() || !subscribe(driver, future, waker) {
             if !waker.is_null() {

@@ -1,9 +1,9 @@
 """What `await_` does where it cannot suspend a portal, or must ask first.
 
-The native `await_` calls `no_portal` where no portal of the current task is running, and
-`in_greenlet.await_in_foreign_greenlet` where one is but a greenlet started inside it is on top;
-it asks `is_usable` where the portal that is running may be another task's, `no_await.check` where
-regions are open that may forbid it, `not_awaitable.cure` what to say of what is no awaitable, and `wait_cycle.before_wait` where the current task is about to
+The native `await_` calls `no_portal` where no portal of the current task is running; it asks
+`is_usable` where the portal that is running may be another task's, `no_await.check` where regions
+are open that may forbid it, `not_awaitable.cure` what to say of what is no awaitable, and
+`wait_cycle.before_wait` where the current task is about to
 be suspended until another task is done; `watchdog.after_wait` is told when that wait ends.
 
 `no_portal` only finds out where it is: `in_loop` has the answer where a loop runs in this thread,
@@ -22,8 +22,7 @@ from .._fiberback import set_hooks
 from .._loop.library import current_task, is_trio_running
 from .._loop.parking import install as _install_parking
 from .._portal.portals import usable_portal
-from . import in_callback, in_loop, no_await, not_awaitable, without_loop
-from .in_greenlet import await_in_foreign_greenlet
+from . import in_callback, in_greenlet, in_loop, no_await, not_awaitable, without_loop
 
 
 def no_portal(awaitable: Any) -> Any:
@@ -38,10 +37,10 @@ def is_usable() -> bool:
 
 
 def install() -> None:
+    in_greenlet.prepare()
     _install_parking(in_callback.is_future, in_callback.answer)
     set_hooks(
         no_portal=no_portal,
-        foreign_greenlet=await_in_foreign_greenlet,
         is_usable=is_usable,
         guard=no_await.check,
         not_awaitable=not_awaitable.cure,

@@ -9,7 +9,6 @@ find themselves called.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 import math
 import sys
@@ -19,7 +18,7 @@ from asyncio import _get_running_loop, _set_running_loop, base_events, tasks
 from typing import Any
 
 from .. import _messages
-from .._fiberback import bestow, portal_of, run_hosted, set_parking
+from .._fiberback import run_hosted, set_parking
 from . import closing
 from .library import is_trio_in_charge
 
@@ -144,21 +143,6 @@ def is_hosted(loop: Any) -> bool:
     return function is hosted_run_once
 
 
-def _give_portal(handle: Any) -> None:
-    """A portal for the task that the handle steps, if that has none."""
-    callback = handle._callback
-    task = getattr(callback, "__self__", None)
-    if (
-        type(callback).__module__ != "fiberback._fiberback"  # those go on in the middle of a step
-        and isinstance(task, asyncio.Future)
-        and hasattr(task, "get_coro")
-        and not getattr(task.get_coro(), "cr_running", False)
-        and portal_of(task) is None
-    ):
-        with contextlib.suppress(RuntimeError, TypeError):  # somebody else's kind of task
-            bestow(task)
-
-
 def install(is_future: Any, answer: Any) -> None:
     """With what to do about what callbacks await: see `in_callback`."""
     code = _STOCK.__code__
@@ -182,7 +166,6 @@ def install(is_future: Any, answer: Any) -> None:
         answer,
         is_trio_in_charge,
         _set_running_loop,
-        _give_portal,
         closing.watch,
         indices,
     )

@@ -1,0 +1,141 @@
+# expect-stdout: done
+"""Everything with greenlets, seeded: begun, switched to and dropped in portals, callbacks, parked callers
+and in each other, with waits, exceptions, cancellation and garbage collection in between."""
+
+import asyncio
+import contextlib
+import gc
+import random
+import sys
+import threading
+
+import fiberback
+
+try:
+    import greenlet
+except ImportError:
+    print("done")
+    raise SystemExit from None
+
+
+class Ping(Exception):
+    pass
+
+
+def deep(n, then):
+    local = [n] * 30
+    result = then() if n <= 0 else deep(n - 1, then)
+    assert local == [n] * 30
+    return result
+
+
+class Machine:
+    """What one thread does."""
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+        self.shared = []  # greenlets that anybody may switch to
+        self.users = {}  # of each, who has used it last
+        self.ended = 0
+
+    def body(self, *_):
+        me = greenlet.getcurrent()
+        r = self.random
+        try:
+            for _ in range(r.randrange(12)):
+                try:
+                    kind = r.randrange(6)
+                    if kind == 0:
+                        deep(r.randrange(12), self.wait)
+                    elif kind == 1:
+                        gc.collect(r.randrange(2))
+                    elif kind == 2:
+                        self.act(1)
+                    else:
+                        back = self.users.get(id(me))
+                        if back is not None and back is not me:
+                            deep(r.randrange(12), lambda back=back: back.switch("back"))
+                except Ping:
+                    pass
+                except (greenlet.error, RuntimeError):
+                    pass
+        finally:
+            self.ended += 1
+
+    def wait(self):
+        with contextlib.suppress(asyncio.CancelledError, RuntimeError):
+            fiberback.await_(asyncio.sleep(self.random.choice([0, 0, 0.0002])))
+
+    def act(self, depth=0):
+        r = self.random
+        for _ in range(r.randrange(1, 5)):
+            kind = r.randrange(8)
+            if kind < 2 or not self.shared:
+                self.shared.append(greenlet.greenlet(self.body))
+            target = r.choice(self.shared)
+            self.users[id(target)] = greenlet.getcurrent()
+            try:
+                if kind < 4:
+                    deep(r.randrange(10), target.switch)
+                elif kind == 4:
+                    target.throw(Ping)
+                elif kind == 5:
+                    self.shared.remove(target)
+                    del target
+                    gc.collect(0)
+                elif kind == 6:
+                    deep(r.randrange(10), self.wait)
+                elif depth < 2:
+                    with contextlib.suppress(asyncio.CancelledError):
+                        fiberback.await_(self.task(depth + 1))
+            except (Ping, greenlet.error, RuntimeError, greenlet.GreenletExit):
+                pass
+            target = None
+
+    async def task(self, depth=0):
+        for _ in range(3):
+            try:
+                self.act(depth)
+                await asyncio.sleep(0)
+            except (Ping, greenlet.error, RuntimeError, greenlet.GreenletExit):
+                pass
+
+    async def main(self):
+        tasks = [asyncio.ensure_future(self.task()) for _ in range(15)]
+        await asyncio.sleep(0.002)
+        for task in self.random.sample(tasks, 3):
+            task.cancel()
+        await asyncio.wait(tasks, timeout=0.1)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=0.1)
+
+    def drop(self):
+        self.shared.clear()
+        self.users.clear()
+        gc.collect()
+
+
+def run(seed):
+    machine = Machine(seed)
+    outside = greenlet.greenlet(machine.body)
+    machine.shared.append(outside)
+    machine.users[id(outside)] = greenlet.getcurrent()
+    for runner in (fiberback.run, asyncio.run):
+        with contextlib.suppress(Ping, greenlet.error, RuntimeError, greenlet.GreenletExit):
+            runner(machine.main())
+    del outside
+    machine.drop()
+
+
+sys.unraisablehook = lambda _: None
+asyncio.base_events.logger.disabled = True
+seeds = [int(seed) for seed in sys.argv[1:]] or range(12)
+for seed in seeds:
+    run(seed)
+threads = [threading.Thread(target=run, args=(seed + 1000,)) for seed in seeds]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print("done")
