@@ -63,6 +63,12 @@ messages! {
         "await_() cannot wait here, for the event loop is not in one of its callbacks (a signal handler \
          of signal.signal() that interrupted the loop itself?)",
         "use loop.add_signal_handler() or loop.call_soon_threadsafe()");
+    /// A wait without a portal in a trace function, which may have interrupted anything.
+    IN_A_TRACER = ("in-a-tracer",
+        "await_() cannot wait without a portal in a trace or profile function or a sys.monitoring callback \
+         (at a debugger's prompt it can): what was interrupted may be the event loop's own code",
+        "start the program with fiberback.run(main()), or type 'await fiberback.ensure_portal()' in this \
+         task first");
     /// The future of a parked caller is done on another thread than the caller's.
     PARKED_ELSEWHERE = ("parked-elsewhere",
         "the event loop runs on another thread than the one on which a caller of await_() is parked, and \

@@ -624,6 +624,19 @@ impl Worker {
         unsafe { (*worker).outer }
     }
 
+    /// How many trace functions the worker's resumer is in.
+    ///
+    /// # Safety
+    ///
+    /// The worker must be running.
+    pub(crate) unsafe fn host_tracing(worker: *mut Self) -> i32 {
+        // SAFETY: alive.
+        unsafe {
+            let state = &(*worker).state;
+            state.host_tracing()
+        }
+    }
+
     /// The context that the worker was resumed in, borrowed.
     ///
     /// # Safety

@@ -137,6 +137,11 @@ impl State {
         unsafe { tracing::Hidden::hide(ts, self.host_tracing) }
     }
 
+    /// How many trace functions the resumer is in.
+    pub(crate) fn host_tracing(&self) -> i32 {
+        self.host_tracing
+    }
+
     /// The context that the fiber was resumed in, borrowed.
     pub(crate) fn inherited_context(&self) -> *mut PyObject {
         self.context.inherited()

@@ -103,7 +103,11 @@ impl Hidden {
 }
 
 /// Whether a function of `bdb` is on the running stack.
-unsafe fn is_at_prompt(ts: *mut PyThreadState) -> bool {
+///
+/// # Safety
+///
+/// `ts` must be the attached thread state, with no error set.
+pub(crate) unsafe fn is_at_prompt(ts: *mut PyThreadState) -> bool {
     // SAFETY: attached, no error set; reading a code object's file name runs no Python code, so that no
     // frame ends meanwhile. New references are dropped.
     unsafe {

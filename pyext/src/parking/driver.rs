@@ -7,6 +7,7 @@ use crate::interp::contexts::{self, Left};
 use crate::interp::frames::Place;
 use crate::interp::level::Level;
 use crate::worker::{self, Input, Output, Worker};
+use crate::interp::tracing;
 use crate::{error, interp, names};
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::cell::Cell;
@@ -135,6 +136,9 @@ pub(crate) struct Driver {
     pub(super) next: Next,
     /// Taken by a caller that is about to park.
     spare: *mut Worker,
+    /// The stack that is about to change who drives, or has just done so, as [`here`] names it; null for
+    /// none. Until that is done, nobody else can park on it.
+    changing: *mut Worker,
     /// Callers that are parked on runners: how many, and the latest one.
     pub(super) parked: usize,
     first: *mut Parked,
@@ -193,6 +197,7 @@ impl Driver {
                 batch: 0,
                 next: Next::Same,
                 spare: ptr::null_mut(),
+            changing: ptr::null_mut(),
                 parked: 0,
                 first: ptr::null_mut(),
                 closing: false,
@@ -296,21 +301,29 @@ impl Driver {
     pub(super) unsafe fn can_park(driver: *mut Self, ts: *mut PyThreadState) -> bool {
         // SAFETY: attached.
         unsafe {
+            if ptr::eq((*driver).changing, here()) {
+                error::set_runtime(error::NOT_IN_A_CALLBACK);
+                return false;
+            }
             if Self::is_driven(driver) {
                 // On the stack of a runner, or of what a runner resumes.
                 let mut worker = worker::current();
                 while !worker.is_null() && (*worker).drives != driver {
                     worker = Worker::outer(worker);
                 }
-                if worker.is_null() {
+                // Between two callbacks it is the loop's own code, which somebody has interrupted.
+                let in_callback = !worker.is_null() && !(*driver).turn.is_null();
+                if !in_callback {
                     error::set_runtime(error::NOT_IN_A_CALLBACK);
+                    return false;
                 }
-                return !worker.is_null();
+                return may_wait_in_tracer(ts, Worker::host_tracing(worker));
             }
             match stock(driver, ts) {
                 Some(stock) => {
                     (*driver).host_worker = Worker::stack_of(ts, &stock.place);
-                    true
+                    tracing::depth(ts) == 0
+                        || may_wait_in_tracer(ts, tracing::depth_at(ts, &stock.place))
                 }
                 None => {
                     error::set_runtime(error::NOT_IN_A_CALLBACK);
@@ -328,6 +341,28 @@ impl Driver {
     pub(super) unsafe fn is_here(driver: *mut Self, ts: *mut PyThreadState) -> bool {
         // SAFETY: passed on.
         unsafe { stock(driver, ts).is_some() }
+    }
+
+    /// From here on the caller's stack changes who drives. What is called meanwhile is asyncio's and the
+    /// Python layer's code, but a trace function, a signal handler or a finalizer may interrupt that,
+    /// and must not park in the middle. Returns what [`end_change`](Self::end_change) is to be given.
+    ///
+    /// # Safety
+    ///
+    /// In use.
+    pub(super) unsafe fn begin_change(driver: *mut Self) -> *mut Worker {
+        // SAFETY: in use.
+        unsafe { std::mem::replace(&mut (*driver).changing, here()) }
+    }
+
+    /// Undoes [`begin_change`](Self::begin_change).
+    ///
+    /// # Safety
+    ///
+    /// In use.
+    pub(super) unsafe fn end_change(driver: *mut Self, before: *mut Worker) {
+        // SAFETY: in use.
+        unsafe { (*driver).changing = before };
     }
 
     /// Before a caller parks. Those on runners can outlive a run of the loop, so the Python layer
@@ -363,6 +398,44 @@ impl Driver {
             }
             !(*driver).spare.is_null()
         }
+    }
+}
+
+/// The stack that this code is on: its worker, or what is none for the thread's own.
+fn here() -> *mut Worker {
+    let worker = worker::current();
+    if worker.is_null() { ptr::without_provenance_mut(1) } else { worker }
+}
+
+/// Parks the worker, which others may do meanwhile, too.
+///
+/// # Safety
+///
+/// As [`Worker::park`].
+unsafe fn park_worker(driver: *mut Driver, worker: *mut Worker, parked: *mut Parked) {
+    // SAFETY: the contract; a parked caller's driver is in use.
+    unsafe {
+        let changing = std::mem::replace(&mut (*driver).changing, ptr::null_mut());
+        Worker::park(worker, parked);
+        (*driver).changing = changing;
+    }
+}
+
+/// Whether code in more than `below` trace functions may park: only at a debugger's prompt. Any other trace
+/// function is also called for the loop's own code, so that each of its waits would begin more of them.
+/// False with an error set.
+///
+/// # Safety
+///
+/// `ts` must be the attached thread state, with no error set.
+unsafe fn may_wait_in_tracer(ts: *mut PyThreadState, below: i32) -> bool {
+    // SAFETY: passed on.
+    unsafe {
+        let may = tracing::depth(ts) <= below || tracing::is_at_prompt(ts);
+        if !may {
+            error::set_runtime(error::IN_A_TRACER);
+        }
+        may
     }
 }
 
@@ -449,12 +522,12 @@ pub(super) unsafe fn give_way(driver: *mut Driver, parked: *mut Parked) {
                 host_away(driver, ts, &stock, Host::Waits(parked), first);
                 before_user_code(driver, ts);
             } else {
-                Worker::park(worker, parked);
+                park_worker(driver, worker, parked);
             }
             return;
         }
         if (*worker).drives != driver {
-            return Worker::park(worker, parked);
+            return park_worker(driver, worker, parked);
         }
         let ts = ffi::PyThreadState_Get();
         let turn = (*driver).turn;
@@ -463,7 +536,7 @@ pub(super) unsafe fn give_way(driver: *mut Driver, parked: *mut Parked) {
         (*parked).turn = turn;
         let base = Worker::inherited_context(worker);
         (*parked).contexts.leave(ts, base);
-        Worker::park(worker, parked);
+        park_worker(driver, worker, parked);
         (*parked).contexts.enter();
         (*driver).turn = turn;
         if debug {
@@ -495,6 +568,7 @@ unsafe fn host_away(
     // between its `enter` and `leave`.
     unsafe {
         Driver::hold(driver);
+        let changing = Driver::begin_change(driver);
         withdraw_take_over(driver);
         (*driver).batch = stock.wants.min(ready_count(driver));
         let debug = Driver::is_debug(driver);
@@ -513,6 +587,7 @@ unsafe fn host_away(
         if debug {
             turns::end_stock_break(driver, &stock.place, stock.handle, started);
         }
+        Driver::end_change(driver, changing);
         Driver::release(driver);
     }
 }
@@ -529,6 +604,7 @@ unsafe fn switch_from_host(
     // caller's frame is on the worker's stack, which stays as it is.
     unsafe {
         level.enter(ts, place);
+        let changing = std::mem::replace(&mut (*driver).changing, ptr::null_mut());
         loop {
             let (worker, input) = match next {
                 Next::Fresh(worker) => {
@@ -560,6 +636,7 @@ unsafe fn switch_from_host(
                 }
             }
         }
+        (*driver).changing = changing;
         level.leave(ts);
     }
 }

@@ -285,7 +285,7 @@ unsafe fn refused(iterator: *mut PyObject) -> *mut PyObject {
 
 /// Waits for what an awaitable's iterator has yielded (both borrowed).
 unsafe fn wait_for(driver: *mut Driver, iterator: *mut PyObject, yielded: *mut PyObject) -> Answer {
-    // SAFETY: attached. `parked` lives as long as the waker knows it.
+    // SAFETY: attached; the caller has the driver in use.
     unsafe {
         let ts = ffi::PyThreadState_Get();
         if let Some(message) = interp::refusal(ts) {
@@ -298,10 +298,25 @@ unsafe fn wait_for(driver: *mut Driver, iterator: *mut PyObject, yielded: *mut P
                 return Answer::of(greenlet::wait(inside, iterator, yielded));
             }
         }
-        if !Driver::can_park(driver, ts)
-            || !Driver::watch_close(driver)
-            || !Driver::prepare_runner(driver)
-        {
+        if !Driver::can_park(driver, ts) {
+            return Answer::Refused;
+        }
+        let before = Driver::begin_change(driver);
+        let answer = subscribe_and_wait(driver, iterator, yielded);
+        Driver::end_change(driver, before);
+        answer
+    }
+}
+
+/// [`wait_for`], where the caller can park.
+unsafe fn subscribe_and_wait(
+    driver: *mut Driver,
+    iterator: *mut PyObject,
+    yielded: *mut PyObject,
+) -> Answer {
+    // SAFETY: attached. `parked` lives as long as the waker knows it.
+    unsafe {
+        if !Driver::watch_close(driver) || !Driver::prepare_runner(driver) {
             return Answer::Refused;
         }
         let Ok((task, is_pure)) = current_task((*driver).event_loop) else {
