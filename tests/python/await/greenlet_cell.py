@@ -11,9 +11,8 @@ import threading
 import time
 import types
 
-import greenlet
-
 import fiberback
+import greenlet
 from fiberback._fiberback import Portal
 
 log = []
