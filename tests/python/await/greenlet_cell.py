@@ -8,11 +8,11 @@ import ctypes
 import gc
 import sys
 import threading
+import time
 import types
 
-import greenlet
-
 import fiberback
+import greenlet
 from fiberback._fiberback import Portal
 
 log = []
@@ -123,7 +123,12 @@ def of_an_ended_thread():
     thread = threading.Thread(target=lambda: box.append(started()))
     thread.start()
     thread.join()
-    return box.pop()
+    target = box.pop()
+    # Up to CPython 3.12 `join` waits for the thread's Python code; greenlet hears of the end when the
+    # thread's C++ objects are destroyed, which is later.
+    while not target.dead:
+        time.sleep(0.001)
+    return target
 
 
 async def in_a_portal(function):

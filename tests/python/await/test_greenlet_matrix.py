@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import subprocess
 import sys
@@ -29,13 +30,42 @@ ECHO, PING = "('echo', 7)", "('echo', 'ping')"
 ELSEWHERE = "greenlet.error: ['Cannot switch to a different thread']"
 EXITED = "greenlet.error: ['cannot switch to a different thread (which happens to have exited)']"
 RAISED = "__main__.Ping: []"
+# greenlet keeps its suspended greenlets from the collector by `tp_is_gc`. Not all CPythons heed that
+# (3.15.0 with greenlet 3.5.6 does not): then the greenlet is cleared, and its code does not end.
+IN_A_CYCLE = """
+import gc, sys, greenlet
+log, main = [], greenlet.getcurrent()
+def body():
+    try:
+        main.switch()
+    finally:
+        log.append("finally")
+target = greenlet.greenlet(body)
+target.switch()
+box = [target]
+cycle = [box]
+box.append(cycle)
+del target, box, cycle
+gc.collect()
+assert "fiberback" not in sys.modules
+print("ended" if log == ["finally"] else f"not ended: {log}")
+"""
+
+
+@functools.cache
+def in_a_cycle():
+    """What greenlet does where there is no fiberback."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_CYCLE], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.strip()
 
 
 def expected(how):
     """What greenlet does on a thread without fibers."""
     if how == "drop":
         kinds = ("begun before", "begun here", "of a suspended portal", "of an ended portal")
-        return dict.fromkeys((*kinds, "in a cycle"), "ended")
+        return {**dict.fromkeys(kinds, "ended"), "in a cycle": in_a_cycle()}
     thrown = how.endswith("throw")
     answer = PING if thrown else ECHO
     return {
