@@ -62,7 +62,7 @@ pub(crate) unsafe extern "C" fn await_(
             if guarded && !is_allowed(awaitable) {
                 return ptr::null_mut();
             }
-            if worker.is_null() || (*worker).masked {
+            if worker.is_null() || Worker::is_masked(worker) {
                 return off_portal(awaitable, ptr::null_mut());
             }
             if (greenlet::is_loaded() || greenlet::may_be_loaded() && greenlet::look())
@@ -464,7 +464,7 @@ unsafe fn is_usable() -> bool {
 pub(crate) unsafe fn is_on_usable_portal() -> bool {
     let worker = worker::current();
     // SAFETY: attached; a worker that is current is alive.
-    unsafe { !worker.is_null() && !(*worker).masked && is_usable() }
+    unsafe { !worker.is_null() && !Worker::is_masked(worker) && is_usable() }
 }
 
 /// The Python layer's idea of the current task: a new reference, `None` if there is none, null with

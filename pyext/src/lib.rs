@@ -12,6 +12,7 @@
 //! | see every loop that begins to run | `watch_loops(hook)` |
 //! | know where you are | `current_portal()`, `on_portal()`, `portal_of(task)` |
 //! | run code that must not suspend the current portal | `call_masked(fn, *args, **kwargs)` |
+//! | leave a parent's portals alone in a forked child | `note_fork(loop)` |
 //! | decide what `await_` does off a portal, or before it waits | `set_hooks(no_portal=…, …)` |
 //! | forbid `await_` | `set_guarded(True)`, then the `guard` hook is asked each time |
 //! | keep an object from ever being finalized | `leak(object)` |
@@ -91,7 +92,7 @@ unsafe extern "C" fn current_portal(_: *mut PyObject, _: *mut PyObject) -> *mut 
     let worker = worker::current();
     // SAFETY: attached; a worker that is current is running its portal's step.
     unsafe {
-        let portal = if worker.is_null() || (*worker).masked {
+        let portal = if worker.is_null() || worker::Worker::is_masked(worker) {
             ffi::Py_None()
         } else {
             (*worker).portal.cast::<PyObject>()
@@ -104,7 +105,10 @@ unsafe extern "C" fn current_portal(_: *mut PyObject, _: *mut PyObject) -> *mut 
 unsafe extern "C" fn on_portal(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     let worker = worker::current();
     // SAFETY: attached; a worker that is current is alive.
-    unsafe { ffi::PyBool_FromLong((!worker.is_null() && !(*worker).masked).into()) }
+    unsafe {
+        let on_portal = !worker.is_null() && !worker::Worker::is_masked(worker);
+        ffi::PyBool_FromLong(on_portal.into())
+    }
 }
 
 /// `call_masked(fn, *args, **kwargs)`.
@@ -127,11 +131,21 @@ unsafe extern "C" fn call_masked(
             let rest = (count - 1) as usize;
             let result = ffi::PyObject_Vectorcall(*arguments, arguments.add(1), rest, keywords);
             if !was_masked {
-                (*worker).masked = false;
+                // Not in a child that the call has forked.
+                (*worker).masked = !(*worker).forked_on.is_null();
             }
             result
         }
     })
+}
+
+/// `note_fork(loop)`.
+unsafe extern "C" fn note_fork(_: *mut PyObject, event_loop: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached; lent. The caller is a function that `os.register_at_fork` was given.
+    unsafe {
+        worker::note_fork(event_loop);
+        ffi::Py_NewRef(ffi::Py_None())
+    }
 }
 
 /// `set_guarded(guarded)`.
@@ -303,7 +317,7 @@ const AWAIT_DOC: &CStr = {
     }
 };
 
-const FUNCTION_COUNT: usize = 33;
+const FUNCTION_COUNT: usize = 34;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -454,6 +468,11 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"call_masked",
         call_masked,
         c"call_masked(fn, /, *args, **kwargs)\n--\n\nCall with no portal current, so that await_() cannot suspend the one we are on.",
+    ),
+    unary(
+        c"note_fork",
+        note_fork,
+        c"note_fork(loop, /)\n--\n\nIn a forked child: the portals that this code is on are of 'loop', which is the parent's.",
     ),
     unary(
         c"set_stack_size",
