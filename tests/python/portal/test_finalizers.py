@@ -10,11 +10,10 @@ import subprocess
 import sys
 import textwrap
 
-import pytest
-from support import import_or_skip, only_fiberback
-
 import fiberback
+import pytest
 from fiberback import greenback
+from support import import_or_skip, only_fiberback
 
 pytestmark = only_fiberback
 
@@ -29,7 +28,7 @@ class Awaits:
     def __del__(self):
         try:
             greenback.await_(self.sleep(0))
-        except BaseException as error:  # noqa: BLE001 - the log is looked at
+        except BaseException as error:
             self.log.append(repr(error))
         else:
             self.log.append("finalized")
