@@ -7,7 +7,7 @@
 //! would pass it on (`gen_send_ex`, `_gen_throw` in Objects/genobject.c).
 
 use crate::worker::{self, Input, Worker};
-use crate::{error, greenlet, interp, names, parking};
+use crate::{error, greenlet, interp, names, parking, thrown};
 use pyo3::ffi::PySendResult::{PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::{CStr, c_void};
@@ -145,6 +145,8 @@ unsafe fn go_on(
     // SAFETY: attached (all callers); the results and inputs are owned as their types say.
     unsafe {
         while status == PYGEN_NEXT {
+            // Here, as it can wait itself.
+            thrown::end(worker);
             let ts = ffi::PyThreadState_Get();
             // The awaitable may have imported greenlet, in a greenlet.
             let refusal = if arguments.is_null()
@@ -196,10 +198,14 @@ unsafe fn go_on(
             }
             match input {
                 Input::Value(value) => {
+                    thrown::note_value(worker, value);
                     status = ffi::PyIter_Send(iterator, value, &raw mut result);
                     ffi::Py_DECREF(value);
                 }
-                Input::Raise(exception) => (status, result) = delegate_throw(iterator, exception),
+                Input::Raise(exception) => {
+                    thrown::note_exception(worker, exception, 1);
+                    (status, result) = delegate_throw(iterator, exception);
+                }
                 Input::Send { .. }
                 | Input::Throw { .. }
                 | Input::Drop { .. }
@@ -210,6 +216,7 @@ unsafe fn go_on(
             }
         }
         debug_assert!(status == PYGEN_RETURN || result.is_null());
+        thrown::settle(worker);
         result
     }
 }

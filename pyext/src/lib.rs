@@ -51,6 +51,7 @@ mod parking;
 mod portal;
 mod position;
 mod scope;
+mod thrown;
 mod worker;
 
 use pyo3::exceptions::PyImportError;

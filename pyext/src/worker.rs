@@ -26,6 +26,7 @@ use crate::interp::references::Visitor;
 use crate::leaks::{self, Reason};
 use crate::parking::{self, Driver, Parked};
 use crate::portal::PortalObject;
+use crate::thrown::{self, Thrown};
 use crate::{error, greenlet};
 use fiberback::fiber::{Ambient, Fiber, Stack, StackPool, Step, Suspender};
 use pyo3::ffi::{self, PyObject, PyThreadState};
@@ -97,6 +98,8 @@ pub(crate) struct Worker {
     /// The greenlet that was current when the worker was last resumed; owned, null if greenlet was
     /// not loaded. No other can be current when it suspends.
     pub(crate) step_greenlet: *mut PyObject,
+    /// What the resumer has raised in the step.
+    pub(crate) thrown: Option<Box<Thrown>>,
     /// `call_masked` is running on this worker: it must not suspend. So is a worker that drives a
     /// loop: what it runs has no portal.
     pub(crate) masked: bool,
@@ -502,6 +505,7 @@ impl Worker {
                 awaiting: ptr::null_mut(),
                 argument: ptr::null_mut(),
                 step_greenlet: ptr::null_mut(),
+                thrown: None,
                 masked: false,
                 forked_on: ptr::null_mut(),
                 drives: ptr::null_mut(),
@@ -950,12 +954,16 @@ unsafe fn step(worker: *mut Worker) {
     unsafe {
         (*worker).output = match (*worker).input {
             Input::Send { coroutine, value } => {
+                thrown::note_value(worker, value);
                 let mut result = ptr::null_mut();
                 let status = send_into(coroutine, value, &raw mut result);
+                thrown::end(worker);
                 Output::Done(status, result)
             }
             Input::Throw { coroutine, exception } => {
+                thrown::note_exception(worker, exception, 0);
                 let (status, result) = throw_into(coroutine, exception);
+                thrown::end(worker);
                 Output::Done(status, result)
             }
             Input::Drop { object } => {

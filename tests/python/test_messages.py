@@ -370,7 +370,7 @@ try:
     import {module}
     {"fiberback.sqlalchemy.install()" if extra == "sqlalchemy" else ""}
 except ImportError as error:
-    assert "pip install 'fiberback[{extra}]'" in str(error), error
+    assert "pip install fiberback[{extra}]" in str(error), error
     assert "[fiberback:needs-extra]" in str(error)
 else:
     raise AssertionError("imported")

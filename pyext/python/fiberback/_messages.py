@@ -231,7 +231,7 @@ NO_AWAIT_GENERATOR = Message(
 NEEDS_EXTRA = Message(
     "needs-extra",
     "{module} needs {needs}, which is not installed",
-    "Type \"pip install 'fiberback[{extra}]'\"",
+    "Type 'pip install fiberback[{extra}]'",
 )
 UNKNOWN_SQLALCHEMY = Message(
     "unknown-sqlalchemy",
