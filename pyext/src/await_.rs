@@ -7,7 +7,7 @@
 //! would pass it on (`gen_send_ex`, `_gen_throw` in Objects/genobject.c).
 
 use crate::worker::{self, Input, Worker};
-use crate::{error, greenlet, interp, names, parking};
+use crate::{error, greenlet, interp, names, parking, thrown};
 use pyo3::ffi::PySendResult::{PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::{CStr, c_void};
@@ -60,7 +60,7 @@ pub(crate) unsafe extern "C" fn await_(
             if guarded && !is_allowed(awaitable) {
                 return ptr::null_mut();
             }
-            if worker.is_null() || (*worker).masked {
+            if worker.is_null() || Worker::is_masked(worker) {
                 return off_portal(awaitable, ptr::null_mut());
             }
             // By far the most frequent, and the one where a nanosecond counts: a coroutine that
@@ -120,6 +120,8 @@ unsafe fn go_on(
     // SAFETY: attached (all callers); the results and inputs are owned as their types say.
     unsafe {
         while status == PYGEN_NEXT {
+            // Here, as it can wait itself.
+            thrown::end(worker);
             let ts = ffi::PyThreadState_Get();
             if let Some(message) = interp::refusal(ts) {
                 ffi::Py_DECREF(result);
@@ -144,10 +146,14 @@ unsafe fn go_on(
             let input = suspend(worker, iterator, result, argument);
             match input {
                 Input::Value(value) => {
+                    thrown::note_value(worker, value);
                     status = ffi::PyIter_Send(iterator, value, &raw mut result);
                     ffi::Py_DECREF(value);
                 }
-                Input::Raise(exception) => (status, result) = delegate_throw(iterator, exception),
+                Input::Raise(exception) => {
+                    thrown::note_exception(worker, exception, 1);
+                    (status, result) = delegate_throw(iterator, exception);
+                }
                 Input::Send { .. }
                 | Input::Throw { .. }
                 | Input::Drive(_)
@@ -158,6 +164,7 @@ unsafe fn go_on(
             }
         }
         debug_assert!(status == PYGEN_RETURN || result.is_null());
+        thrown::settle(worker);
         result
     }
 }
@@ -231,7 +238,7 @@ pub(crate) unsafe fn wait_here(iterator: *mut PyObject, yielded: *mut PyObject) 
         let worker = worker::current();
         let ts = ffi::PyThreadState_Get();
         if worker.is_null()
-            || (*worker).masked
+            || Worker::is_masked(worker)
             || Worker::is_in_nested_context(worker, ts) && !is_usable()
         {
             if !ffi::PyErr_Occurred().is_null() {
@@ -554,7 +561,7 @@ pub(crate) unsafe fn is_on_usable_portal() -> bool {
     // SAFETY: attached; a worker that runs, or waits for a greenlet, is alive.
     unsafe {
         let worker = worker_here();
-        !worker.is_null() && !(*worker).masked && is_usable()
+        !worker.is_null() && !Worker::is_masked(worker) && is_usable()
     }
 }
 
@@ -832,7 +839,7 @@ unsafe fn in_greenlet(awaitable: *mut PyObject) -> Option<*mut PyObject> {
         let worker = inside.worker;
         let is_portals = ffi::PyErr_Occurred().is_null()
             && !worker.is_null()
-            && !(*worker).masked
+            && !Worker::is_masked(worker)
             && is_usable();
         if !ffi::PyErr_Occurred().is_null() {
             discard(awaitable);

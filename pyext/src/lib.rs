@@ -12,6 +12,7 @@
 //! | see every loop that begins to run | `watch_loops(hook)` |
 //! | know where you are | `current_portal()`, `on_portal()`, `portal_of(task)` |
 //! | run code that must not suspend the current portal | `call_masked(fn, *args, **kwargs)` |
+//! | leave a parent's portals alone in a forked child | `note_fork(loop)` |
 //! | decide what `await_` does off a portal, or before it waits | `set_hooks(no_portal=…, …)` |
 //! | forbid `await_` | `set_guarded(True)`, then the `guard` hook is asked each time |
 //! | keep an object from ever being finalized | `leak(object)` |
@@ -50,6 +51,7 @@ mod parking;
 mod portal;
 mod position;
 mod scope;
+mod thrown;
 mod worker;
 
 use pyo3::exceptions::PyImportError;
@@ -91,7 +93,7 @@ unsafe extern "C" fn current_portal(_: *mut PyObject, _: *mut PyObject) -> *mut 
     // SAFETY: attached; the worker is running its portal's step, or the greenlets of that step run.
     unsafe {
         let worker = await_::worker_here();
-        let portal = if worker.is_null() || (*worker).masked {
+        let portal = if worker.is_null() || worker::Worker::is_masked(worker) {
             ffi::Py_None()
         } else {
             (*worker).portal.cast::<PyObject>()
@@ -105,7 +107,8 @@ unsafe extern "C" fn on_portal(_: *mut PyObject, _: *mut PyObject) -> *mut PyObj
     // SAFETY: attached; as in `current_portal`.
     unsafe {
         let worker = await_::worker_here();
-        ffi::PyBool_FromLong((!worker.is_null() && !(*worker).masked).into())
+        let on_portal = !worker.is_null() && !worker::Worker::is_masked(worker);
+        ffi::PyBool_FromLong(on_portal.into())
     }
 }
 
@@ -129,11 +132,21 @@ unsafe extern "C" fn call_masked(
             let rest = (count - 1) as usize;
             let result = ffi::PyObject_Vectorcall(*arguments, arguments.add(1), rest, keywords);
             if !was_masked {
-                (*worker).masked = false;
+                // Not in a child that the call has forked.
+                (*worker).masked = !(*worker).forked_on.is_null();
             }
             result
         }
     })
+}
+
+/// `note_fork(loop)`.
+unsafe extern "C" fn note_fork(_: *mut PyObject, event_loop: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached; lent. The caller is a function that `os.register_at_fork` was given.
+    unsafe {
+        worker::note_fork(event_loop);
+        ffi::Py_NewRef(ffi::Py_None())
+    }
 }
 
 /// `set_guarded(guarded)`.
@@ -306,7 +319,7 @@ const AWAIT_DOC: &CStr = {
     }
 };
 
-const FUNCTION_COUNT: usize = 34;
+const FUNCTION_COUNT: usize = 35;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -462,6 +475,11 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"call_masked",
         call_masked,
         c"call_masked(fn, /, *args, **kwargs)\n--\n\nCall with no portal current, so that await_() cannot suspend the one we are on.",
+    ),
+    unary(
+        c"note_fork",
+        note_fork,
+        c"note_fork(loop, /)\n--\n\nIn a forked child: the portals that this code is on are of 'loop', which is the parent's.",
     ),
     unary(
         c"set_stack_size",

@@ -54,6 +54,7 @@ names! {
     DEBUG = c"_debug",
     EAGER_START = c"eager_start",
     ENTER_TASK = c"_enter_task",
+    ERROR = c"error",
     FUNCTION = c"__func__",
     FUT_WAITER = c"_fut_waiter",
     GET_CORO = c"get_coro",

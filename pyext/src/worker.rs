@@ -25,6 +25,7 @@ use crate::interp::references::Visitor;
 use crate::leaks::{self, Reason};
 use crate::parking::{self, Driver, Parked};
 use crate::portal::PortalObject;
+use crate::thrown::{self, Thrown};
 use crate::{error, greenlet};
 use fiberback::fiber::{Ambient, Fiber, Stack, StackPool, Step, Suspender};
 use pyo3::ffi::{self, PyObject, PyThreadState};
@@ -94,9 +95,15 @@ pub(crate) struct Worker {
     /// What the caller of the suspended `await_` passed, if its frame's value stack owns a
     /// reference to it that nothing else shows to the collector. Null otherwise.
     pub(crate) argument: *mut PyObject,
+    /// What the resumer has raised in the step.
+    pub(crate) thrown: Option<Box<Thrown>>,
     /// `call_masked` is running on this worker: it must not suspend. So is a worker that drives a
     /// loop: what it runs has no portal.
     pub(crate) masked: bool,
+    /// In a forked child, the event loop below the step that the process was forked in: it is the
+    /// parent's, so the worker is masked until that loop runs here again, or the step is over. Owned
+    /// by nobody, and never freed ([`note_fork`]). Null otherwise.
+    pub(crate) forked_on: *mut PyObject,
     /// The loop that it drives, or null.
     pub(crate) drives: *mut Driver,
     /// An `await_` has suspended since the step began.
@@ -176,6 +183,30 @@ pub(crate) fn current_and_guarded() -> (*mut Worker, bool) {
 /// Says whether regions of this thread may forbid `await_`.
 pub(crate) fn set_guarded(guarded: bool) {
     LOCAL.with(|local| local.guarded.set(guarded));
+}
+
+/// Masks the portals that this thread is on, in a child that was forked while `event_loop` was running
+/// below them.
+///
+/// To suspend one would go on with the parent's program, in the child; or wait for ever, where asyncio
+/// has forgotten its loop.
+///
+/// # Safety
+///
+/// Attached, in the thread that forked; a valid object.
+pub(crate) unsafe fn note_fork(event_loop: *mut PyObject) {
+    // SAFETY: attached; workers that are being resumed are alive. One reference that nobody drops.
+    unsafe {
+        ffi::Py_INCREF(event_loop);
+        let mut worker = current();
+        while !worker.is_null() {
+            if (*worker).drives.is_null() {
+                (*worker).masked = true;
+                (*worker).forked_on = event_loop;
+            }
+            worker = (*worker).outer;
+        }
+    }
 }
 
 /// This thread's record, made on first use.
@@ -433,7 +464,9 @@ impl Worker {
                 portal: ptr::null_mut(),
                 awaiting: ptr::null_mut(),
                 argument: ptr::null_mut(),
+                thrown: None,
                 masked: false,
+                forked_on: ptr::null_mut(),
                 drives: ptr::null_mut(),
                 mid_step: false,
                 tstate_id: 0,
@@ -443,6 +476,33 @@ impl Worker {
             (*worker).state.pin();
         }
         worker
+    }
+
+    /// Whether the worker must not suspend: see `masked`, and `forked_on`, which ends here where the
+    /// same loop runs again.
+    ///
+    /// # Safety
+    ///
+    /// Attached, no error set; the worker is current.
+    #[inline(always)]
+    pub(crate) unsafe fn is_masked(worker: *mut Self) -> bool {
+        // SAFETY: the contract.
+        unsafe {
+            (*worker).masked && ((*worker).forked_on.is_null() || !Self::unmask_after_fork(worker))
+        }
+    }
+
+    #[cold]
+    unsafe fn unmask_after_fork(worker: *mut Self) -> bool {
+        // SAFETY: attached; the object is only compared.
+        unsafe {
+            if !parking::is_running((*worker).forked_on) {
+                return false;
+            }
+            (*worker).forked_on = ptr::null_mut();
+            (*worker).masked = false;
+        }
+        true
     }
 
     /// True if `worker` belongs to the calling thread.
@@ -748,6 +808,8 @@ impl Worker {
                 return Self::leak(worker, Reason::Disorder, (*worker).portal.cast());
             }
             (*worker).portal = ptr::null_mut();
+            (*worker).masked = false;
+            (*worker).forked_on = ptr::null_mut();
             let idle = &mut (*(*worker).thread).idle;
             if idle.len() < MAX_IDLE {
                 idle.push(worker);
@@ -881,12 +943,16 @@ unsafe fn step(worker: *mut Worker) {
     unsafe {
         (*worker).output = match (*worker).input {
             Input::Send { coroutine, value } => {
+                thrown::note_value(worker, value);
                 let mut result = ptr::null_mut();
                 let status = send_into(coroutine, value, &raw mut result);
+                thrown::end(worker);
                 Output::Done(status, result)
             }
             Input::Throw { coroutine, exception } => {
+                thrown::note_exception(worker, exception, 0);
                 let (status, result) = throw_into(coroutine, exception);
+                thrown::end(worker);
                 Output::Done(status, result)
             }
             Input::Drive(driver) => {

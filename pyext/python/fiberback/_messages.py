@@ -43,6 +43,13 @@ TRIO_NO_PORTAL = Message(
     "'await fiberback.with_portal_run_sync(fn)', or type 'await fiberback.ensure_portal()' in this task "
     "first",
 )
+TRIO_FORKED = Message(
+    "trio-forked",
+    "fiberback.await_() was called in a child process that was forked in a Trio task: that Trio run goes on "
+    "in the parent only, and Trio starts no other one below it",
+    "Start the child by 'multiprocessing.get_context(\"spawn\")' or \"forkserver\", or call 'trio.run' in a "
+    "new thread of the child",
+)
 TRIO_NO_TASK = Message(
     "trio-no-task",
     "fiberback.await_() was called by Trio outside every task (an abort function, an instrument, a "
@@ -158,8 +165,8 @@ THREAD_DEADLOCK = Message(
 )
 FUTURE_OF_IDLE_LOOP = Message(
     "idle-loop",
-    "fiberback.await_() was given a future of an event loop that is not running ({loop}), so nothing can "
-    "complete it",
+    "fiberback.await_() was given a future of an event loop that is not running ({loop}; a forked child "
+    "does not run its parent's), so nothing can complete it",
     "Run that loop, in this thread by 'loop.run_until_complete(future)' or in another; or make the future "
     "where it is awaited",
 )

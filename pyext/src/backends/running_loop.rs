@@ -10,15 +10,19 @@
 //!
 //! # Invariant
 //!
-//! The definition (`PyMethodDef`, a static of CPython's `_asyncio` that is never freed) holds either
-//! its own function, or ours while [`ORIGINAL`] is that one. It is exchanged with the GIL held.
+//! The definition (`PyMethodDef`, a static of CPython's `_asyncio` that is never freed) is [`DEFINITION`]
+//! from when we put our function there until we have put [`ORIGINAL`] back, which does not change in
+//! between: whoever exchanges the function after us calls ours, and may go on to do so, and what ours
+//! calls never leads to itself. Written with the main interpreter's GIL held; read under any.
 
 use crate::error;
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, Ordering, fence};
 
-/// What CPython's definition had, while ours is in it.
+/// Where ours was put, and not taken away again.
+static DEFINITION: AtomicPtr<ffi::PyMethodDef> = AtomicPtr::new(ptr::null_mut());
+/// What was there before ours.
 static ORIGINAL: AtomicPtr<std::ffi::c_void> = AtomicPtr::new(ptr::null_mut());
 /// What is called with the loop. Owned.
 static HOOK: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
@@ -52,6 +56,54 @@ unsafe fn definition() -> *mut ffi::PyMethodDef {
     }
 }
 
+/// The function that ours stands for.
+///
+/// # Safety
+///
+/// Ours must have been put somewhere.
+unsafe fn original() -> ffi::PyCFunction {
+    // SAFETY: the contract: it was stored before, and is of this type.
+    unsafe { std::mem::transmute(ORIGINAL.load(Ordering::Relaxed)) }
+}
+
+/// Puts our function into the definition. False with an error set.
+unsafe fn install() -> bool {
+    let ours: ffi::PyCFunction = set_running_loop;
+    // SAFETY: attached; the module's invariant.
+    unsafe {
+        let noted = DEFINITION.load(Ordering::Relaxed);
+        if !noted.is_null() {
+            // Something else there was put on top of ours, unless it is what was there before.
+            if ptr::fn_addr_eq((*noted).ml_meth.PyCFunction, original()) {
+                (*noted).ml_meth = ffi::PyMethodDefPointer { PyCFunction: ours };
+            }
+            return true;
+        }
+        let found = definition();
+        if found.is_null() {
+            return false;
+        }
+        ORIGINAL.store((*found).ml_meth.PyCFunction as *mut std::ffi::c_void, Ordering::Relaxed);
+        DEFINITION.store(found, Ordering::Relaxed);
+        fence(Ordering::Release);
+        (*found).ml_meth = ffi::PyMethodDefPointer { PyCFunction: ours };
+        true
+    }
+}
+
+/// Takes our function out of the definition, unless somebody has put another on top of it.
+unsafe fn remove() {
+    let ours: ffi::PyCFunction = set_running_loop;
+    let noted = DEFINITION.load(Ordering::Relaxed);
+    // SAFETY: attached; the module's invariant.
+    unsafe {
+        if !noted.is_null() && ptr::fn_addr_eq((*noted).ml_meth.PyCFunction, ours) {
+            (*noted).ml_meth = ffi::PyMethodDefPointer { PyCFunction: original() };
+            DEFINITION.store(ptr::null_mut(), Ordering::Relaxed);
+        }
+    }
+}
+
 /// `_asyncio._set_running_loop(loop)`, and then the hook.
 unsafe extern "C" fn set_running_loop(
     module: *mut PyObject,
@@ -60,10 +112,9 @@ unsafe extern "C" fn set_running_loop(
     error::barrier(ptr::null_mut(), || {
         // SAFETY: attached, lent. We are called only while, or after, the original has been noted.
         unsafe {
-            let original = std::mem::transmute::<*mut std::ffi::c_void, ffi::PyCFunction>(
-                ORIGINAL.load(Ordering::Relaxed),
-            );
-            let result = original(module, event_loop);
+            // Another interpreter with a GIL of its own has not synchronised with who put us here.
+            fence(Ordering::Acquire);
+            let result = original()(module, event_loop);
             if result.is_null() || event_loop == ffi::Py_None() {
                 return result;
             }
@@ -78,8 +129,14 @@ unsafe extern "C" fn set_running_loop(
             ffi::Py_INCREF(hook);
             let done = ffi::PyObject_CallOneArg(hook, event_loop);
             if done.is_null() {
-                // The loop is to run, whatever is wrong with us.
-                ffi::PyErr_WriteUnraisable(hook);
+                // The loop is to run, whatever is wrong with us: to its callers that function does not
+                // fail, and they would not undo it. Ctrl-C comes once more when it runs.
+                if ffi::PyErr_ExceptionMatches(ffi::PyExc_KeyboardInterrupt) != 0 {
+                    ffi::PyErr_Clear();
+                    ffi::PyErr_SetInterrupt();
+                } else {
+                    ffi::PyErr_WriteUnraisable(hook);
+                }
             }
             ffi::Py_XDECREF(done);
             ffi::Py_DECREF(hook);
@@ -96,23 +153,10 @@ pub(crate) unsafe extern "C" fn watch_loops(
     error::barrier(ptr::null_mut(), || {
         // SAFETY: attached, lent; the module's invariant.
         unsafe {
-            let definition = definition();
-            if definition.is_null() {
-                return ptr::null_mut();
-            }
-            let ours: ffi::PyCFunction = set_running_loop;
-            let current = (*definition).ml_meth.PyCFunction;
-            let is_ours = ptr::fn_addr_eq(current, ours);
             if hook == ffi::Py_None() {
-                if is_ours {
-                    let original = std::mem::transmute::<*mut std::ffi::c_void, ffi::PyCFunction>(
-                        ORIGINAL.load(Ordering::Relaxed),
-                    );
-                    (*definition).ml_meth = ffi::PyMethodDefPointer { PyCFunction: original };
-                }
-            } else if !is_ours {
-                ORIGINAL.store(current as *mut std::ffi::c_void, Ordering::Relaxed);
-                (*definition).ml_meth = ffi::PyMethodDefPointer { PyCFunction: ours };
+                remove();
+            } else if !install() {
+                return ptr::null_mut();
             }
             let kept = if hook == ffi::Py_None() { ptr::null_mut() } else { ffi::Py_NewRef(hook) };
             let before = HOOK.swap(kept, Ordering::Relaxed);

@@ -6,8 +6,8 @@ use super::waker;
 use crate::interp::contexts::{self, Left};
 use crate::interp::frames::Place;
 use crate::interp::level::Level;
-use crate::worker::{self, Input, Output, Worker};
 use crate::interp::tracing;
+use crate::worker::{self, Input, Output, Worker};
 use crate::{error, interp, names};
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::cell::Cell;
@@ -197,7 +197,7 @@ impl Driver {
                 batch: 0,
                 next: Next::Same,
                 spare: ptr::null_mut(),
-            changing: ptr::null_mut(),
+                changing: ptr::null_mut(),
                 parked: 0,
                 first: ptr::null_mut(),
                 closing: false,

@@ -105,6 +105,24 @@ pub(crate) unsafe fn try_park(
     }
 }
 
+/// Whether `event_loop` is the one that asyncio says runs in this thread.
+///
+/// # Safety
+///
+/// Attached, no error set.
+pub(crate) unsafe fn is_running(event_loop: *mut PyObject) -> bool {
+    // SAFETY: the contract; the objects are only compared.
+    unsafe {
+        if hooks::RUNNING_LOOP.get().is_null() {
+            return false;
+        }
+        let running = hooks::RUNNING_LOOP.call(&[]);
+        ffi::PyErr_Clear();
+        ffi::Py_XDECREF(running);
+        running == event_loop
+    }
+}
+
 /// Whether Trio runs this code, inside a callback of the loop. With an error set if that cannot be
 /// found out.
 unsafe fn is_trio_running() -> bool {

@@ -152,6 +152,78 @@ def test_a_loop_runs_whatever_is_wrong_with_it(fb, monkeypatch):
     assert [type(error) for error in told] == [NotImplementedError]
 
 
+# Another one that exchanges the C function: on top of ours, which it goes on to call.
+PATCHER = """
+import asyncio, _asyncio, ctypes, fiberback
+
+class Definition(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_char_p), ("function", ctypes.c_void_p)]
+
+class Function(ctypes.Structure):
+    _fields_ = [
+        ("refcount", ctypes.c_ssize_t), ("type", ctypes.c_void_p), ("ml", ctypes.POINTER(Definition))
+    ]
+
+async def main():
+    return fiberback.has_portal() and fiberback.await_(asyncio.sleep(0, 1))
+
+TYPE = ctypes.PYFUNCTYPE(*[ctypes.py_object] * 3)
+definition = Function.from_address(id(_asyncio._set_running_loop)).ml.contents
+stock = definition.function
+first = fiberback.enable(everywhere=True)
+ours = definition.function
+calls = []
+
+@TYPE
+def theirs(module, loop):
+    calls.append(loop)
+    assert len(calls) < 100
+    return TYPE(ours)(module, loop)
+
+definition.function = ctypes.cast(theirs, ctypes.c_void_p).value
+assert asyncio.run(main()) == 1
+first.disable()
+assert not asyncio.run(main())
+with fiberback.enable(everywhere=True):
+    assert asyncio.run(main()) == 1
+assert calls
+definition.function = ours
+assert not asyncio.run(main())
+with fiberback.enable(everywhere=True):
+    assert asyncio.run(main()) == 1
+assert definition.function == stock
+first = fiberback.enable(everywhere=True)
+definition.function = stock  # somebody who restores what was there before us
+first.disable()
+with fiberback.enable(everywhere=True):
+    assert asyncio.run(main()) == 1
+assert definition.function == stock
+print("fine")
+"""
+
+
+def test_another_one_that_exchanges_the_function(fb):
+    done = subprocess.run([sys.executable, "-c", PATCHER], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
+
+
+def test_ctrl_c_when_a_loop_begins(fb):
+    # Where an exception would leave a loop that does not run as the running one.
+    def hook(loop):
+        raise KeyboardInterrupt
+
+    loop, sleep = asyncio.new_event_loop(), asyncio.sleep(60)
+    fb._fiberback.watch_loops(hook)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(sleep)
+    finally:
+        fb._fiberback.watch_loops(None)
+        sleep.close()
+    assert loop.run_until_complete(asyncio.sleep(0, 1)) == 1
+    loop.close()
+
+
 PROGRAM = """
 import fiberback
 fiberback.enable(everywhere=True)

@@ -51,26 +51,49 @@ def fetch_sdist(folder):
     return found[0]
 
 
-def test_greenbacks_own_suite(tmp_path):
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory):
+    """A folder with greenback's tests, and our module in greenback's place."""
     for name in ("greenlet", "trio", "anyio", "sniffio"):
         import_or_skip(name)
-    with tarfile.open(fetch_sdist(tmp_path)) as archive:
-        archive.extractall(tmp_path, filter="data")
-    source = tmp_path / f"greenback-{VERSION}" / "greenback"
-    suite = tmp_path / "suite" / "greenback"
-    suite.mkdir(parents=True)
-    (source / "_tests").rename(suite / "_tests")
-    (suite / "__init__.py").write_text(ALIAS)
+    folder = tmp_path_factory.mktemp("greenback")
+    with tarfile.open(fetch_sdist(folder)) as archive:
+        archive.extractall(folder, filter="data")
+    source = folder / f"greenback-{VERSION}" / "greenback"
+    package = folder / "suite" / "greenback"
+    package.mkdir(parents=True)
+    (source / "_tests").rename(package / "_tests")
+    (package / "__init__.py").write_text(ALIAS)
+    return package.parent
+
+
+def run(suite, what, *options):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"]
     for since, tests in TOO_NEW.items():
         if sys.version_info >= since:
             command += [option for test in tests for option in ("--deselect", test)]
     done = subprocess.run(
-        [*command, "greenback/_tests"],
-        cwd=suite.parent,
+        [*command, *options, what],
+        cwd=suite,
         capture_output=True,
         text=True,
         timeout=100,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
+
+
+def test_greenbacks_own_suite(suite):
+    run(suite, "greenback/_tests")
+
+
+@pytest.mark.parametrize("greenlet", ["alone", "with greenlet imported"])
+@pytest.mark.parametrize("file", ["test_impl.py", "test_util.py"])
+def test_each_file(suite, file, greenlet):
+    """One file may import greenlet, which the others then have, too."""
+    assert sorted(path.name for path in (suite / "greenback/_tests").glob("test_*.py")) == [
+        "test_impl.py",
+        "test_util.py",
+    ]
+    options = ["-p", "greenlet"] if greenlet != "alone" else []
+    run(suite, f"greenback/_tests/{file}", *options)

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from .. import _messages
 from .._fiberback import portal_of
+from .._loop import forked
 from .._loop.library import current_library, current_task
 
 
@@ -21,6 +22,8 @@ def _why() -> str:
     """What is the matter in this place, and what to do about it here."""
     task = current_task()
     library = current_library()
+    if library == "trio" and forked.is_on_parents_trio():
+        return _messages.TRIO_FORKED
     if task is not None and portal_of(task) is not None:
         return _messages.MUST_YIELD.format(library=library)
     if library == "trio":

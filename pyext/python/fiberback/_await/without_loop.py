@@ -12,6 +12,7 @@ import inspect
 from typing import Any
 
 from .. import _messages
+from .._loop import forked
 from .._portal import portals
 from .._thread import parent_loop, runner
 from .not_awaitable import cure
@@ -26,7 +27,7 @@ def await_without_loop(awaitable: Any) -> Any:
     parent = parent_loop.find()
     if parent is None and asyncio.isfuture(awaitable):
         loop = awaitable.get_loop()
-        if loop.is_running() and not runner.is_own(loop):
+        if loop.is_running() and not (runner.is_own(loop) or forked.is_parents(loop)):
             parent = parent_loop.line_to(loop)
         elif not runner.is_own(loop) and not awaitable.done():
             raise RuntimeError(_messages.FUTURE_OF_IDLE_LOOP.format(loop=loop))

@@ -27,6 +27,7 @@ from weakref import ref
 from .. import _messages
 from .._deadlock import blocked_thread, wait_cycle
 from .._fiberback import lend_context
+from .._loop import forked
 from .._loop.thread import thread_of
 from .._user_frames import is_ours
 from . import asgiref_worker, generators, own_pool
@@ -186,7 +187,7 @@ class Line(Host):
                     pause = _FIRST_LOOK
                     continue
                 ident = None
-                if self.loop.is_running():
+                if self.loop.is_running() and not forked.is_parents(self.loop):
                     stopped = None
                     ident = self._ident or thread_of(self.loop)
                 else:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures.thread
 import contextvars
+import os
 import sys
 import threading
 import time
@@ -24,6 +25,7 @@ from weakref import WeakKeyDictionary, ref
 
 from .. import _messages
 from .._deadlock import blocked_thread
+from .._fiberback import leak
 from .._modules import is_loaded
 from . import anyio_worker, generators, own_pool, trio_worker
 from .channel import Line
@@ -34,7 +36,10 @@ class Parent(Protocol):
 
 
 class _Mine(threading.local):
-    told: tuple[Parent, ...] = ()
+    # None: a parent process's.
+    told: tuple[Parent | None, ...] = ()
+    # The stack of this thread is, in its outer part, a parent process's.
+    is_forked = False
     lines: _Lines | None = None
 
 
@@ -51,31 +56,37 @@ class _Lines:
 
 _mine = _Mine()
 
-# The loop, and its thread: once the loop is over, that thread may use the context on its own.
-_marked: contextvars.ContextVar[tuple[ref[asyncio.AbstractEventLoop], int] | None] = (
+# Of a process: a forked child gets another one.
+_process = object()
+
+# The loop, its process, and its thread: once the loop is over, that thread may use the context on its
+# own.
+_marked: contextvars.ContextVar[tuple[ref[asyncio.AbstractEventLoop], object, int] | None] = (
     contextvars.ContextVar("fiberback_parent_loop", default=None)
 )
 
 
 def mark(loop: asyncio.AbstractEventLoop) -> None:
     """Let code that runs in a copy of this context, in a thread without a loop, find `loop`."""
-    _marked.set((ref(loop), threading.get_ident()))
+    _marked.set((ref(loop), _process, threading.get_ident()))
 
 
 def find() -> Parent | None:
-    if _mine.told:
-        return _mine.told[-1]
-    line = _of_work_item()
-    if line is not None:
-        return line
-    if is_loaded("trio") and trio_worker.is_worker():
-        return _TRIO
-    if is_loaded("anyio"):
-        line = anyio_worker.find_line(sys._getframe(1))
+    told = _mine.told
+    if told and told[-1] is not None:
+        return told[-1]
+    if not _mine.is_forked:
+        line = _of_work_item()
         if line is not None:
             return line
+        if is_loaded("trio") and trio_worker.is_worker():
+            return _TRIO
+        if is_loaded("anyio"):
+            line = anyio_worker.find_line(sys._getframe(1))
+            if line is not None:
+                return line
     marked = _marked.get()
-    if marked is None or marked[1] == threading.get_ident():
+    if marked is None or marked[1] is not _process or marked[2] == threading.get_ident():
         return None
     loop = marked[0]()
     return line_to(loop) if loop is not None else _GONE
@@ -131,7 +142,8 @@ class parent_loop:
         parent: Any
         *outer, parent = _mine.told
         _mine.told = tuple(outer)
-        parent.close()
+        if parent is not None:
+            parent.close()
 
 
 class told:
@@ -217,3 +229,17 @@ class _Gone:
 
 
 _TRIO, _GONE = trio_worker.Worker(), _Gone()
+
+
+def _after_fork() -> None:
+    """In a forked child no loop runs that a thread of the parent worked for."""
+    global _process
+    _process = object()
+    _mine.is_forked = True
+    _mine.told = (None,) * len(_mine.told)
+    leak(_mine.lines)  # which would be closed at their loops
+    _mine.lines = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
