@@ -311,9 +311,7 @@ impl Driver {
                 while !worker.is_null() && (*worker).drives != driver {
                     worker = Worker::outer(worker);
                 }
-                // Between two callbacks it is the loop's own code, which somebody has interrupted.
-                let in_callback = !worker.is_null() && !(*driver).turn.is_null();
-                if !in_callback {
+                if worker.is_null() {
                     error::set_runtime(error::NOT_IN_A_CALLBACK);
                     return false;
                 }

@@ -8,6 +8,7 @@ use super::driver::{self, Driver, Parked};
 use super::waker::{self, WakerObject};
 use super::{hooks, task};
 use crate::interp::contexts;
+use crate::interp::tracing;
 use crate::{await_, error, greenlet, interp, names, worker};
 use pyo3::ffi::PySendResult::PYGEN_NEXT;
 use pyo3::ffi::{self, PyObject};
@@ -235,6 +236,11 @@ unsafe fn with_task(
         if is_future == ffi::Py_True() {
             return Ok(ffi::Py_NewRef(awaitable));
         }
+        // A task costs the loop a callback, for which a trace function is called again, and so on.
+        if !may_begin_task(event_loop) {
+            await_::discard(awaitable);
+            return Err(());
+        }
         // The task shares our context, which we leave while we wait; but a portal's worker does not.
         let worker = worker::current();
         let context = if worker.is_null() || !(*worker).drives.is_null() {
@@ -245,6 +251,25 @@ unsafe fn with_task(
         let context = if context.is_null() { ffi::Py_None() } else { context };
         let task = hooks::TASK_FOR.call(&[event_loop, awaitable, context]);
         if task.is_null() { Err(()) } else { Ok(task) }
+    }
+}
+
+/// Whether this code could wait for a task: known beforehand only of code in a trace function. False with
+/// an error set.
+unsafe fn may_begin_task(event_loop: *mut PyObject) -> bool {
+    // SAFETY: attached, no error set.
+    unsafe {
+        let ts = ffi::PyThreadState_Get();
+        if tracing::depth(ts) == 0 {
+            return true;
+        }
+        let driver = Driver::of(event_loop);
+        if driver.is_null() {
+            return false;
+        }
+        let may = Driver::can_park(driver, ts);
+        Driver::release(driver);
+        may
     }
 }
 
