@@ -74,7 +74,8 @@ def in_a_thread_without_loop(fb, main):
     return outcome.pop()
 
 
-WAYS = [in_portal, parked, in_a_parked_callback, in_a_worker_thread, in_a_thread_without_loop]
+# What a callback or a thread waits for runs in a task with a portal.
+WAYS = [in_portal, in_a_parked_callback, in_a_worker_thread, in_a_thread_without_loop]
 
 
 class Traced:
@@ -123,6 +124,52 @@ class Traced:
 
 
 KINDS = ["settrace", "setprofile"] + (["monitoring"] if sys.version_info >= (3, 12) else [])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_a_portal_it_is_refused(fb, kind):
+    """What was interrupted may be the loop's own code, and each wait have others begin there."""
+    log = []
+
+    async def main():
+        def wait():
+            with pytest.raises(RuntimeError, match=r"fiberback:in-a-tracer"):
+                fb.await_(asyncio.sleep(0))
+            log.append("refused")
+
+        with Traced(fb, kind, wait):
+            watched()
+        fb.await_(asyncio.sleep(0))  # outside of it all is as ever
+        log.append("waited")
+
+    parked(fb, main)
+    assert log == ["refused", "waited"]
+
+
+@pytest.mark.parametrize("run", [asyncio.run, "run"])
+def test_a_trace_function_that_waits_at_every_event_comes_to_an_end(fb, run):
+    outcomes = set()
+
+    def trace(frame, event, arg):
+        try:
+            fb.await_(asyncio.sleep(0))
+            outcomes.add("waited")
+        except RuntimeError:
+            outcomes.add("refused")
+        return trace
+
+    async def main():
+        await other([])
+        sys.settrace(trace)
+        try:
+            watched()
+            await other([])
+        finally:
+            sys.settrace(None)
+        await other([])
+
+    (fb.run if run == "run" else run)(main())
+    assert outcomes == ({"waited", "refused"} if run == "run" else {"refused"})
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -247,10 +294,8 @@ def test_exceptions_and_cancellation_in_a_trace_function(fb):
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    for run in (fb.run, asyncio.run):
-        caught.clear()
-        run(main())
-        assert isinstance(caught[0], LookupError) and caught[1] is None
+    fb.run(main())
+    assert isinstance(caught[0], LookupError) and caught[1] is None
     assert sys.gettrace() is None
 
 
@@ -416,5 +461,4 @@ def test_nothing_is_left_of_it(fb):
 
     before = fb.stats()["stacks_leaked"]
     fb.run(main())
-    asyncio.run(main())
     assert fb.stats()["stacks_leaked"] == before
