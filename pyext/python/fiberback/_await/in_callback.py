@@ -13,6 +13,8 @@ import sys
 from types import FrameType
 from typing import Any
 
+from .._fiberback import lend_context
+from .._loop.parking import is_hosted
 from .._thread.host import Host, Request
 
 _RUN = asyncio.Handle._run.__code__
@@ -26,6 +28,17 @@ class _CallbackHost(Host):
         self.frame = frame
         self._own_context = contextvars.Context()
         self._is_to_look = False
+        self._is_plain = loop.get_task_factory() is None
+        self._is_hosted = is_hosted(loop)
+
+    def begins_at_once(self) -> bool:
+        """Whether what is awaited may begin on the callback's stack.
+
+        On a loop that is not enabled, not where it may start eager tasks, which would be parked
+        there, in contexts that have been left; nor greenlets, while which wait the stack could not
+        be parked.
+        """
+        return self._is_hosted or (self._is_plain and sys.modules.get("greenlet") is None)
 
     def look_soon(self, _: object = None) -> None:
         if not self._is_to_look:
@@ -87,18 +100,16 @@ class _Answer(asyncio.Future[Any]):
 def answer(
     loop: asyncio.AbstractEventLoop, awaitable: Any, context: contextvars.Context | None
 ) -> asyncio.Future[Any]:
-    """A future for what `awaitable` gives, for the callback on whose stack this is called.
-
-    Nothing of it runs before the callback waits.
-    """
+    """A future for what `awaitable` gives, for the callback on whose stack this is called."""
     host = _host(loop)
     wait = _Answer(host)
     if context is None:
         context = contextvars.copy_context()
-    wait.request = Request(awaitable, context, wait.settle)
-    # Not begun here, by a step of the host's task on the callback's own stack: finalizers and collections
-    # that wait would find that stack in two steps (crash/interp/collected_everywhere.py on CPython 3.12).
-    host.deliver(wait.request)
+    request = wait.request = Request(awaitable, context, wait.settle)
+    if host.begins_at_once() and host.task is not None:
+        lend_context(lambda _: host.deliver(request, in_callback=True))
+    else:
+        host.deliver(request)
     return wait
 
 

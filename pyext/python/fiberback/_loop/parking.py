@@ -137,6 +137,12 @@ def is_stock(loop: Any) -> bool:
     )
 
 
+def is_hosted(loop: Any) -> bool:
+    """Whether fiberback is enabled on the loop: its callbacks run on fibers, its tasks have portals."""
+    function = getattr(getattr(loop, "_run_once", None), "__func__", None)
+    return function is hosted_run_once
+
+
 def install(is_future: Any, answer: Any) -> None:
     """With what to do about what callbacks await: see `in_callback`."""
     code = _STOCK.__code__
