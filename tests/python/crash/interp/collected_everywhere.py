@@ -2,7 +2,6 @@
 """Garbage collection in every callback, with parked and suspended callers: their frames are walked,
 their objects listed, and finalizers, weak-reference and collector callbacks await."""
 
-import _asyncio
 import asyncio
 import gc
 import sys
@@ -41,7 +40,7 @@ def look():
         gc.is_tracked(thing)
         # CPython 3.12's `_asyncio` shows its free list, of objects that nobody refers to: to ask twice for
         # them hangs any program (module_traverse in Modules/_asynciomodule.c; docs/known-crashes.md).
-        if thing is not _asyncio:
+        if thing is not sys.modules["_asyncio"]:
             gc.get_referents(thing)
     frame = sys._getframe()
     while frame is not None:
