@@ -193,7 +193,7 @@ def deep_and_many() -> None:
 
 
 def on_uvloop() -> None:
-    import uvloop
+    import uvloop  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
     async def main() -> int:
         return ask()

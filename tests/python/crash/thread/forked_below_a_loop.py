@@ -227,7 +227,9 @@ async def main(way):
             await asyncio.sleep(0.001)
 
     others = [asyncio.create_task(other()) for _ in range(3)]
-    is_uvloop = "uvloop" in type(LOOP).__module__  # whose callbacks cannot await in the parent either
+    is_uvloop = (
+        "uvloop" in type(LOOP).__module__
+    )  # whose callbacks cannot await in the parent either
     for place in PLACES:
         if is_uvloop and place is in_callback:
             continue
