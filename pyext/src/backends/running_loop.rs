@@ -133,7 +133,7 @@ unsafe extern "C" fn set_running_loop(
                 // fail, and they would not undo it. Ctrl-C comes once more when it runs.
                 if ffi::PyErr_ExceptionMatches(ffi::PyExc_KeyboardInterrupt) != 0 {
                     ffi::PyErr_Clear();
-                    ffi::PyErr_SetInterrupt();
+                    interrupt_soon(event_loop);
                 } else {
                     ffi::PyErr_WriteUnraisable(hook);
                 }
@@ -143,6 +143,42 @@ unsafe extern "C" fn set_running_loop(
             result
         }
     })
+}
+
+/// Has Ctrl-C come in a callback of the loop. (At once it could come where `run_forever` has noted the loop as
+/// running and not yet begun the `try` that undoes it: CPython 3.15 looks for signals there.)
+///
+/// # Safety
+///
+/// Attached, no error set; a valid object.
+unsafe fn interrupt_soon(event_loop: *mut PyObject) {
+    // SAFETY: attached; new references are dropped, and `PyObject_CallMethod`'s format says what follows.
+    unsafe {
+        let signal = ffi::PyImport_ImportModule(c"signal".as_ptr());
+        let mut done = ptr::null_mut();
+        if !signal.is_null() {
+            let raise = ffi::PyObject_GetAttrString(signal, c"raise_signal".as_ptr());
+            let number = ffi::PyObject_GetAttrString(signal, c"SIGINT".as_ptr());
+            if !raise.is_null() && !number.is_null() {
+                let format = c"OO".as_ptr();
+                done = ffi::PyObject_CallMethod(
+                    event_loop,
+                    c"call_soon".as_ptr(),
+                    format,
+                    raise,
+                    number,
+                );
+            }
+            ffi::Py_XDECREF(raise);
+            ffi::Py_XDECREF(number);
+            ffi::Py_DECREF(signal);
+        }
+        if done.is_null() {
+            ffi::PyErr_WriteUnraisable(event_loop);
+            ffi::PyErr_SetInterrupt();
+        }
+        ffi::Py_XDECREF(done);
+    }
 }
 
 /// `_fiberback.watch_loops(hook)`: None ends it.
