@@ -316,7 +316,9 @@ def test_wherever_the_last_reference_goes(lets_go, loop):
         runner.run(main())
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are for other versions of Python")
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="eager tasks are for other versions of Python"
+)
 @pytest.mark.parametrize("waits", [False, True])
 def test_in_an_eager_task(waits):
     async def main():
