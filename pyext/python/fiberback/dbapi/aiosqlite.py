@@ -374,6 +374,7 @@ def connect(database: Any, *args: Any, factory: Any = None, **kwds: Any) -> Conn
     """
     names = ("timeout", "detect_types", "isolation_level", "check_same_thread")
     kwds.update(zip(names, args, strict=False))
+    running_loop()  # refuses Trio
     driver = await_(_open(database, kwds))
     connection: Connection = (factory or Connection)(driver)
     return connection
