@@ -53,6 +53,7 @@ mod parking;
 mod portal;
 mod position;
 mod scope;
+mod thread_exit;
 mod thrown;
 mod worker;
 
@@ -270,6 +271,7 @@ unsafe extern "C" fn stats(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject 
 /// `close_all()`.
 unsafe extern "C" fn close_all(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
+        thread_exit::exits_here();
         // SAFETY: attached, called with no error set.
         unsafe {
             let parked = parking::close_all();
