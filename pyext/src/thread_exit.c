@@ -28,7 +28,7 @@ struct _Unwind_Context;
 #define HIDDEN __attribute__((visibility("hidden")))
 
 HIDDEN void fiberback_exits_in_this_thread(void);
-HIDDEN void *__real__Unwind_GetLanguageSpecificData(struct _Unwind_Context *);
+void *__real__Unwind_GetLanguageSpecificData(struct _Unwind_Context *);
 HIDDEN void *__wrap__Unwind_GetLanguageSpecificData(struct _Unwind_Context *);
 
 static pthread_t exits_in;
