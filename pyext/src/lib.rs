@@ -34,6 +34,7 @@
 //! | `ended.rs` | the end of the interpreter that has loaded the module |
 //! | `leaks.rs` | stacks that were given up: how many, and why |
 //! | `error.rs`, `names.rs` | exceptions, the panic barrier; interned strings |
+//! | `thread_exit.rs`, `thread_exit.c` | threads that the interpreter ends while it exits |
 //!
 //! Most of it speaks the C API through `pyo3::ffi` directly: the hot paths are type slots, and a
 //! fiber must not be suspended inside PyO3's own per-call bookkeeping. PyO3 initialises the module

@@ -379,7 +379,12 @@ def test_a_loop_that_is_closed_below_a_caller(fb):
     ended = callback_parked_on(fb, loop)
     with pytest.warns(RuntimeWarning) as caught:
         loop.close()
-    says(caught[0].message, "parked-at-close", "a callback that waits for", "the event loop was closed")
+    says(
+        caught[0].message,
+        "parked-at-close",
+        "a callback that waits for",
+        "the event loop was closed",
+    )
     assert ended == [True]
 
 
@@ -414,7 +419,12 @@ thread = threading.Thread(target=close)
 thread.start()
 thread.join()
 """
-    says(runs(code, tmp_path).stdout, "closed-elsewhere", "left", "'loop.close()' in the loop's thread")
+    says(
+        runs(code, tmp_path).stdout,
+        "closed-elsewhere",
+        "left",
+        "'loop.close()' in the loop's thread",
+    )
 
 
 # --- threads and their loops -----------------------------------------------------------------------
@@ -619,7 +629,7 @@ def test_another_sqlalchemy(fb, monkeypatch):
     says(info.value, "unknown-sqlalchemy", "3.0.1")
 
 
-def test_a_driver_of_asyncio_on_trio():
+def test_a_driver_of_asyncio_on_trio(fb):
     trio = import_or_skip("trio")
     import_or_skip("aiosqlite")
     from fiberback.dbapi import aiosqlite
@@ -627,9 +637,19 @@ def test_a_driver_of_asyncio_on_trio():
     async def main():
         with pytest.raises(RuntimeError) as info:
             aiosqlite.connect(":memory:")
-        says(info.value, "driver-needs-asyncio", "trio.to_thread.run_sync(fn)")
+        says(info.value, "driver-needs-asyncio", "trio.to_thread.run_sync(fiberback.run, main())")
         # And that is the cure.
-        await trio.to_thread.run_sync(lambda: aiosqlite.connect(":memory:").close())
+        assert await trio.to_thread.run_sync(fb.run, work()) == (42,)
+        with pytest.raises(RuntimeError) as info:
+            await trio.to_thread.run_sync(aiosqlite.connect, ":memory:")
+        says(info.value, "driver-needs-asyncio")
+
+    async def work():
+        connection = aiosqlite.connect(":memory:")
+        try:
+            return connection.execute("select 42").fetchone()
+        finally:
+            connection.close()
 
     trio.run(main)
 

@@ -116,8 +116,10 @@ def test_resuming_from_another_thread_is_refused(fb):
 
 
 @only_fiberback
+@pytest.mark.leaks
 def test_thread_dies_with_a_suspended_portal(fb):
-    """What a dead thread left suspended may be dropped anywhere without harm."""
+    """What a dead thread left suspended may be dropped anywhere without harm. Its stacks are given up, which
+    is said."""
     kept = []
 
     def in_thread():
