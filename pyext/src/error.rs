@@ -82,6 +82,11 @@ messages! {
     LOOPS_UNSEEN = ("loops-unseen",
         "asyncio._set_running_loop is not CPython's own, so loops cannot be seen to begin",
         "pass each loop to fiberback.enable(loop)");
+    /// The process has finalized the interpreter that had loaded the module, and begun another one.
+    SECOND_INTERPRETER = ("second-interpreter",
+        "fiberback was loaded by an interpreter of this process that has been finalized, and cannot be \
+         loaded by another one",
+        "keep the interpreter until the process ends (no Py_FinalizeEx() before that), or use a new process");
     /// What is no task at all.
     NOT_A_TASK = ("not-a-task",
         "a portal can be given to a running asyncio or Trio task only, an object with get_coro() or coro",

@@ -31,6 +31,7 @@
 //! | `scope.rs` | which portals serve a task for one call only |
 //! | `backends/` | asyncio's and Trio's tasks, and loops that begin to run |
 //! | `greenlet/` | real greenlet in the same process |
+//! | `ended.rs` | the end of the interpreter that has loaded the module |
 //! | `leaks.rs` | stacks that were given up: how many, and why |
 //! | `error.rs`, `names.rs` | exceptions, the panic barrier; interned strings |
 //!
@@ -41,6 +42,7 @@
 mod await_;
 mod backends;
 mod call;
+mod ended;
 mod error;
 mod greenlet;
 mod interp;
@@ -63,6 +65,7 @@ use std::ptr;
 
 #[pymodule(gil_used = true)]
 fn _fiberback(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    ended::check().map_err(PyImportError::new_err)?;
     interp::selfcheck::run().map_err(PyImportError::new_err)?;
     let raw = module.as_ptr();
     // SAFETY: attached, once for each process (the self-check refuses sub-interpreters, and PyO3
@@ -81,6 +84,7 @@ fn _fiberback(module: &Bound<'_, PyModule>) -> PyResult<()> {
     if !ready {
         return Err(PyErr::fetch(module.py()));
     }
+    ended::watch();
     interp::selfcheck::rehearse().map_err(PyImportError::new_err)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     let close_all = module.getattr("close_all")?;
