@@ -34,6 +34,7 @@
 //! | `ended.rs` | the end of the interpreter that has loaded the module |
 //! | `leaks.rs` | stacks that were given up: how many, and why |
 //! | `error.rs`, `names.rs` | exceptions, the panic barrier; interned strings |
+//! | `thread_exit.rs`, `thread_exit.c` | threads that the interpreter ends while it exits |
 //!
 //! Most of it speaks the C API through `pyo3::ffi` directly: the hot paths are type slots, and a
 //! fiber must not be suspended inside PyO3's own per-call bookkeeping. PyO3 initialises the module
@@ -53,6 +54,7 @@ mod parking;
 mod portal;
 mod position;
 mod scope;
+mod thread_exit;
 mod thrown;
 mod worker;
 
@@ -270,6 +272,7 @@ unsafe extern "C" fn stats(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject 
 /// `close_all()`.
 unsafe extern "C" fn close_all(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
+        thread_exit::exits_here();
         // SAFETY: attached, called with no error set.
         unsafe {
             let parked = parking::close_all();
