@@ -102,17 +102,27 @@ impl Hidden {
     }
 }
 
-/// Whether a function of `bdb` is on the running stack.
+/// The modules whose functions evaluate what somebody types at a prompt: `bdb` with all that stand on it
+/// (pdb, IPython's, pudb), and pydevd (debugpy, PyCharm), which asks this one of its modules.
+const PROMPTS: [&CStr; 2] = [c"bdb", c"_pydevd_bundle.pydevd_vars"];
+
+/// Whether a debugger's prompt is on the running stack.
 ///
 /// # Safety
 ///
 /// `ts` must be the attached thread state, with no error set.
 pub(crate) unsafe fn is_at_prompt(ts: *mut PyThreadState) -> bool {
+    // SAFETY: passed on.
+    unsafe { PROMPTS.iter().any(|module| is_within(ts, module)) }
+}
+
+/// Whether a function of a module is on the running stack.
+unsafe fn is_within(ts: *mut PyThreadState, module: &CStr) -> bool {
     // SAFETY: attached, no error set; reading a code object's file name runs no Python code, so that no
     // frame ends meanwhile. New references are dropped.
     unsafe {
         let modules = ffi::PyImport_GetModuleDict();
-        let module = ffi::PyDict_GetItemString(modules, c"bdb".as_ptr());
+        let module = ffi::PyDict_GetItemString(modules, module.as_ptr());
         if module.is_null() {
             return false;
         }
