@@ -5,7 +5,7 @@ export CARGO
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-rust demo-python test test-rust test-python test-all lint \
-	lint-rust lint-python sanitize bench bench-rust bench-python \
+	lint-rust lint-python lint-all sanitize bench bench-rust bench-python \
 	cross-check msrv wheel doc
 
 help: ## List the targets
@@ -55,7 +55,12 @@ bench-rust:
 bench-python:
 	.ci/python/bench
 
-lint: lint-rust lint-python ## All lints: rustfmt, clippy, docs; ruff, mypy, stubtest
+lint: lint-rust lint-python lint-all ## All lints: rustfmt, clippy, docs; ruff, mypy, stubtest; spelling, dependencies
+
+# What concerns both halves.
+lint-all:
+	.ci/spelling
+	.ci/dependencies
 
 lint-python:
 	.ci/python/lint

@@ -18,6 +18,11 @@
 //! * **Boxed async recursion**, the native way to be `async` at a depth not known beforehand.
 //! * **`Box::pin(async {})`** as a `dyn Future`, for making a task's worth of future.
 //!
+//! Cases named "dyn Fn" wait at the bottom of a callback that is called through a trait object, of which
+//! the optimiser knows neither what it is nor what it does. Natively such a callback returns a boxed
+//! future, or all of them return the same type. "pending once inside": the future is the callback's own
+//! and is not behind a call.
+//!
 //! The executor is a loop that polls a `dyn Future` with a waker that does nothing, so that what is
 //! measured is not an executor. "with an Arc waker": the waker is a counted reference, as those of
 //! real executors are. Two cases at the end run on tokio.
@@ -28,7 +33,7 @@ use corosensei::{Coroutine, Yielder, stack::DefaultStack};
 use fiberback::{Builder, Run, StackPool, await_, run, try_await};
 use harness::{Bench, Target};
 use std::cell::Cell;
-use std::future::ready;
+use std::future::{poll_fn, ready};
 use std::hint::black_box;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -164,6 +169,79 @@ fn one_wait(bench: &mut Bench<'_>) {
     });
     bench.case("pending once: await_, with an Arc waker", |n| {
         drive_with_arc(pin!(run(move || timed!(n, _i => await_(Once::default())))))
+    });
+}
+
+/// The wait at the bottom of somebody else's code: a callback that is called through a trait object, of
+/// which the optimiser knows neither what it is nor what it does.
+fn through_a_callback(bench: &mut Bench<'_>) {
+    /// The code that calls back, which knows only the trait.
+    #[inline(never)]
+    fn calls_back(callback: &dyn Fn(u64) -> u64, n: u64) -> Duration {
+        timed!(n, i => callback(black_box(i)))
+    }
+    bench.case("dyn Fn: corosensei", |n| {
+        let mut coroutine = Coroutine::new(move |yielder: &Yielder<(), ()>, ()| {
+            let yielder: *const _ = yielder;
+            let callback: Box<dyn Fn(u64) -> u64> = Box::new(move |i| {
+                // SAFETY: the callback is dropped before the coroutine's closure returns.
+                unsafe { &*yielder }.suspend(());
+                i
+            });
+            calls_back(&*black_box(callback), n)
+        });
+        #[inline(never)]
+        fn resume(coroutine: &mut Coroutine<(), (), Duration>) -> Option<Duration> {
+            coroutine.resume(()).as_return()
+        }
+        loop {
+            if let Some(took) = resume(&mut coroutine) {
+                return took;
+            }
+        }
+    });
+    bench.case("dyn Fn, pending once: await_", |n| {
+        drive(pin!(run(move || {
+            let callback: Box<dyn Fn(u64) -> u64> = Box::new(|i| {
+                await_(Once::default());
+                i
+            });
+            calls_back(&*black_box(callback), n)
+        })))
+    });
+    bench.case("dyn Fn, pending once inside: await_", |n| {
+        drive(pin!(run(move || {
+            let callback: Box<dyn Fn(u64) -> u64> = Box::new(|i| {
+                let mut had = false;
+                await_(poll_fn(move |_| match std::mem::replace(&mut had, true) {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                }));
+                i
+            });
+            calls_back(&*black_box(callback), n)
+        })))
+    });
+    bench.case("dyn Fn, ready: native, boxed", |n| {
+        type Boxed = Pin<Box<dyn Future<Output = u64>>>;
+        drive(pin!(async move {
+            let callback: Box<dyn Fn(u64) -> Boxed> = Box::new(|i| Box::pin(Ready(i)));
+            let callback = black_box(callback);
+            timed!(n, i => callback(black_box(i)).await)
+        }))
+    });
+    bench.case("dyn Fn, ready: native, one future for all callbacks", |n| {
+        drive(pin!(async move {
+            let callback: Box<dyn Fn(u64) -> Ready> = Box::new(Ready);
+            let callback = black_box(callback);
+            timed!(n, i => callback(black_box(i)).await)
+        }))
+    });
+    bench.case("dyn Fn, ready: await_", |n| {
+        on_fiber(n, |n| {
+            let callback: Box<dyn Fn(u64) -> u64> = Box::new(|i| await_(Ready(i)));
+            calls_back(&*black_box(callback), n)
+        })
     });
 }
 
@@ -324,6 +402,7 @@ fn main() {
     let mut bench = Bench::default();
     floor(&mut bench);
     one_wait(&mut bench);
+    through_a_callback(&mut bench);
     at_depth(&mut bench);
     from_nothing(&mut bench);
     cancelled(&mut bench);
@@ -347,6 +426,15 @@ fn main() {
             &["corosensei, not inlined", "pending once: native, with an Arc waker"],
             None,
         ),
+        ("dyn Fn, ready: await_", &["dyn Fn, ready: native, boxed"], Some(Target::AtMost(1.05))),
+        ("dyn Fn, ready: await_", &["dyn Fn, ready: native, one future for all callbacks"], None),
+        (
+            "dyn Fn, pending once inside: await_",
+            &["corosensei, not inlined"],
+            Some(Target::AtMost(1.5)),
+        ),
+        ("dyn Fn, pending once inside: await_", &["dyn Fn: corosensei"], Some(Target::AtMost(1.5))),
+        ("dyn Fn, pending once: await_", &["dyn Fn: corosensei"], None),
         ("5 levels deep: boxed async", &["5 levels deep: await_"], None),
         ("50 levels deep: boxed async", &["50 levels deep: await_"], Some(Target::AtLeast(5.0))),
         ("50 levels deep, 10 waits: boxed async", &["50 levels deep, 10 waits: await_"], None),

@@ -4,6 +4,8 @@
 //! The table is read out of the *object file*, so nothing is run and cross-compiling works: the
 //! build only needs a C compiler for the target and the target interpreter's headers.
 //!
+//! For the CPythons and the C library that need it, also compiles `src/thread_exit.c` and links it in.
+//!
 //! The headers are those of the interpreter that PyO3 found. Where that cannot be asked (cross
 //! builds with `PYO3_CONFIG_FILE`), `FIBERBACK_PYTHON_INCLUDE` names the directory that holds
 //! `Python.h`; several directories are separated as in `PATH`.
@@ -22,6 +24,7 @@ const MAX_FACTS: usize = 128;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/interp/layout.c");
+    println!("cargo::rerun-if-changed=src/thread_exit.c");
     println!("cargo::rerun-if-env-changed=FIBERBACK_PYTHON_INCLUDE");
 
     pyo3_build_config::use_pyo3_cfgs();
@@ -39,6 +42,12 @@ fn main() {
         VERSIONS.join(", ")
     );
     println!("cargo::rustc-cfg=cpython=\"{version}\"");
+
+    println!("cargo::rustc-check-cfg=cfg(forced_unwinding)");
+    let gnu = env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|env| env == "gnu");
+    if gnu && ["3.11", "3.12", "3.13"].contains(&version.as_str()) {
+        link_thread_exit(&include_dirs(config));
+    }
 
     let facts = read_facts(&compile_layout(&include_dirs(config)));
     let built = facts.iter().find(|(name, _)| name == "BUILT_VERSION_HEX").map(|(_, hex)| *hex);
@@ -69,11 +78,12 @@ fn include_dirs(config: &pyo3_build_config::InterpreterConfig) -> Vec<PathBuf> {
     printed.lines().map(PathBuf::from).collect()
 }
 
-/// The object file's bytes.
-fn compile_layout(include_dirs: &[PathBuf]) -> Vec<u8> {
+/// A build of a C file that includes the interpreter's headers.
+fn with_headers(file: &str, include_dirs: &[PathBuf]) -> cc::Build {
     let mut build = cc::Build::new();
-    build.file("src/interp/layout.c").cargo_metadata(false).warnings(false).pic(true);
-    // Cargo's profile may ask for link-time optimisation, whose objects hold no plain data.
+    build.file(file).warnings(false).pic(true);
+    // Cargo's profile may ask for link-time optimisation, whose objects hold no plain data, and no
+    // symbols for the linker to wrap.
     build.flag_if_supported("-fno-lto");
     for dir in include_dirs {
         // `-idirafter`: a chroot's /usr/include must not shadow the compiler's own headers.
@@ -82,6 +92,19 @@ fn compile_layout(include_dirs: &[PathBuf]) -> Vec<u8> {
         }
         println!("cargo::rerun-if-changed={}", dir.join("Python.h").display());
     }
+    build
+}
+
+fn link_thread_exit(include_dirs: &[PathBuf]) {
+    with_headers("src/thread_exit.c", include_dirs).compile("fiberback_thread_exit");
+    println!("cargo::rustc-cfg=forced_unwinding");
+    println!("cargo::rustc-cdylib-link-arg=-Wl,--wrap=_Unwind_GetLanguageSpecificData");
+}
+
+/// The object file's bytes.
+fn compile_layout(include_dirs: &[PathBuf]) -> Vec<u8> {
+    let mut build = with_headers("src/interp/layout.c", include_dirs);
+    build.cargo_metadata(false);
     let objects = build.compile_intermediates();
     let object = objects.first().expect("one source file gives one object");
     fs::read(object).expect("the object file was just written")

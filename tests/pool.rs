@@ -5,6 +5,7 @@ mod support;
 use fiberback::fiber::{Fiber, GuardPages, Stack, StackPool, Step, Suspender};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 const SIZE: usize = 64 << 10;
 const SMALLEST: usize = 64 << 10;
@@ -85,6 +86,73 @@ fn trim_gives_back_what_the_thread_and_the_depot_keep() {
     assert_eq!(pool.trim(), 0);
     drop(in_use);
     drop(touch(pool.take().unwrap()));
+}
+
+/// Takes and touches so many stacks, all at once, and returns where they lie.
+#[cfg(target_os = "linux")]
+fn burst(pool: &StackPool, stacks: usize, bytes: usize) -> Vec<std::ops::Range<usize>> {
+    let stacks: Vec<_> = (0..stacks).map(|_| pool.take().unwrap()).collect();
+    for stack in &stacks {
+        let end = stack.range().end;
+        for address in (end - bytes..end).step_by(4096) {
+            // SAFETY: within a stack of our own.
+            unsafe { std::ptr::with_exposed_provenance_mut::<u8>(address).write_volatile(1) };
+        }
+    }
+    stacks.iter().map(fiberback::fiber::Stack::range).collect()
+}
+
+#[cfg(target_os = "linux")]
+fn resident_bytes(ranges: &[std::ops::Range<usize>]) -> usize {
+    ranges.iter().map(|range| resident(range) * 4096).sum()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_a_burst_leaves_is_counted_in_bytes() {
+    const TOUCHED: usize = 400 << 10;
+    let pool =
+        StackPool::builder().stack_size(512 << 10).high_water_bytes(8 << 20).build().unwrap();
+    let (sent, ranges) = mpsc::channel();
+    for _ in 0..2 {
+        sent.send(burst(&pool, 300, TOUCHED)).unwrap();
+        // What the thread keeps is looked at once in sixteen stacks; the depot's are all looked at.
+        let left = resident_bytes(&ranges.recv().unwrap());
+        assert!(left <= (8 << 20) + (2 << 20) + 17 * TOUCHED, "{left} bytes");
+        assert!(pool.stats().warm_bytes <= 8 << 20);
+    }
+    assert!(pool.stats().warm_bytes > 0);
+    pool.trim();
+    assert_eq!(pool.stats().warm_bytes, 0);
+    assert_eq!(pool.stats().warm, 0);
+    // Stacks of which little was touched are kept as before.
+    let left = resident_bytes(&burst(&pool, 300, 4096));
+    assert!(left >= 300 * 4096, "{left} bytes");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_a_burst_leaves_is_given_back_in_time() {
+    let pool = StackPool::builder()
+        .stack_size(SIZE)
+        .warm_per_thread(200)
+        .idle_trim(Duration::from_millis(20))
+        .build()
+        .unwrap();
+    let ranges = burst(&pool, 1000, 8192);
+    assert!(resident_bytes(&ranges) >= 1000 * 8192);
+    // Fibers still run now and then, a few at a time.
+    for _ in 0..500 {
+        std::thread::sleep(Duration::from_millis(1));
+        for _ in 0..20 {
+            drop((touch(pool.take().unwrap()), touch(pool.take().unwrap())));
+        }
+        if pool.stats().warm <= 4 {
+            assert!(resident_bytes(&ranges) <= 4 * 3 * 4096);
+            return;
+        }
+    }
+    panic!("still there: {:?}", pool.stats());
 }
 
 #[cfg(target_os = "linux")]
@@ -198,6 +266,20 @@ fn sizes_have_pools_of_their_own_and_equal_sizes_one() {
     // What `spawn_blocking` and `thread::spawn` give.
     assert_eq!(StackPool::global().stack_size(), 2 << 20);
     assert_eq!(StackPool::builder().build().unwrap().stack_size(), 2 << 20);
+}
+
+#[test]
+fn many_sizes_share_few_pools() {
+    let mut sizes = std::collections::BTreeSet::new();
+    for n in 0..2000 {
+        let wanted = (64 << 10) + n * 5000;
+        let given = StackPool::of_size(wanted).unwrap().stack_size();
+        assert!((wanted..=wanted + wanted / 4 + 4096).contains(&given), "{wanted}: {given}");
+        sizes.insert(given);
+    }
+    // From 64 KiB to 10 MiB: four for each doubling.
+    assert!(sizes.len() <= 4 * 8, "{sizes:?}");
+    assert!(StackPool::of_size(1 << 36).is_ok());
 }
 
 #[test]

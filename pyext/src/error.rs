@@ -82,6 +82,11 @@ messages! {
     LOOPS_UNSEEN = ("loops-unseen",
         "asyncio._set_running_loop is not CPython's own, so loops cannot be seen to begin",
         "pass each loop to fiberback.enable(loop)");
+    /// The process has finalized the interpreter that had loaded the module, and begun another one.
+    SECOND_INTERPRETER = ("second-interpreter",
+        "fiberback was loaded by an interpreter of this process that has been finalized, and cannot be \
+         loaded by another one",
+        "keep the interpreter until the process ends (no Py_FinalizeEx() before that), or use a new process");
     /// What is no task at all.
     NOT_A_TASK = ("not-a-task",
         "a portal can be given to a running asyncio or Trio task only, an object with get_coro() or coro",
@@ -181,33 +186,9 @@ impl std::fmt::Write for Text {
     }
 }
 
-/// Stops a thread that is being unwound by something else than a panic.
-///
-/// Until 3.13 CPython ends a daemon thread that wants the GIL while the interpreter exits by
-/// `pthread_exit`, which unwinds its stack. Through Rust, and past the end of a fiber's stack, that
-/// would abort the process. So the thread stays here for the rest of the process's life, without the
-/// GIL: what CPython itself does since 3.14.
-struct StopForcedUnwind;
-
-impl Drop for StopForcedUnwind {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            loop {
-                std::thread::park();
-            }
-        }
-    }
-}
-
 /// Runs `body`, which must not unwind into C: a panic becomes a Python exception.
 #[inline(always)]
 pub(crate) fn barrier<T>(on_panic: T, body: impl FnOnce() -> T) -> T {
-    let body = || {
-        let unwound = StopForcedUnwind;
-        let value = body();
-        std::mem::forget(unwound);
-        value
-    };
     // Whatever a panic leaves half done is Python state, which has no unwind safety to lose.
     match panic::catch_unwind(AssertUnwindSafe(body)) {
         Ok(value) => value,

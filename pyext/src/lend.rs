@@ -8,7 +8,6 @@ use crate::error;
 use crate::interp::contexts::{self, Lent};
 use crate::interp::facts::{self, field};
 use pyo3::ffi::{self, PyObject};
-use std::hint::black_box;
 use std::ptr;
 use std::time::{Duration, Instant};
 
@@ -35,7 +34,7 @@ pub(crate) unsafe extern "C" fn lend_context(
             }
             let context = ffi::Py_NewRef(contexts::current(ts));
             let lent = Lent::take(ts);
-            let result = black_box(call as Call)(function, context);
+            let result = ffi::PyObject_CallOneArg(function, context);
             let pending = error::take();
             wait_for(&lent);
             if !lent.are_free() && !pending.is_null() {
@@ -60,22 +59,9 @@ unsafe fn wait_for(lent: &Lent) {
     // SAFETY: attached; while others run, nobody uses what is on our stack.
     unsafe {
         while !lent.are_free() && Instant::now() < until {
-            black_box(nap as Nap)();
+            nap();
         }
     }
-}
-
-// What may not come back, because the interpreter exits, is called through pointers that the compiler
-// knows nothing of: see `StopForcedUnwind`. It would take these functions, in which there is nothing
-// to clean up, for ones that never unwind.
-
-type Call = unsafe fn(*mut PyObject, *mut PyObject) -> *mut PyObject;
-type Nap = unsafe fn();
-
-/// `function(argument)`.
-unsafe fn call(function: *mut PyObject, argument: *mut PyObject) -> *mut PyObject {
-    // SAFETY: the caller's: attached, valid objects.
-    unsafe { ffi::PyObject_CallOneArg(function, argument) }
 }
 
 /// Lets other threads run for a moment.

@@ -31,8 +31,10 @@
 //! | `scope.rs` | which portals serve a task for one call only |
 //! | `backends/` | asyncio's and Trio's tasks, and loops that begin to run |
 //! | `greenlet/` | real greenlet in the same process |
+//! | `ended.rs` | the end of the interpreter that has loaded the module |
 //! | `leaks.rs` | stacks that were given up: how many, and why |
 //! | `error.rs`, `names.rs` | exceptions, the panic barrier; interned strings |
+//! | `thread_exit.rs`, `thread_exit.c` | threads that the interpreter ends while it exits |
 //!
 //! Most of it speaks the C API through `pyo3::ffi` directly: the hot paths are type slots, and a
 //! fiber must not be suspended inside PyO3's own per-call bookkeeping. PyO3 initialises the module
@@ -41,6 +43,7 @@
 mod await_;
 mod backends;
 mod call;
+mod ended;
 mod error;
 mod greenlet;
 mod interp;
@@ -51,6 +54,7 @@ mod parking;
 mod portal;
 mod position;
 mod scope;
+mod thread_exit;
 mod thrown;
 mod worker;
 
@@ -63,6 +67,7 @@ use std::ptr;
 
 #[pymodule(gil_used = true)]
 fn _fiberback(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    ended::check().map_err(PyImportError::new_err)?;
     interp::selfcheck::run().map_err(PyImportError::new_err)?;
     let raw = module.as_ptr();
     // SAFETY: attached, once for each process (the self-check refuses sub-interpreters, and PyO3
@@ -81,6 +86,7 @@ fn _fiberback(module: &Bound<'_, PyModule>) -> PyResult<()> {
     if !ready {
         return Err(PyErr::fetch(module.py()));
     }
+    ended::watch();
     interp::selfcheck::rehearse().map_err(PyImportError::new_err)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     let close_all = module.getattr("close_all")?;
@@ -266,6 +272,7 @@ unsafe extern "C" fn stats(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject 
 /// `close_all()`.
 unsafe extern "C" fn close_all(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
+        thread_exit::exits_here();
         // SAFETY: attached, called with no error set.
         unsafe {
             let parked = parking::close_all();

@@ -912,8 +912,8 @@ impl Worker {
 /// `worker` must be the worker that the fiber is of.
 unsafe fn serve(worker: *mut Worker, suspender: &Suspender<(), ()>) {
     // Through a pointer that the compiler knows nothing of. It takes calls of C functions, and what is
-    // inlined with them, for ones that never unwind, and leaves out what would end a forced unwinding
-    // in `barrier`; see `StopForcedUnwind`. That must not get to the end of this stack.
+    // inlined with them, for ones that never unwind, and leaves out the barrier's table, at which a
+    // thread's forced unwinding ends (thread_exit.c). That must not get to the end of this stack.
     let step: unsafe fn(*mut Worker) = std::hint::black_box(step);
     loop {
         // SAFETY: `Worker::resume` was called with the GIL held and an input for a new step. It is

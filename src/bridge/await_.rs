@@ -42,7 +42,7 @@ use std::task::{Poll, Waker};
 ///   somebody's panic. A panic in a destructor during unwinding aborts, so use [`try_await`] there.
 /// * If the future panics.
 #[track_caller]
-#[inline]
+#[inline(always)]
 pub fn await_<F: IntoFuture>(future: F) -> F::Output {
     match wait(pin!(future.into_future())) {
         Ok(output) => output,
@@ -89,19 +89,19 @@ pub fn on_fiber() -> bool {
 
 #[inline(always)]
 fn wait<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, AwaitError> {
-    current::with(|current| {
-        let waker = current.hot.get().cast::<Waker>();
-        if waker.is_null() {
-            return waiter::wait_slowly(current, future);
-        }
-        // SAFETY: a non-null `hot` points at the fiber's own waker, and says that no poll is
-        // unfinished, so this is the outermost wait, which alone may replace it, and does so only
-        // between polls.
-        match waiter::poll_marked(current, unsafe { &*waker }, future.as_mut()) {
-            Poll::Ready(output) => Ok(output),
-            Poll::Pending => waiter::wait_outermost(current, future),
-        }
-    })
+    // SAFETY: it is passed down only, to calls that return before this frame ends.
+    let current = unsafe { current::here() };
+    let waker = current.hot.get().cast::<Waker>();
+    if waker.is_null() {
+        return waiter::wait_slowly(current, future);
+    }
+    // SAFETY: a non-null `hot` points at the fiber's own waker, and says that no poll is unfinished, so
+    // this is the outermost wait, which alone may replace it, and does so only between polls.
+    match waiter::poll_marking(current, unsafe { &*waker }, future.as_mut()) {
+        Poll::Ready(output) => Ok(output),
+        // SAFETY: `hot` was not null.
+        Poll::Pending => unsafe { waiter::wait_outermost(current, future) },
+    }
 }
 
 /// Leaves an [`await_`] that cannot return.

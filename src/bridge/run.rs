@@ -120,8 +120,8 @@ impl<T: 'static> Run<T> {
     where
         F: FnOnce() -> T,
     {
-        let root = move |suspender: &Suspender<ContextPointer, ()>, context: ContextPointer| {
-            let waiter = Waiter::new(suspender, context);
+        let root = move |_: &Suspender<ContextPointer, ()>, context: ContextPointer| {
+            let waiter = Waiter::new(context);
             waiter.enter();
             // Also when `f` unwinds: a destructor may still wait, up to here and no further.
             let _leave = scopeguard::guard((), |()| waiter.leave());

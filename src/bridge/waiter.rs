@@ -30,7 +30,8 @@
 
 use crate::error::AwaitError;
 use crate::fiber::current::{self, Current};
-use crate::fiber::{SuspendError, Suspender};
+use crate::fiber::{SuspendError, suspend_current};
+use scopeguard::ScopeGuard;
 use std::cell::{Cell, UnsafeCell};
 use std::pin::Pin;
 use std::ptr;
@@ -40,8 +41,7 @@ use std::task::{Context, Poll, Waker};
 pub(super) type ContextPointer = *mut Context<'static>;
 
 /// Lives in the root frame of a `run` fiber; found through [`Header::state`].
-pub(super) struct Waiter<'fiber> {
-    suspender: &'fiber Suspender<ContextPointer, ()>,
+pub(super) struct Waiter {
     context: Cell<ContextPointer>,
     waker: UnsafeCell<Option<Waker>>,
     /// How often the fiber was resumed so far.
@@ -50,13 +50,9 @@ pub(super) struct Waiter<'fiber> {
     waker_taken_at: Cell<usize>,
 }
 
-impl<'fiber> Waiter<'fiber> {
-    pub(super) fn new(
-        suspender: &'fiber Suspender<ContextPointer, ()>,
-        context: ContextPointer,
-    ) -> Self {
+impl Waiter {
+    pub(super) fn new(context: ContextPointer) -> Self {
         Self {
-            suspender,
             context: Cell::new(context),
             waker: UnsafeCell::new(None),
             resumptions: Cell::new(0),
@@ -81,9 +77,9 @@ impl<'fiber> Waiter<'fiber> {
 
     /// The waiter of the fiber that the caller runs on, if it is one of `run`'s.
     #[inline]
-    pub(super) fn of<'a>(current: &'a Current<'_>) -> Option<&'a Waiter<'a>> {
+    pub(super) fn of<'a>(current: &'a Current<'_>) -> Option<&'a Waiter> {
         // SAFETY: the module's invariant on `state`.
-        unsafe { current.state.get().cast::<Waiter<'a>>().as_ref() }
+        unsafe { current.state.get().cast::<Waiter>().as_ref() }
     }
 
     /// The waker of the poll that resumed the fiber last. Not to be kept across a suspension.
@@ -146,7 +142,9 @@ impl<'fiber> Waiter<'fiber> {
     /// Switches back to the poll that resumed the fiber, until the next one does.
     #[inline(always)]
     fn suspend(&self, current: Current<'_>) -> Result<(), AwaitError> {
-        match self.suspender.suspend(()) {
+        // SAFETY: `current` is the fiber that we are on, and the waiter found there says that it is one of
+        // `run`'s, so these are its types.
+        match unsafe { suspend_current::<ContextPointer, ()>(&current, ()) } {
             Ok(context) => {
                 self.context.set(context);
                 self.resumptions.set(self.resumptions.get().wrapping_add(1));
@@ -154,6 +152,7 @@ impl<'fiber> Waiter<'fiber> {
             }
             Err(refused) => {
                 if refused.is_cancelled() {
+                    self.resumptions.set(self.resumptions.get().wrapping_add(1));
                     // From here on every wait takes the slow path and is refused there.
                     current.hot.set(ptr::null());
                     current.home.set(ptr::null());
@@ -172,15 +171,31 @@ impl From<SuspendError> for AwaitError {
 
 /// Polls with `hot` (and `home`) as given, marking the time of the poll by a null `hot`.
 #[inline(always)]
-pub(super) fn poll_marked<F: Future + ?Sized>(
+fn poll_marked<F: Future + ?Sized>(
+    current: Current<'_>,
+    waker: &Waker,
+    future: Pin<&mut F>,
+) -> Poll<F::Output> {
+    let polled = poll_marking(current, waker, future);
+    current.hot.set(current.home.get());
+    polled
+}
+
+/// [`poll_marked`], which leaves `hot` null if the future is pending: a wait that goes on sets it anyway.
+#[inline(always)]
+pub(super) fn poll_marking<F: Future + ?Sized>(
     current: Current<'_>,
     waker: &Waker,
     future: Pin<&mut F>,
 ) -> Poll<F::Output> {
     current.hot.set(ptr::null());
     // On unwinding, too. `home` is read afterwards: it is null if the fiber was cancelled meanwhile.
-    let _restore = scopeguard::guard((), |()| current.hot.set(current.home.get()));
-    future.poll(&mut Context::from_waker(waker))
+    let marked = scopeguard::guard((), move |()| current.hot.set(current.home.get()));
+    let polled = future.poll(&mut Context::from_waker(waker));
+    if polled.is_pending() {
+        ScopeGuard::into_inner(marked);
+    }
+    polled
 }
 
 /// A wait for which `hot` was null: the first on a fiber, one inside a poll, one on a cancelled
@@ -200,19 +215,71 @@ pub(super) fn wait_slowly<F: Future + ?Sized>(
         // SAFETY: just made, and only replaced between polls of the outermost wait.
         return match poll_marked(current, unsafe { &*waker }, future.as_mut()) {
             Poll::Ready(output) => Ok(output),
-            Poll::Pending => wait_outermost(current, future),
+            Poll::Pending => wait_slowly_on(current, waiter, future),
         };
     }
     wait_nested(current, waiter, future)
 }
 
-/// The rest of the outermost wait, after a first poll that was pending.
-#[inline(never)]
-pub(super) fn wait_outermost<F: Future + ?Sized>(
+/// The rest of the outermost wait, after a first [`poll_marking`] that was pending.
+///
+/// Inlined into whatever calls `await_`: the processor foresees a return by the call that it has seen
+/// last, and after a switch that was another one. So each frame between the switch and the code that goes
+/// on costs it some twenty cycles.
+///
+/// # Safety
+///
+/// `hot` must have been set before that poll.
+#[inline(always)]
+pub(super) unsafe fn wait_outermost<F: Future + ?Sized>(
     current: Current<'_>,
     mut future: Pin<&mut F>,
 ) -> Result<F::Output, AwaitError> {
-    let Some(waiter) = Waiter::of(&current) else { return Err(AwaitError::OFF_FIBER) };
+    // SAFETY: `hot` was set, which only a waiter does, and `leave` clears before `state`.
+    let waiter = unsafe { Waiter::of(&current).unwrap_unchecked() };
+    loop {
+        // Polled, with `home`, and pending. If the fiber was not resumed since that waker was taken, then
+        // it was not cancelled, and the waker is the latest. Anything else is for `wait_slowly_on`.
+        let taken_at = waiter.waker_taken_at.get();
+        if waiter.resumptions.get() != taken_at {
+            current.hot.set(current.home.get());
+            return wait_slowly_on(current, waiter, future);
+        }
+        waiter.release_waker(current);
+        if waiter.resumptions.get() != taken_at {
+            return wait_slowly_on(current, waiter, future);
+        }
+        waiter.suspend(current)?;
+        let taken_at = waiter.resumptions.get();
+        let latest = waiter.latest().clone();
+        // To clone it may have run code that waited, and was cancelled.
+        if waiter.resumptions.get() != taken_at {
+            return wait_slowly_on(current, waiter, future);
+        }
+        waiter.waker_taken_at.set(taken_at);
+        // SAFETY: no poll is unfinished, so nobody holds a reference into the cell.
+        if let Some(replaced) = unsafe { (*waiter.waker.get()).replace(latest) } {
+            // It has run code that waited for what was ready.
+            drop(replaced);
+            return wait_slowly_on(current, waiter, future);
+        }
+        // SAFETY: as above; just put there, and not replaced before the next poll is over.
+        let waker = unsafe { (*waiter.waker.get()).as_ref().unwrap_unchecked() };
+        current.home.set(ptr::from_ref(waker).cast());
+        if let Poll::Ready(output) = poll_marking(current, waker, future.as_mut()) {
+            return Ok(output);
+        }
+    }
+}
+
+/// [`wait_outermost`] in general: whatever was done by the code of wakers and nested waits.
+#[cold]
+#[inline(never)]
+fn wait_slowly_on<F: Future + ?Sized>(
+    current: Current<'_>,
+    waiter: &Waiter,
+    mut future: Pin<&mut F>,
+) -> Result<F::Output, AwaitError> {
     loop {
         if current.is_cancelled() {
             return Err(AwaitError::CANCELLED);
@@ -243,7 +310,7 @@ pub(super) fn wait_outermost<F: Future + ?Sized>(
 #[cold]
 fn wait_nested<F: Future + ?Sized>(
     current: Current<'_>,
-    waiter: &Waiter<'_>,
+    waiter: &Waiter,
     mut future: Pin<&mut F>,
 ) -> Result<F::Output, AwaitError> {
     let mut taken_at = waiter.resumptions.get();

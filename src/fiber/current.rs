@@ -7,8 +7,8 @@
 //! chain. [`enter`] publishes a header and [`Entered`] withdraws it, on unwinding too, before the
 //! fiber can be dropped (the resumer holds `&mut Fiber` meanwhile).
 //!
-//! A [`Current`] exists only inside the closure given to [`with`], which runs on the fiber in question,
-//! and so ends before the fiber does.
+//! A [`Current`] exists only in a frame that runs on the fiber in question, and so ends before the fiber
+//! does: [`with`] lends it to a closure, and whoever calls [`here`] promises to keep it to themselves.
 
 #![allow(unsafe_code)]
 
@@ -45,15 +45,26 @@ impl Deref for Current<'_> {
     }
 }
 
-/// Calls `f` with the header of the fiber that this code runs on.
+/// The header of the fiber that this code runs on, for as long as the calling frame lives.
 ///
-/// `f` may suspend: fibers never change threads (`Fiber` is `!Send`), so the compiler may cache the
-/// thread-local's address across a switch, and the header is the same when the call goes on.
+/// The caller may suspend meanwhile: fibers never change threads (`Fiber` is `!Send`), so the compiler may
+/// cache the thread-local's address across a switch, and the header is the same when the call goes on.
+///
+/// # Safety
+///
+/// `'a` must end before the frame does in which this is called: it must neither be returned nor kept.
+#[inline(always)]
+pub(crate) unsafe fn here<'a>() -> Current<'a> {
+    // SAFETY: the module's invariant. The caller's frame is on the very stack that the header sits on,
+    // which therefore outlives it; `OFF_FIBER` is 'static.
+    Current(unsafe { &*CURRENT.get() })
+}
+
+/// [`here`], for the time of a call.
 #[inline(always)]
 pub(crate) fn with<R>(f: impl for<'a> FnOnce(Current<'a>) -> R) -> R {
-    // SAFETY: the module's invariant. The closure cannot let the reference out, and its frame is on
-    // the very stack that the header sits on, which therefore outlives it; `OFF_FIBER` is 'static.
-    f(Current(unsafe { &*CURRENT.get() }))
+    // SAFETY: the closure cannot let the reference out.
+    f(unsafe { here() })
 }
 
 /// True while the calling code runs on the fiber with this header.

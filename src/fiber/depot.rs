@@ -16,6 +16,7 @@ use crate::error::StackError;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Stacks carved in one go: the guards of a batch cost one system call.
 const CARVE_BATCH: usize = 64;
@@ -25,6 +26,10 @@ pub(super) struct Shared {
     pub(super) geometry: Geometry,
     pub(super) warm_per_thread: usize,
     pub(super) high_water_mark: usize,
+    /// The same in bytes touched. A thread keeps a quarter of that for itself.
+    pub(super) high_water_bytes: usize,
+    /// How long a stack may lie idle with its pages.
+    pub(super) idle_trim: Duration,
     pub(super) max_stacks: usize,
     /// See [`overflow_advice`](super::StackPoolBuilder::overflow_advice).
     pub(super) overflow_advice: &'static str,
@@ -35,8 +40,10 @@ pub(super) struct Shared {
 
 /// The idle stacks that no thread keeps.
 pub(super) struct Depot {
-    /// Idle, with touched pages.
-    pub(super) warm: Vec<Slot>,
+    /// Idle, with touched pages; those that came first at the beginning.
+    pub(super) warm: Vec<Idle>,
+    /// Bytes touched of all those.
+    pub(super) warm_bytes: usize,
     /// Idle, with no pages.
     pub(super) cold: Vec<Slot>,
     /// How many slots were ever carved.
@@ -44,6 +51,58 @@ pub(super) struct Depot {
     /// How many stacks each thread keeps, one gauge a thread.
     pub(super) caches: Vec<Arc<AtomicUsize>>,
     pub(super) arena: Arena,
+}
+
+/// An idle stack with touched pages.
+pub(super) struct Idle {
+    slot: Slot,
+    touched: usize,
+    since: Instant,
+}
+
+impl Depot {
+    /// Gives the pages of the first `count` warm stacks back to the system; returns how many bytes of stack
+    /// that covers.
+    pub(super) fn discard_first(&mut self, count: usize) -> usize {
+        let Self { warm, warm_bytes, cold, arena, .. } = self;
+        let mut slots: Vec<_> = warm[..count].iter().map(|idle| idle.slot).collect();
+        let bytes = arena.discard(&mut slots, cold);
+        if slots.is_empty() {
+            *warm_bytes -= warm.drain(..count).map(|idle| idle.touched).sum::<usize>();
+            return bytes;
+        }
+        // Locked memory stays, all or some of it: as if it had just come.
+        let now = Instant::now();
+        let (mut kept, mut gone) = (Vec::new(), 0);
+        for idle in warm.drain(..count) {
+            if slots.contains(&idle.slot) {
+                kept.push(Idle { since: now, ..idle });
+            } else {
+                gone += idle.touched;
+            }
+        }
+        *warm_bytes -= gone;
+        warm.append(&mut kept);
+        bytes
+    }
+
+    /// Adds warm stacks, and looks how many bytes of them were touched.
+    fn keep(&mut self, slots: &mut Vec<Slot>, now: Instant) {
+        self.warm.extend(slots.drain(..).map(|slot| {
+            let touched = slot.touched();
+            self.warm_bytes += touched;
+            Idle { slot, touched, since: now }
+        }));
+    }
+
+    /// The same for those that have been idle for longer than `period`.
+    fn discard_idle_for(&mut self, period: Duration, now: Instant) -> usize {
+        let is_old = |idle: &Idle| now.saturating_duration_since(idle.since) >= period;
+        match self.warm.partition_point(is_old) {
+            0 => 0,
+            count => self.discard_first(count),
+        }
+    }
 }
 
 impl Shared {
@@ -69,11 +128,13 @@ impl Shared {
         // Half of what the thread may keep, so that a few more or fewer do not come back here.
         let want =
             if self.has_lists() { (self.warm_per_thread / 2).clamp(1, CARVE_BATCH) } else { 1 };
-        let Depot { warm, cold, made, arena, .. } = &mut *self.depot();
-        for idle in [warm, cold] {
-            if batch.is_empty() {
-                batch.extend(idle.drain(idle.len().saturating_sub(want)..));
-            }
+        let Depot { warm, warm_bytes, cold, made, arena, .. } = &mut *self.depot();
+        for Idle { slot, touched, .. } in warm.drain(warm.len().saturating_sub(want)..) {
+            *warm_bytes -= touched;
+            batch.push(slot);
+        }
+        if batch.is_empty() {
+            batch.extend(cold.drain(cold.len().saturating_sub(want)..));
         }
         if !batch.is_empty() {
             return Ok(0);
@@ -90,7 +151,7 @@ impl Shared {
         Ok(arena.reserved_bytes() - reserved)
     }
 
-    /// Puts `slots` into the depot and trims above the high-water mark.
+    /// Puts `slots` into the depot, and trims above the high-water marks and what has been idle for long.
     ///
     /// Must not be called inside the thread's lists (`warm.rs`): it emits an event.
     ///
@@ -102,21 +163,52 @@ impl Shared {
         if count == 0 {
             return;
         }
-        let mut trimmed = None;
+        let now = Instant::now();
         let mut depot = shared.depot();
+        let mut trimmed = depot.discard_idle_for(shared.idle_trim, now);
         if depot.warm.len() + count > shared.high_water_mark {
             let Depot { cold, arena, .. } = &mut *depot;
-            trimmed = Some(arena.discard(slots, cold));
+            trimmed += arena.discard(slots, cold);
         }
-        depot.warm.append(slots);
+        depot.keep(slots, now);
+        if depot.warm_bytes > shared.high_water_bytes {
+            // The oldest, and half of what may be kept, so that a few more do not come back here.
+            let (mut over, mut count) = (depot.warm_bytes - shared.high_water_bytes / 2, 0);
+            while over > 0 {
+                over = over.saturating_sub(depot.warm[count].touched);
+                count += 1;
+            }
+            trimmed += depot.discard_first(count);
+        }
         drop(depot);
         for _ in 0..count {
             // SAFETY: the slots' own references, as the caller promises.
             unsafe { Arc::decrement_strong_count(Arc::as_ptr(shared)) };
         }
-        if let Some(bytes) = trimmed {
-            crate::events::pool_trimmed(bytes);
+        crate::events::pool_trimmed(trimmed);
+    }
+}
+
+impl Shared {
+    /// Gives the pages of `slots` back to the system, which a thread has not needed for long, and of what
+    /// has lain here for long.
+    ///
+    /// # Safety
+    ///
+    /// As for [`take_back`](Self::take_back), which see also for where this must not be called.
+    pub(super) unsafe fn retire(shared: &Arc<Self>, mut slots: Vec<Slot>, now: Instant) {
+        let count = slots.len();
+        let mut depot = shared.depot();
+        let mut trimmed = depot.discard_idle_for(shared.idle_trim, now);
+        let Depot { cold, arena, .. } = &mut *depot;
+        trimmed += arena.discard(&mut slots, cold);
+        depot.keep(&mut slots, now);
+        drop(depot);
+        for _ in 0..count {
+            // SAFETY: the slots' own references, as the caller promises.
+            unsafe { Arc::decrement_strong_count(Arc::as_ptr(shared)) };
         }
+        crate::events::pool_trimmed(trimmed);
     }
 }
 

@@ -3,6 +3,7 @@
 //! It lives on the stack's own memory, so that a fiber needs no other allocation, its address never
 //! changes, and the fault handler finds it from a bare fault address.
 
+use corosensei::Yielder;
 use std::cell::Cell;
 use std::ptr;
 
@@ -21,6 +22,10 @@ pub(crate) struct Header {
     /// Where the values of the current resume are exchanged: the resumer's `Transfer` union.
     /// Dangling while the fiber is suspended.
     pub(super) transfer: Cell<*mut ()>,
+    /// How the fiber's code switches back, from its first resumption on. Here rather than in the
+    /// `Suspender`, because the processor cannot foresee where a switch leads, and waits for each load on
+    /// the way to it.
+    pub(super) yielder: Cell<*const Yielder<(), ()>>,
     /// Set once, when the fiber's owner wants it to end. The fiber is never suspended again.
     pub(super) cancelled: Cell<bool>,
     /// Whether the resuming thread was already panicking when it resumed the fiber.
@@ -48,6 +53,7 @@ impl Header {
             name: Cell::new(ptr::null()),
             name_len: Cell::new(0),
             transfer: Cell::new(ptr::null_mut()),
+            yielder: Cell::new(ptr::null()),
             cancelled: Cell::new(false),
             resumed_panicking: Cell::new(false),
             refusals: Cell::new(0),

@@ -55,4 +55,5 @@ pub use ambient::Ambient;
 pub use memory::GuardPages;
 pub use pool::{PoolStats, StackPool, StackPoolBuilder};
 pub use stack::Stack;
+pub(crate) use switch::suspend_current;
 pub use switch::{Fiber, Step, SuspendError, Suspender};

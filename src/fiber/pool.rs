@@ -12,6 +12,7 @@ use std::fmt;
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 /// Usable bytes of a stack unless set otherwise: virtual memory, of which a fiber costs the pages
 /// it touches.
@@ -29,6 +30,10 @@ const DEFAULT_OVERFLOW_ADVICE: &str =
 
 const DEFAULT_WARM_PER_THREAD: usize = 256;
 const DEFAULT_HIGH_WATER_MARK: usize = 4096;
+/// Few fibers touch more than 8 KiB, so that this seldom is less than the above.
+const DEFAULT_HIGH_WATER_BYTES: usize = 32 << 20;
+/// Long enough to be sure that a burst is over.
+const DEFAULT_IDLE_TRIM: Duration = Duration::from_secs(5);
 
 /// Settings for a [`StackPool`]. Made by [`StackPool::builder`].
 #[derive(Clone, Debug)]
@@ -39,6 +44,8 @@ pub struct StackPoolBuilder {
     guard_pages: GuardPages,
     warm_per_thread: usize,
     high_water_mark: usize,
+    high_water_bytes: usize,
+    idle_trim: Duration,
     max_stacks: usize,
     reserve: usize,
     overflow_advice: &'static str,
@@ -80,6 +87,27 @@ impl StackPoolBuilder {
     /// pages of returned stacks are given back to the system, a batch at a time.
     pub fn high_water_mark(mut self, stacks: usize) -> Self {
         self.high_water_mark = stacks;
+        self
+    }
+
+    /// How many bytes of idle stacks the pool keeps resident (32 MiB unless set), and a quarter of that in
+    /// addition for each thread. Above this mark the pages of the oldest are given back to the system. What
+    /// a thread keeps is estimated, from one stack in sixteen that it returns (one in four of more than
+    /// 2 MiB). Counts only on Linux.
+    ///
+    /// So a burst of fibers that use much of their stacks leaves no more than this behind.
+    pub fn high_water_bytes(mut self, bytes: usize) -> Self {
+        self.high_water_bytes = bytes;
+        self
+    }
+
+    /// For how long a stack may lie idle with its pages (5 s unless set) before these are given back to the
+    /// system. No thread watches: it is looked for when stacks are taken or returned, once in some
+    /// hundred times, and may take up to twice as long. Where nothing runs on fibers any more, call
+    /// [`StackPool::trim`]; what remains until then is [bounded](Self::high_water_bytes).
+    /// (`fiberback::tokio::PinnedPool` does so by itself.)
+    pub fn idle_trim(mut self, period: Duration) -> Self {
+        self.idle_trim = period;
         self
     }
 
@@ -142,11 +170,14 @@ impl StackPoolBuilder {
             geometry,
             warm_per_thread: self.warm_per_thread.clamp(1, 1 << 20),
             high_water_mark: self.high_water_mark,
+            high_water_bytes: self.high_water_bytes,
+            idle_trim: self.idle_trim,
             max_stacks: self.max_stacks,
             overflow_advice: self.overflow_advice,
             closed: AtomicBool::new(false),
             depot: Mutex::new(Depot {
                 warm: Vec::new(),
+                warm_bytes: 0,
                 cold: Vec::new(),
                 made: 0,
                 caches: Vec::new(),
@@ -167,6 +198,17 @@ fn default_stack_size() -> usize {
             .and_then(|bytes| bytes.parse().ok())
             .map_or(DEFAULT_STACK_SIZE, |bytes: usize| bytes.clamp(MIN_STACK_SIZE, MAX_STACK_SIZE))
     })
+}
+
+/// The least that is at least `size`, of 4, 5, 6 and 7 times the powers of two.
+///
+/// What is out of range stays so.
+fn size_class(size: usize) -> usize {
+    if size < MIN_STACK_SIZE {
+        return size;
+    }
+    let quarter = size.ilog2() - 2;
+    size.checked_next_multiple_of(1 << quarter).unwrap_or(size)
 }
 
 #[cfg(target_os = "linux")]
@@ -224,6 +266,8 @@ pub struct PoolStats {
     pub in_use: usize,
     /// Idle stacks whose pages are resident.
     pub warm: usize,
+    /// Bytes that are resident of those of them that no thread keeps for itself. Linux only.
+    pub warm_bytes: usize,
     /// Idle stacks whose pages were given back, or never touched.
     pub cold: usize,
     /// The most stacks that ever existed at once: in use, warm or cold. Never falls.
@@ -245,6 +289,8 @@ impl StackPool {
             guard_pages: GuardPages::Auto,
             warm_per_thread: DEFAULT_WARM_PER_THREAD,
             high_water_mark: DEFAULT_HIGH_WATER_MARK,
+            high_water_bytes: DEFAULT_HIGH_WATER_BYTES,
+            idle_trim: DEFAULT_IDLE_TRIM,
             max_stacks: usize::MAX,
             reserve: 0,
             overflow_advice: DEFAULT_OVERFLOW_ADVICE,
@@ -257,17 +303,20 @@ impl StackPool {
         GLOBAL.get_or_init(|| Self::builder().build().expect("the default settings are in range"))
     }
 
-    /// The process's shared pool for stacks of at least this many bytes; one for each size.
+    /// The process's shared pool for stacks of at least this many bytes; one for each class of sizes. A size
+    /// that is no power of two is rounded up to the next quarter on the way to the next one, so that even a
+    /// program of a thousand sizes has a few dozen pools.
     ///
     /// # Errors
     ///
     /// If the size is out of range, as in [`StackPoolBuilder::build`].
     pub fn of_size(stack_size: usize) -> Result<Self, StackError> {
-        if stack_size == default_stack_size() {
-            return Ok(Self::global().clone());
+        let global = Self::global();
+        if stack_size == default_stack_size() || stack_size == global.stack_size() {
+            return Ok(global.clone());
         }
         static BY_SIZE: Mutex<BTreeMap<usize, StackPool>> = Mutex::new(BTreeMap::new());
-        let pool = Self::builder().stack_size(stack_size).build()?;
+        let pool = Self::builder().stack_size(size_class(stack_size)).build()?;
         let size = pool.handle.shared.geometry.stack_size;
         let mut pools = BY_SIZE.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(pools.entry(size).or_insert(pool).clone())
@@ -331,8 +380,8 @@ impl StackPool {
         let shared = &self.handle.shared;
         drop(warm::forget_list(pointer(shared)));
         let mut depot = shared.depot();
-        let Depot { warm, cold, arena, .. } = &mut *depot;
-        let bytes = arena.discard(warm, cold);
+        let count = depot.warm.len();
+        let bytes = if count > 0 { depot.discard_first(count) } else { 0 };
         drop(depot);
         crate::events::pool_trimmed(bytes);
         bytes
@@ -351,6 +400,7 @@ impl StackPool {
             guard_size: shared.geometry.guard_size,
             in_use: depot.made.saturating_sub(warm + cold),
             warm,
+            warm_bytes: depot.warm_bytes,
             cold,
             high_water: depot.made,
             reserved_bytes: depot.arena.reserved_bytes(),

@@ -138,7 +138,6 @@ pub struct Fiber<I: 'static, Y: 'static, R: 'static> {
 /// closure returns.
 pub struct Suspender<I: 'static, Y: 'static> {
     header: NonNull<Header>,
-    yielder: NonNull<Yielder<(), ()>>,
     marker: PhantomData<*mut (I, Y)>,
 }
 
@@ -196,11 +195,11 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
         let record = slot.record().cast::<Record>();
         let header = record.cast::<Header>();
         let body = move |yielder: &Yielder<(), ()>, ()| {
-            let suspender =
-                Suspender::<I, Y> { header, yielder: NonNull::from(yielder), marker: PhantomData };
+            let suspender = Suspender::<I, Y> { header, marker: PhantomData };
             // SAFETY: `Self::resume_with` runs us and has just put the input of this resume into
             // the union that `transfer` points at; it is taken out once.
             let input = unsafe {
+                header.as_ref().yielder.set(yielder);
                 let transfer = header.as_ref().transfer.get().cast::<Transfer<I, Y, R>>();
                 ManuallyDrop::take(&mut (*transfer).input)
             };
@@ -529,28 +528,44 @@ impl<I: 'static, Y: 'static> Suspender<I, Y> {
             current::is(header),
             "fiberback: a Suspender was used from outside the fiber it belongs to"
         );
-        if header.is_unwinding() {
-            return Err(SuspendError(Refusal::Unwinding));
-        }
-        if header.is_cancelled() {
+        if header.is_cancelled() && !header.is_unwinding() {
             header.count_refusal();
             return Err(SuspendError(Refusal::Cancelled));
         }
-        let slot = header.transfer.get().cast::<ManuallyDrop<Y>>();
-        // SAFETY: we are on the fiber (checked), so a `resume` frame is alive and `transfer` points
-        // at its union, which is aligned and large enough for all three types. `yielder` is valid
-        // until the closure returns, and the closure is what called us.
-        unsafe {
-            slot.write(ManuallyDrop::new(value));
-            self.yielder.as_ref().suspend(());
-        }
-        if header.is_cancelled() {
-            return Err(SuspendError(Refusal::Cancelled));
-        }
-        // SAFETY: resumed without cancellation means resumed by `resume_with`, which set `transfer`
-        // to a union that holds an input.
-        Ok(unsafe { header.transfer.get().cast::<I>().read() })
+        // SAFETY: just checked; the types are those of the fiber's closure, to which `self` was lent.
+        unsafe { suspend_current(header, value) }
     }
+}
+
+/// [`Suspender::suspend`] by whoever knows what fiber the code is on.
+///
+/// # Safety
+///
+/// `header` must be that of the fiber which the caller runs on, inside of its closure, and `I` and `Y` the
+/// types that this was made with. The fiber must not be cancelled, unless a panic is unwinding it.
+#[inline(always)]
+pub(crate) unsafe fn suspend_current<I: 'static, Y: 'static>(
+    header: &Header,
+    value: Y,
+) -> Result<I, SuspendError> {
+    if header.is_unwinding() {
+        return Err(SuspendError(Refusal::Unwinding));
+    }
+    debug_assert!(!header.is_cancelled(), "a cancelled fiber is never left again");
+    let slot = header.transfer.get().cast::<ManuallyDrop<Y>>();
+    // SAFETY: we are on the fiber, so a `resume` frame is alive and `transfer` points at its union, which
+    // is aligned and large enough for all three types. `yielder` was set before the closure was called,
+    // and is valid until that returns.
+    unsafe {
+        slot.write(ManuallyDrop::new(value));
+        (*header.yielder.get()).suspend(());
+    }
+    if header.is_cancelled() {
+        return Err(SuspendError(Refusal::Cancelled));
+    }
+    // SAFETY: resumed without cancellation means resumed by `resume_with`, which set `transfer` to a union
+    // that holds an input.
+    Ok(unsafe { header.transfer.get().cast::<I>().read() })
 }
 
 impl<I: 'static, Y: 'static> fmt::Debug for Suspender<I, Y> {

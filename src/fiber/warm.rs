@@ -18,12 +18,35 @@ use std::mem;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// How many stacks a thread takes before it looks at the clock.
+const TAKES_BETWEEN_LOOKS: u8 = 64;
 
 /// Takes a slot that this thread keeps of a pool, with its strong reference.
 #[inline]
 pub(super) fn take(shared: NonNull<Shared>) -> Option<Slot> {
     // SAFETY: see `Caches`.
-    LOCAL.try_with(|local| unsafe { (*local.0.get()).pop(shared) }).ok().flatten()
+    let (slot, look) =
+        LOCAL.try_with(|local| unsafe { (*local.0.get()).pop(shared) }).ok().flatten()?;
+    if look {
+        retire_idle(shared);
+    }
+    Some(slot)
+}
+
+/// Gives back to the system what this thread, or the depot, has not needed for long.
+#[cold]
+fn retire_idle(shared: NonNull<Shared>) {
+    let now = Instant::now();
+    let idle = LOCAL.try_with(|local| {
+        // SAFETY: see `Caches`.
+        unsafe { (*local.0.get()).take_idle(shared, now) }
+    });
+    if let Ok(Some((shared, idle))) = idle {
+        // SAFETY: they were in this thread's list, each with its reference.
+        unsafe { Shared::retire(&shared, idle, now) };
+    }
 }
 
 /// Lets this thread keep the slots of `batch`, which the depot has given out.
@@ -84,7 +107,7 @@ unsafe fn put_back_slowly(slot: Slot, shared: NonNull<Shared>) {
     if shared.has_lists() {
         let _ = LOCAL.try_with(|local| {
             // SAFETY: see `Caches`.
-            unsafe { (*local.0.get()).make_room(&shared, &mut batch, &mut gone) }
+            batch = unsafe { (*local.0.get()).make_room(&shared, slot, &mut gone) };
         });
     } else {
         gone.extend(forget_list(pointer(&shared)));
@@ -97,12 +120,55 @@ unsafe fn put_back_slowly(slot: Slot, shared: NonNull<Shared>) {
 pub(super) struct Cache {
     shared: Arc<Shared>,
     slots: Vec<Slot>,
+    /// How many may be pushed before somebody looks how many bytes they have touched. Follows the length
+    /// down, a step or two above it, so that a list that only goes up and down a little is not looked at.
+    limit: usize,
+    /// Bytes touched, of each [`step`](Self::step) slots: what one of them has, times their number.
+    estimates: Vec<usize>,
+    /// The least length since `looked`: so many were not needed.
+    lowest: usize,
+    /// When idle slots were last looked for; once in [`TAKES_BETWEEN_LOOKS`].
+    looked: Option<Instant>,
+    takes: u8,
     /// `slots.len()`, for [`StackPool::stats`]: written by this thread alone, so that no
     /// read-modify-write is needed.
     gauge: Arc<AtomicUsize>,
 }
 
 impl Cache {
+    /// How many slots one is looked at for: a power of two.
+    #[inline]
+    fn step(&self) -> usize {
+        if self.shared.geometry.stack_size > 2 << 20 { 4 } else { 16 }
+    }
+
+    /// Up to which length the list may grow from its present one.
+    #[inline]
+    fn limit(&self) -> usize {
+        let step = self.step();
+        // To the next multiple, and one more.
+        let rounded = (self.slots.len() + step - 1) & !(step - 1);
+        (rounded + step).min(self.slots.capacity())
+    }
+
+    /// Called when the list has grown to its limit, and `next` is to be added: sets another limit, or, if
+    /// there is too much in the list, moves the older half to `over`.
+    fn look(&mut self, next: Slot, over: &mut Vec<Slot>) {
+        let (step, len) = (self.step(), self.slots.len());
+        let estimate = next.touched() * step;
+        self.estimates.resize((len / step).max(1) - 1, estimate);
+        self.estimates.push(estimate);
+        let bytes: usize = self.estimates.iter().sum();
+        if len == self.slots.capacity() || bytes > self.shared.high_water_bytes / 4 {
+            over.extend(self.slots.drain(..len.div_ceil(2)));
+            self.estimates.drain(..self.estimates.len().div_ceil(2));
+            self.lowest = self.lowest.min(self.slots.len());
+            self.limit = self.limit();
+        } else {
+            self.limit = (len + step).min(self.slots.capacity());
+        }
+    }
+
     #[inline]
     fn publish_len(&self) {
         self.gauge.store(self.slots.len(), Ordering::Relaxed);
@@ -141,12 +207,39 @@ impl Caches {
     }
 
     #[inline]
-    fn pop(&mut self, shared: NonNull<Shared>) -> Option<Slot> {
+    fn pop(&mut self, shared: NonNull<Shared>) -> Option<(Slot, bool)> {
         let index = self.position(shared)?;
         let cache = &mut self.0[index];
         let slot = cache.slots.pop()?;
+        cache.limit = cache.limit.min(cache.limit());
+        cache.lowest = cache.lowest.min(cache.slots.len());
+        cache.takes = (cache.takes + 1) % TAKES_BETWEEN_LOOKS;
         cache.publish_len();
-        Some(slot)
+        Some((slot, cache.takes == 0))
+    }
+
+    /// Takes the slots that were not needed for a while, if it is time to look.
+    fn take_idle(
+        &mut self,
+        shared: NonNull<Shared>,
+        now: Instant,
+    ) -> Option<(Arc<Shared>, Vec<Slot>)> {
+        let index = self.position(shared)?;
+        let cache = &mut self.0[index];
+        let looked = *cache.looked.get_or_insert_with(|| {
+            cache.lowest = cache.slots.len();
+            now
+        });
+        if now.saturating_duration_since(looked) < cache.shared.idle_trim {
+            return None;
+        }
+        cache.looked = Some(now);
+        let idle = cache.slots.drain(..cache.lowest.min(cache.slots.len())).collect();
+        cache.lowest = cache.slots.len();
+        cache.estimates.clear();
+        cache.limit = cache.limit();
+        cache.publish_len();
+        Some((Arc::clone(&cache.shared), idle))
     }
 
     /// Keeps the slot if there is room for it.
@@ -154,10 +247,7 @@ impl Caches {
     fn push(&mut self, slot: Slot, shared: NonNull<Shared>) -> bool {
         let Some(index) = self.position(shared) else { return false };
         let cache = &mut self.0[index];
-        // Capacity is reserved once, to the limit: a full list is one that would grow.
-        if cache.slots.len() == cache.slots.capacity()
-            || cache.shared.closed.load(Ordering::Relaxed)
-        {
+        if cache.slots.len() >= cache.limit || cache.shared.closed.load(Ordering::Relaxed) {
             return false;
         }
         cache.slots.push(slot);
@@ -175,7 +265,19 @@ impl Caches {
             let gauge = Arc::new(AtomicUsize::new(0));
             shared.depot().caches.push(Arc::clone(&gauge));
             let slots = Vec::with_capacity(shared.warm_per_thread);
-            self.0.push(Cache { shared: Arc::clone(shared), slots, gauge });
+            let mut cache = Cache {
+                shared: Arc::clone(shared),
+                // Capacity is reserved once.
+                slots,
+                limit: 0,
+                estimates: Vec::new(),
+                lowest: 0,
+                looked: None,
+                takes: 0,
+                gauge,
+            };
+            cache.limit = cache.limit();
+            self.0.push(cache);
             self.0.len() - 1
         });
         &mut self.0[index]
@@ -185,19 +287,21 @@ impl Caches {
     fn refill(&mut self, shared: &Arc<Shared>, batch: &mut Vec<Slot>, gone: &mut Vec<Cache>) {
         let cache = self.cache(shared, gone);
         cache.slots.append(batch);
+        cache.estimates.clear();
+        cache.limit = cache.limit();
         cache.publish_len();
     }
 
-    /// Keeps the slots of `batch`, and puts there instead the older half of a list that is full.
-    fn make_room(&mut self, shared: &Arc<Shared>, batch: &mut Vec<Slot>, gone: &mut Vec<Cache>) {
+    /// Keeps `slot`, and returns instead the older half of a list that is full.
+    fn make_room(&mut self, shared: &Arc<Shared>, slot: Slot, gone: &mut Vec<Cache>) -> Vec<Slot> {
         let cache = self.cache(shared, gone);
         let mut over = Vec::new();
-        if cache.slots.len() + batch.len() > cache.slots.capacity() {
-            over.extend(cache.slots.drain(..cache.slots.len().div_ceil(2)));
+        if cache.slots.len() >= cache.limit {
+            cache.look(slot, &mut over);
         }
-        cache.slots.append(batch);
+        cache.slots.push(slot);
         cache.publish_len();
-        *batch = over;
+        over
     }
 
     /// Takes this thread's list of one pool away.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import concurrent.futures
 import pathlib
@@ -11,6 +12,7 @@ import sys
 import threading
 
 import pytest
+from saying import says, table
 from support import import_or_skip, only_fiberback
 
 pytestmark = only_fiberback
@@ -18,24 +20,9 @@ pytestmark = only_fiberback
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def table():
-    from fiberback import _messages
-
-    return {message.code: message for message in _messages.table()}
-
-
 async def answer():
     await asyncio.sleep(0)
     return 42
-
-
-def says(error, code, *words):
-    """The error is the table's, and tells these words."""
-    said = str(error)
-    assert f"[fiberback:{code}]" in said, said
-    assert code in table()
-    for word in words:
-        assert word in said, said
 
 
 # --- the table -------------------------------------------------------------------------------------
@@ -81,6 +68,24 @@ def test_nothing_is_raised_that_is_not_in_the_table():
                 found.append(f"{path.relative_to(folder)}: {match[0]}")
     allowed = {"_await/wrappers.py"}
     assert [each for each in found if each.partition(":")[0] not in allowed] == []
+
+
+def test_each_message_is_met_by_a_test():
+    """By its code: `says(error, "code", ...)`, or a script that looks for "[fiberback:code]"."""
+    met = set()
+    for path in pathlib.Path(__file__).parent.rglob("*.py"):
+        source = path.read_text()
+        met.update(re.findall(r"fiberback:([a-z-]+)", source))
+        for call in ast.walk(ast.parse(source)):
+            if isinstance(call, ast.Call) and getattr(call.func, "id", None) == "says":
+                met.update(strings(call.args[1]))
+            elif isinstance(call, ast.Call) and getattr(call.func, "attr", None) == "parametrize":
+                met.update(strings(call.args[1]))  # says() is given a parameter
+    assert sorted(set(table()) - met) == []
+
+
+def strings(node):
+    return {each.value for each in ast.walk(node) if isinstance(each, ast.Constant)}
 
 
 # --- in their places -------------------------------------------------------------------------------
@@ -138,26 +143,6 @@ def test_on_trio(fb):
         fb.await_(trio.sleep(0))
 
     trio.run(fb.with_portal_run_tree, cured)
-
-
-def test_in_trio_outside_tasks(fb):
-    trio = import_or_skip("trio")
-    seen = []
-
-    def callback():
-        try:
-            fb.await_(trio.sleep(0))
-        except RuntimeError as error:
-            seen.append(error)
-
-    async def main():
-        trio.lowlevel.current_trio_token().run_sync_soon(callback)
-        await trio.sleep(0.01)
-
-    trio.run(main)
-    assert seen
-    assert "trio" in str(seen[0])
-    assert "asyncio" not in str(seen[0])
 
 
 NEST = """

@@ -240,8 +240,8 @@ UNKNOWN_SQLALCHEMY = Message(
 DRIVER_NEEDS_ASYNCIO = Message(
     "driver-needs-asyncio",
     "this database driver needs asyncio, and Trio is running",
-    "type 'trio.to_thread.run_sync(fn)' to run the database code in a thread, where it blocks that thread "
-    "alone",
+    "type 'await trio.to_thread.run_sync(fiberback.run, main())', where main() is a coroutine that does the "
+    "database work, on an asyncio loop in a thread",
 )
 POOL_NEEDS_A_LOOP = Message(
     "pool-needs-loop",

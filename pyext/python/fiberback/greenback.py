@@ -19,6 +19,7 @@ from collections.abc import (
     Coroutine,
     Iterator,
 )
+from types import CoroutineType
 from typing import Any, ParamSpec, TypeVar
 
 from . import _fiberback
@@ -110,13 +111,39 @@ def await_(aw: Awaitable[T]) -> T:
         if isinstance(aw, Coroutine):
             aw.close()
         raise
+    steps: Awaitable[T] = aw
+    if type(aw) is not CoroutineType and isinstance(aw, Coroutine):
+        steps = _SteppedItself(aw)
     try:
-        return _fiberback.await_(aw)
+        return _fiberback.await_(steps)
     except BaseException as error:
         trace = error.__traceback__
         if trace is None or trace.tb_next is None:
             raise
         raise error.with_traceback(trace.tb_next)  # noqa: B904 - it is the same exception
+
+
+class _SteppedItself:
+    """A coroutine of another kind than CPython's, stepped by its own `send` and `throw`.
+
+    That is greenback's way; `await` and `fiberback.await_` step what its `__await__` returns.
+    """
+
+    __slots__ = ("close", "send", "throw")
+
+    def __init__(self, coro: Coroutine[Any, Any, Any]) -> None:
+        self.send = coro.send
+        self.throw = coro.throw
+        self.close = coro.close
+
+    def __await__(self) -> _SteppedItself:
+        return self
+
+    def __iter__(self) -> _SteppedItself:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
 
 
 def bestow_portal(task: Any) -> None:

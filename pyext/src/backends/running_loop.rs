@@ -95,13 +95,26 @@ unsafe fn install() -> bool {
 unsafe fn remove() {
     let ours: ffi::PyCFunction = set_running_loop;
     let noted = DEFINITION.load(Ordering::Relaxed);
-    // SAFETY: attached; the module's invariant.
+    // SAFETY: the module's invariant.
     unsafe {
         if !noted.is_null() && ptr::fn_addr_eq((*noted).ml_meth.PyCFunction, ours) {
             (*noted).ml_meth = ffi::PyMethodDefPointer { PyCFunction: original() };
             DEFINITION.store(ptr::null_mut(), Ordering::Relaxed);
         }
     }
+}
+
+/// After the interpreter's end: a program that embeds Python may begin another one, which loads
+/// `_asyncio` with the same definition, and the hook is of the one that has ended.
+///
+/// # Safety
+///
+/// No interpreter may run any more.
+pub(crate) unsafe fn forget() {
+    // SAFETY: the contract: nobody reads the definition now. The hook stays allocated: there is nobody
+    // who could finalize it.
+    unsafe { remove() }
+    HOOK.store(ptr::null_mut(), Ordering::Relaxed);
 }
 
 /// `_asyncio._set_running_loop(loop)`, and then the hook.

@@ -8,7 +8,7 @@ use crate::interp::frames::Place;
 use crate::interp::level::Level;
 use crate::interp::tracing;
 use crate::worker::{self, Input, Output, Worker};
-use crate::{error, interp, names};
+use crate::{error, greenlet, interp, names};
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::cell::Cell;
 use std::ptr;
@@ -315,7 +315,7 @@ impl Driver {
                     worker = Worker::outer(worker);
                 }
                 if worker.is_null() {
-                    error::set_runtime(error::NOT_IN_A_CALLBACK);
+                    set_no_callback(driver, ts);
                     return None;
                 }
                 return may_wait_in_tracer(ts, Worker::host_tracing(worker))
@@ -329,7 +329,7 @@ impl Driver {
                     may.then_some(Below::Loop(stock))
                 }
                 None => {
-                    error::set_runtime(error::NOT_IN_A_CALLBACK);
+                    set_no_callback(driver, ts);
                     None
                 }
             }
@@ -499,6 +499,21 @@ unsafe fn stock(driver: *mut Driver, ts: *mut PyThreadState) -> Option<Stock> {
             handle,
             wants: wants.max(0),
         })
+    }
+}
+
+/// Sets the error for a caller that is in no callback of the loop: either the loop itself has been
+/// interrupted here, or it runs in another greenlet.
+unsafe fn set_no_callback(driver: *mut Driver, ts: *mut PyThreadState) {
+    // SAFETY: attached, no error set.
+    unsafe {
+        let elsewhere = greenlet::look()
+            && Place::find(ts, hooks::RUN_ONCE.get(), (*driver).event_loop).is_none();
+        if elsewhere {
+            error::set_foreign_greenlet();
+        } else {
+            error::set_runtime(error::NOT_IN_A_CALLBACK);
+        }
     }
 }
 

@@ -19,7 +19,7 @@
 
 use super::geometry::{Geometry, RECORD_SIZE};
 use super::guard;
-use super::mapping::Mapping;
+use super::mapping::{Mapping, page_size};
 use super::probe;
 use super::registry::{self, Registration};
 use crate::error::StackError;
@@ -27,8 +27,11 @@ use corosensei::stack::{Stack, StackPointer};
 use std::io;
 use std::ptr::{self, NonNull};
 
-/// Stacks in the first slab of an arena; each further slab doubles.
+/// Stacks in the first slab of an arena, if that is not more than [`FIRST_SLAB_BYTES`]; each further slab
+/// doubles.
 const FIRST_SLAB_SLOTS: usize = 64;
+/// Bytes in the first slab, if they are enough for one stack.
+const FIRST_SLAB_BYTES: usize = 256 << 20;
 /// Stacks in the largest slab: with this, a million stacks take about 70 mappings.
 const LARGEST_SLAB_SLOTS: usize = 16 * 1024;
 /// Bytes in the largest slab. A huge single reservation is refused by some systems and tools.
@@ -63,6 +66,34 @@ impl Slot {
         // SAFETY: inside a mapping, hence not null. Slabs come from `mmap`, whose memory Rust sees
         // as exposed; the pointer is only ever used within this slot.
         unsafe { NonNull::new_unchecked(ptr::with_exposed_provenance_mut(address)) }
+    }
+
+    /// How many bytes of it are resident, from its top down to the first long stretch of which nothing is.
+    /// 0 if the system does not tell.
+    pub(in crate::fiber) fn touched(self) -> usize {
+        const STRETCH: usize = 64;
+        let page = page_size();
+        let bottom = self.start + self.guard_size;
+        let (mut end, mut pages) = (self.end, 0);
+        while end > bottom {
+            let start = end.saturating_sub(STRETCH * page).max(bottom);
+            let mut resident = [0_u8; STRETCH];
+            let address = ptr::with_exposed_provenance_mut(start);
+            // SAFETY: the range is inside our mapping, at page boundaries, and `resident` has a byte for
+            // each of its pages (mincore(2)).
+            if unsafe { libc::mincore(address, end - start, resident.as_mut_ptr().cast()) } != 0 {
+                break;
+            }
+            // "The least significant bit of each byte will be set if the corresponding page is currently
+            // resident in memory"; the others are undefined.
+            let found = resident.iter().filter(|&byte| byte & 1 == 1).count();
+            if found == 0 {
+                break;
+            }
+            pages += found;
+            end = start;
+        }
+        pages * page
     }
 
     /// The bytes above them, which belong to the fiber's owner.
@@ -124,7 +155,7 @@ impl Arena {
             geometry,
             slabs: Vec::new(),
             uncarved: 0..0,
-            next_slab_slots: FIRST_SLAB_SLOTS,
+            next_slab_slots: (FIRST_SLAB_BYTES / geometry.stride()).clamp(1, FIRST_SLAB_SLOTS),
             guards: guard::Installer::new(geometry.guard_pages),
         }
     }

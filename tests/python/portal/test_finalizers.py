@@ -6,9 +6,11 @@ Strictly inside the portal: through `fiberback.greenback.await_`, which never go
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import textwrap
+import weakref
 
 import fiberback
 import pytest
@@ -219,6 +221,117 @@ def test_variables_of_a_coroutine_that_ends(way):
 
         await greenback.with_portal_run(work)
         assert log == ["finalized"] * (2 if way == "calls" else 1)
+
+    asyncio.run(main())
+
+
+async def held(object_):
+    await asyncio.sleep(10)
+
+
+async def yields(object_):
+    yield 1
+    yield 2
+
+
+def generator(object_):
+    yield
+
+
+async def closed(log):
+    coroutine = held(Awaits(log))
+    coroutine.send(None)
+    coroutine.close()
+
+
+async def dropped(log):
+    coroutine = held(Awaits(log))
+    coroutine.send(None)
+    del coroutine
+
+
+async def never_started(log):
+    held(Awaits(log)).close()
+
+
+async def async_generator_closed(log):
+    source = yields(Awaits(log))
+    await source.__anext__()
+    await source.aclose()
+
+
+async def generator_dropped(log):
+    source = generator(Awaits(log))
+    next(source)
+    del source
+
+
+async def in_a_cycle(log):
+    object_ = Awaits(log)
+    object_.itself = object_
+    del object_
+    gc.collect()
+
+
+class Referred:
+    pass
+
+
+async def weak_reference(log):
+    object_ = Referred()
+    reference = weakref.ref(object_, lambda _: Awaits(log))
+    del object_
+    assert reference() is None
+
+
+async def weak_finalizer(log):
+    object_ = Referred()
+    weakref.finalize(object_, lambda: Awaits(log))
+    del object_
+
+
+LETS_GO = [
+    closed,
+    dropped,
+    never_started,
+    async_generator_closed,
+    generator_dropped,
+    in_a_cycle,
+    weak_reference,
+    weak_finalizer,
+]
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("lets_go", LETS_GO)
+def test_wherever_the_last_reference_goes(lets_go, loop):
+    factory = None if loop == "asyncio" else import_or_skip(loop).new_event_loop
+
+    async def main():
+        log = []
+        await greenback.with_portal_run(lets_go, log)
+        assert log == ["finalized"]
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main())
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="eager tasks are for other versions of Python"
+)
+@pytest.mark.parametrize("waits", [False, True])
+def test_in_an_eager_task(waits):
+    async def main():
+        log = []
+
+        async def work():
+            held = Awaits(log)  # noqa: F841 - lives as long as the frame
+            if waits:
+                await asyncio.sleep(0)
+
+        loop = asyncio.get_running_loop()
+        await asyncio.Task(greenback.with_portal_run(work), loop=loop, eager_start=True)
+        assert log == ["finalized"]
 
     asyncio.run(main())
 

@@ -7,6 +7,7 @@ The shared behaviour is tested by running the other files with FIBERBACK_UNDER_T
 from __future__ import annotations
 
 import asyncio
+import collections.abc
 import inspect
 import os
 import pathlib
@@ -144,6 +145,48 @@ def test_wrong_arguments(gb):
                 gb.await_(thing)
         with pytest.raises(AssertionError):
             gb.bestow_portal(42)
+
+    asyncio.run(main())
+
+
+class Recorder(collections.abc.Coroutine):
+    """A coroutine of another kind than CPython's; what is sent and thrown into it goes to `steps`."""
+
+    def __init__(self, coro):
+        self.coro = coro
+        self.steps = []
+
+    def __await__(self):
+        raise AssertionError("greenback steps a coroutine by its own send()")
+
+    def send(self, value):
+        self.steps.append("send")
+        return self.coro.send(value)
+
+    def throw(self, *exc):
+        self.steps.append("throw")
+        return self.coro.throw(*exc)
+
+    def close(self):
+        self.steps.append("close")
+        self.coro.close()
+
+
+def test_coroutines_of_another_kind(gb):
+    async def sleep(seconds):
+        await asyncio.sleep(seconds)
+        return "slept"
+
+    async def main():
+        await gb.ensure_portal()
+        slept = Recorder(sleep(0))
+        assert gb.await_(slept) == "slept"
+        assert slept.steps == ["send", "send"]
+        cancelled = Recorder(sleep(10))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                gb.await_(cancelled)
+        assert cancelled.steps == ["send", "throw"]
 
     asyncio.run(main())
 

@@ -116,9 +116,11 @@ def test_resuming_from_another_thread_is_refused(fb):
 
 
 @only_fiberback
+@pytest.mark.leaks
 def test_thread_dies_with_a_suspended_portal(fb):
-    """What a dead thread left suspended may be dropped anywhere without harm."""
+    """What a dead thread left suspended may be dropped anywhere without harm; its stack is counted."""
     kept = []
+    before = fb.stats()["stacks_leaked"]
 
     def in_thread():
         async def main():
@@ -141,6 +143,11 @@ def test_thread_dies_with_a_suspended_portal(fb):
     finally:
         sys.unraisablehook = hook
     asyncio.run(fb.with_portal_run_sync(lambda: fb.await_(asyncio.sleep(0))))
+    # They are counted when the threads' own variables are destroyed, which `join()` does not wait for.
+    deadline = time.monotonic() + 30
+    while fb.stats()["stacks_leaked"] < before + 10 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert fb.stats()["stacks_leaked"] == before + 10
 
 
 @only_fiberback

@@ -11,6 +11,9 @@ from .._fiberback import portal_of
 from .._loop import forked
 from .._loop.library import current_library, current_task
 
+# Trio's own system task, in which the callbacks of `run_sync_soon` are called (trio/_core/_entry_queue.py).
+_RUNS_CALLBACKS = "<TrioToken.run_sync_soon task>"
+
 
 def await_without_portal(awaitable: Any) -> NoReturn:
     if isinstance(awaitable, Coroutine):
@@ -27,7 +30,8 @@ def _why() -> str:
     if task is not None and portal_of(task) is not None:
         return _messages.MUST_YIELD.format(library=library)
     if library == "trio":
-        return _messages.TRIO_NO_TASK if task is None else _messages.TRIO_NO_PORTAL
+        is_callback = task is None or getattr(task, "name", None) == _RUNS_CALLBACKS
+        return _messages.TRIO_NO_TASK if is_callback else _messages.TRIO_NO_PORTAL
     loop = _get_running_loop()
     if library != "asyncio" or loop is None:
         return _messages.NO_PORTAL.format(library=library)

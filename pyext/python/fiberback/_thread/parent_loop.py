@@ -231,6 +231,11 @@ class _Gone:
 _TRIO, _GONE = trio_worker.Worker(), _Gone()
 
 
+def is_of_trio(parent: Any) -> bool:
+    """Whether what `find` has found is a Trio run."""
+    return isinstance(parent, (trio_worker.Worker, trio_worker.Line))
+
+
 def _after_fork() -> None:
     """In a forked child no loop runs that a thread of the parent worked for."""
     global _process

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from .. import _messages, can_await
+from .._thread import parent_loop
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -20,6 +21,13 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         if local is not None and local.name == "trio":
             raise RuntimeError(_messages.DRIVER_NEEDS_ASYNCIO)
     return loop
+
+
+def refuse_trio() -> None:
+    """Raises RuntimeError under Trio and in a thread that works for it: for a driver that needs asyncio even
+    where nothing else would be blocked."""
+    if running_loop() is None and parent_loop.is_of_trio(parent_loop.find()):
+        raise RuntimeError(_messages.DRIVER_NEEDS_ASYNCIO)
 
 
 def can_wait() -> bool:

@@ -53,7 +53,7 @@ from typing import Any, Self
 import aiosqlite as _aiosqlite
 
 from .. import await_
-from ._waiting import running_loop, should_wait
+from ._waiting import refuse_trio, running_loop, should_wait
 
 # Tasks may share a connection: its thread takes their calls one by one.
 threadsafety = 2
@@ -374,6 +374,7 @@ def connect(database: Any, *args: Any, factory: Any = None, **kwds: Any) -> Conn
     """
     names = ("timeout", "detect_types", "isolation_level", "check_same_thread")
     kwds.update(zip(names, args, strict=False))
+    refuse_trio()
     driver = await_(_open(database, kwds))
     connection: Connection = (factory or Connection)(driver)
     return connection
