@@ -4,6 +4,8 @@
 //! subscriber takes locks, which a signal handler must not.
 
 use crate::error::StackError;
+#[cfg(panic = "unwind")]
+use std::sync::Once;
 
 /// One line at the given level, if the feature is on.
 macro_rules! event {
@@ -38,6 +40,20 @@ pub(crate) fn pool_trimmed(bytes: usize) {
 pub(crate) fn pool_exhausted(error: &StackError) {
     let _ = error;
     event!(warn, %error, "no more stacks");
+}
+
+/// A suspended fiber was given up, since its `Run` was dropped at the end of the thread.
+#[cfg(panic = "unwind")]
+pub(crate) fn fiber_leaked_at_thread_end() {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        // Not a subscriber: its thread-locals may be gone.
+        eprintln!(
+            "fiberback: a suspended `Run` was dropped by the destructor of a thread-local value, at the end \
+             of its thread. It cannot be unwound there, since the thread-locals that it uses may be gone: \
+             its stack was leaked, and its destructors did not run. Drop it before the thread ends."
+        );
+    });
 }
 
 /// A suspended fiber was given up, since a program with `panic = "abort"` cannot unwind it.

@@ -29,6 +29,8 @@
 //! | call synchronous code from async code, so that it can wait | [`run`] |
 //! | wait for a future in synchronous code | [`await_`], or [`try_await`] in destructors and I/O traits |
 //! | wait in code that may run anywhere, inside a runtime or not | [`block_on`], or [`try_block_on`] |
+//! | keep a second fiber out of what one waits in (an interpreter) | [`Exclusive`] |
+//! | know how deep code may still recurse | [`stack_remaining`] |
 //! | give a fiber a name or another stack size, or handle the lack of memory | [`Builder`] |
 //! | do all this on a multi-threaded runtime | `fiberback::tokio::PinnedPool` |
 //! | build something else on the same switch | [`fiber`] |
@@ -82,10 +84,33 @@
 //!   (`scoped-tls`) are unsound with any stackful coroutine when scopes of two fibers overlap:
 //!   the scopes end out of order, and one restores a pointer to a frame that is gone. (Tracing
 //!   spans are handled: feature `tracing`.)
+//! * **Thread-locals whose initialiser waits.** Two fibers of a thread may be in it at once.
+//!   `std::thread_local!` then drops the first value while references to it are in use: freed memory,
+//!   from safe code, with this as with every stackful coroutine
+//!   ([unsafe-code-guidelines #602](https://github.com/rust-lang/unsafe-code-guidelines/issues/602)).
+//!   With `LazyLock` and `OnceLock` the second fiber blocks the thread for ever instead. Make what waits
+//!   first, `await_(tokio::sync::OnceCell::get_or_init(..))`, and keep the rest of the initialiser free
+//!   of waits.
+//! * **Thread-locals borrowed across a wait** (`LOCAL.with(|value| await_(..))`) are gone at the end of the
+//!   thread. A [`Run`] that is dropped there, as a thread-local value itself, is leaked with a message
+//!   if our own thread-local is gone, which was made before the thread's first fiber; one whose holder was
+//!   first used later is unwound, and may find what it borrowed destroyed. Likewise a [`Run`] that is
+//!   forgotten (`mem::forget`) while a scoped thread uses a thread-local borrowed on it. Keep each
+//!   [`Run`] in a variable, a task or a `LocalSet`, not in a thread-local.
+//! * **Libraries that call back under a lock, and interpreters.** While a callback waits, another fiber may
+//!   call the same library: it finds the lock held, or the interpreter's frames interleaved (Lua,
+//!   QuickJS). [`Exclusive`] refuses the second entry with words; `await_(tokio_mutex.lock())` around the
+//!   call waits for its turn.
+//! * **Crates that measure the thread's stack** (`stacker`, QuickJS, collectors that scan it) find the wrong
+//!   one: [`stack_remaining`] and [`fiber::current_stack`] know the fiber's.
+//! * **`extern "C"` frames** cannot be unwound: a cancellation that meets one ends the process ("panic in a
+//!   function that cannot unwind"). Below a C library's callback use [`try_await`] and return its error.
 //! * **CPU-bound code.** It runs on the executor's thread and holds everything else up. Let others
 //!   run now and then: `await_(tokio::task::yield_now())`.
 //! * **Blocking waits.** `std::thread::sleep`, a blocking channel or join still block the thread.
-//!   Under cancellation too: a `std::thread::scope` on a cancelled fiber joins its threads.
+//!   Under cancellation too: a `std::thread::scope` on a cancelled fiber joins its threads. Of tokio's
+//!   channels and locks, `blocking_recv()`, `blocking_send(x)` and `blocking_lock()` panic inside a runtime:
+//!   `await_(x.recv())`, `await_(x.send(x))`, `await_(x.lock())`.
 //! * **tokio's own `block_on` on a fiber** panics like anywhere inside a runtime; use [`block_on`].
 //! * **Moving threads.** A fiber stays on the thread that first polled it: [`Run`] is `!Send`.
 //! * **Waiting during a panic.** A destructor that runs because of a panic cannot suspend:
@@ -126,9 +151,11 @@ pub use adapters::stream;
 pub use adapters::tokio;
 
 pub use adapters::{Budget, block_on, try_block_on, try_yield_now, yield_now};
-pub use bridge::{Builder, Run, await_, on_fiber, run, run_unchecked, try_await};
+pub use bridge::{
+    Builder, Exclusive, Occupied, Run, await_, on_fiber, run, run_unchecked, try_await,
+};
 pub use error::{AwaitError, StackError};
-pub use fiber::StackPool;
+pub use fiber::{StackPool, stack_remaining};
 
 /// The README's code blocks, run as tests.
 #[cfg(all(doctest, feature = "tokio"))]

@@ -126,6 +126,7 @@ const UNSAFE: &[&str] = &[
     "fiber/current.rs",
     "fiber/depot.rs",
     "fiber/header.rs",
+    "fiber/limits.rs",
     "fiber/memory/guard.rs",
     "fiber/memory/linux.rs",
     "fiber/memory/mapping.rs",

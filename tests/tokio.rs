@@ -1113,3 +1113,21 @@ fn block_on_works_in_the_destructor_of_a_thread_local() {
     .unwrap();
     assert_eq!(told.iter().collect::<Vec<_>>(), [7, 7]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_clock_stands_still_while_a_job_runs() {
+    let began = tokio::time::Instant::now();
+    let pool = PinnedPool::builder().worker_threads(1).build().unwrap();
+    for _ in 0..20 {
+        let job = pool.spawn(|| {
+            std::thread::sleep(Duration::from_millis(5));
+            fiberback::await_(tokio::time::sleep(Duration::from_millis(1)));
+            7
+        });
+        let in_time = tokio::time::timeout(Duration::from_secs(3600), job).await;
+        assert_eq!(in_time.expect("the clock has jumped").unwrap(), 7);
+    }
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    // And goes on as ever when there is none.
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+}

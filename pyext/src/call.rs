@@ -11,7 +11,7 @@
 
 #[cfg(cpython = "3.15")]
 use crate::interp::CoroutineState;
-use crate::{error, names, portal};
+use crate::{coroutine_methods, error, names};
 use pyo3::ffi::PySendResult::{self, PYGEN_ERROR, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use std::cell::UnsafeCell;
@@ -165,7 +165,7 @@ unsafe extern "C" fn send(this: *mut PyObject, value: *mut PyObject) -> *mut PyO
     // SAFETY: as in `am_send`.
     unsafe {
         let status = am_send(this, value, &raw mut result);
-        portal::as_method_result((status, result))
+        coroutine_methods::as_method_result((status, result))
     }
 }
 
@@ -182,7 +182,7 @@ unsafe extern "C" fn throw(
             } else {
                 std::slice::from_raw_parts(arguments, count as usize)
             };
-            let exception = portal::exception_of(arguments);
+            let exception = coroutine_methods::exception_of(arguments);
             if exception.is_null() {
                 return ptr::null_mut();
             }

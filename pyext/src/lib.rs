@@ -27,8 +27,10 @@
 //! | `worker.rs` | fibers that run portals' steps, idle and suspended ones, per thread |
 //! | `portal.rs` | the `Portal` type |
 //! | `await_.rs` | `await_` |
+//! | `coroutine_methods.rs` | what `send` and `throw` of every coroutine take and give back |
 //! | `call.rs` | a function call in the shape of a coroutine |
-//! | `scope.rs` | which portals serve a task for one call only |
+//! | `task_scopes.rs` | which portals serve a task for one call only |
+//! | `scope.rs` | the making of such portals |
 //! | `backends/` | asyncio's and Trio's tasks, and loops that begin to run |
 //! | `greenlet/` | real greenlet in the same process |
 //! | `ended.rs` | the end of the interpreter that has loaded the module |
@@ -43,6 +45,7 @@
 mod await_;
 mod backends;
 mod call;
+mod coroutine_methods;
 mod ended;
 mod error;
 mod greenlet;
@@ -54,6 +57,7 @@ mod parking;
 mod portal;
 mod position;
 mod scope;
+mod task_scopes;
 mod thread_exit;
 mod thrown;
 mod worker;

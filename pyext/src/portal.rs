@@ -18,10 +18,11 @@
 //!   step with GeneratorExit. A portal that will not end is leaked with its stack.
 //! * Whoever resumes a portal holds a reference to it meanwhile.
 
+use crate::coroutine_methods::{Outcome, as_method_result, exception_of};
 use crate::interp::references::{Visitor, set_finalized};
 use crate::interp::{self, CoroutineState};
 use crate::leaks::Reason;
-use crate::scope::{self, Scope};
+use crate::task_scopes::{self, Scope};
 use crate::worker::{Input, Mail, Output, Worker};
 use crate::{call, error, greenlet, names, worker};
 use pyo3::ffi::PySendResult::{self, PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
@@ -65,9 +66,6 @@ enum Action {
     Send(*mut PyObject),
     Throw(*mut PyObject),
 }
-
-/// A status and a result, as `PyIter_Send` has them.
-pub(crate) type Outcome = (PySendResult, *mut PyObject);
 
 const FAILED: Outcome = (PYGEN_ERROR, ptr::null_mut());
 
@@ -228,7 +226,7 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                 (*portal).worker = ptr::null_mut();
                 Worker::give_back(worker);
                 if status != PYGEN_NEXT {
-                    scope::leave(portal);
+                    task_scopes::leave(&raw mut (*portal).scope);
                     forget_base(portal);
                 }
                 (status, result)
@@ -315,7 +313,7 @@ unsafe fn close(portal: *mut PortalObject) -> bool {
     unsafe {
         if (*portal).phase == Phase::Idle && !is_started((*portal).coroutine) {
             // Nothing to run: the coroutine's own close() marks it closed.
-            scope::leave(portal);
+            task_scopes::leave(&raw mut (*portal).scope);
             if (*portal).coroutine.is_null() {
                 return true;
             }
@@ -591,91 +589,6 @@ unsafe extern "C" fn close_method(this: *mut PyObject, _: *mut PyObject) -> *mut
     })
 }
 
-/// A return value becomes `StopIteration`, as generator methods have it
-/// (`_PyGen_SetStopIterationValue`).
-///
-/// # Safety
-///
-/// Attached; an owned result.
-pub(crate) unsafe fn as_method_result((status, result): Outcome) -> *mut PyObject {
-    if status != PYGEN_RETURN {
-        return result;
-    }
-    // SAFETY: attached; `result` is owned. The exception is made by a call, not by setting a class
-    // and a value, which would take a tuple or an exception value apart.
-    unsafe {
-        let stop = if result == ffi::Py_None() {
-            ffi::PyObject_CallNoArgs(ffi::PyExc_StopIteration)
-        } else {
-            ffi::PyObject_CallOneArg(ffi::PyExc_StopIteration, result)
-        };
-        ffi::Py_DECREF(result);
-        if !stop.is_null() {
-            ffi::PyErr_SetObject(ffi::PyExc_StopIteration, stop);
-            ffi::Py_DECREF(stop);
-        }
-        ptr::null_mut()
-    }
-}
-
-/// The exception that `throw(*arguments)` means, as a new reference; null with an error set.
-///
-/// # Safety
-///
-/// Attached; valid objects.
-pub(crate) unsafe fn exception_of(arguments: &[*mut PyObject]) -> *mut PyObject {
-    // SAFETY: attached; borrowed valid objects. Exception classes are called like any class.
-    unsafe {
-        if arguments.is_empty() || arguments.len() > 3 {
-            error::set_type(&format!("throw expected 1 to 3 arguments, got {}", arguments.len()));
-            return ptr::null_mut();
-        }
-        let none = ffi::Py_None();
-        let class = arguments[0];
-        let value = arguments.get(1).copied().unwrap_or(none);
-        let trace = arguments.get(2).copied().unwrap_or(none);
-        if trace != none && ffi::PyTraceBack_Check(trace) == 0 {
-            error::set_type("throw() third argument must be a traceback object");
-            return ptr::null_mut();
-        }
-        let exception = if ffi::PyExceptionInstance_Check(class) != 0 {
-            if value != none {
-                error::set_type("instance exception may not have a separate value");
-                return ptr::null_mut();
-            }
-            ffi::Py_NewRef(class)
-        } else if ffi::PyExceptionClass_Check(class) != 0 {
-            if ffi::PyObject_IsInstance(value, class) == 1 {
-                ffi::Py_NewRef(value)
-            } else if value == none {
-                ffi::PyObject_CallNoArgs(class)
-            } else if ffi::PyTuple_Check(value) != 0 {
-                ffi::PyObject_CallObject(class, value)
-            } else {
-                ffi::PyObject_CallOneArg(class, value)
-            }
-        } else {
-            let name = CStr::from_ptr((*ffi::Py_TYPE(class)).tp_name).to_string_lossy();
-            error::set_type(&format!(
-                "exceptions must be classes or instances deriving from BaseException, not {name}"
-            ));
-            return ptr::null_mut();
-        };
-        if exception.is_null() {
-            return exception;
-        }
-        if ffi::PyExceptionInstance_Check(exception) == 0 {
-            ffi::Py_DECREF(exception);
-            error::set_type("calling the exception class did not give an exception");
-            return ptr::null_mut();
-        }
-        if trace != none {
-            ffi::PyException_SetTraceback(exception, trace);
-        }
-        exception
-    }
-}
-
 unsafe extern "C" fn tp_new(
     _class: *mut PyTypeObject,
     arguments: *mut PyObject,
@@ -777,7 +690,7 @@ unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
             return;
         }
         ffi::PyObject_GC_UnTrack(this.cast());
-        scope::leave(portal);
+        task_scopes::leave(&raw mut (*portal).scope);
         if !(*portal).weak_references.is_null() {
             ffi::PyObject_ClearWeakRefs(this);
         }

@@ -1,157 +1,13 @@
-//! Portals that serve a task for the length of one call (`with_portal_run…`).
-//!
-//! Such a portal is not the task's coroutine, so asking the task does not tell. It is noted here,
-//! under the task's address, from when it is made until its coroutine has ended or it is dropped;
-//! calls in one task nest, so each portal remembers the one that it is inside of.
-//!
-//! # Invariant
-//!
-//! A portal is in the table, or reached from there along `outer`, exactly while its `task` is not
-//! null; `tp_dealloc` takes it out. Neither keeps the other alive. A portal that is never dropped,
-//! since it is suspended in a leaked cycle, stays; so an entry counts only for the very task that
-//! it was made for, not for a later one at the same address: a weak reference tells.
-//!
-//! All of it is used with the GIL held only.
+//! `with_portal_run…`: portals that are made for one call, and note that they serve the current task.
 
 use crate::portal::{self, PortalObject};
-use crate::{await_, call, error, names};
+use crate::{await_, call, error, names, task_scopes};
 use pyo3::ffi::{self, PyObject};
-use std::cell::UnsafeCell;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// What a portal knows of the call that it serves. All null for the others.
-pub(crate) struct Scope {
-    /// A weak reference to the task; owned.
-    task: *mut PyObject,
-    address: usize,
-    /// The portal of the call around this one in the same task. Borrowed.
-    outer: *mut PortalObject,
-}
-
-impl Scope {
-    pub(crate) const NONE: Self =
-        Self { task: ptr::null_mut(), address: 0, outer: ptr::null_mut() };
-
-    #[inline(always)]
-    pub(crate) fn is_some(&self) -> bool {
-        !self.task.is_null()
-    }
-}
-
-/// Addresses are as good as random from the fourth bit on.
-#[derive(Default)]
-struct AddressHasher(u64);
-
-impl Hasher for AddressHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("an address is hashed as usize")
-    }
-
-    fn write_usize(&mut self, address: usize) {
-        // The table takes the bucket from the low bits and a tag from the high ones.
-        let mixed = (address as u64 >> 4).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = mixed ^ (mixed >> 32);
-    }
-}
-
-type Portals = HashMap<usize, *mut PortalObject, BuildHasherDefault<AddressHasher>>;
-
-struct Table(UnsafeCell<Option<Portals>>);
-
-// SAFETY: only touched with the GIL held (module docs), and no borrow of it lasts over a call that
-// could release that.
-unsafe impl Sync for Table {}
-
-static TABLE: Table = Table(UnsafeCell::new(None));
-
-/// The table; for one expression.
-///
-/// # Safety
-///
-/// Attached, and no other borrow is alive.
-#[inline(always)]
-unsafe fn table<'a>() -> &'a mut Portals {
-    // SAFETY: the contract.
-    unsafe { (*TABLE.0.get()).get_or_insert_with(Portals::default) }
-}
-
 /// `asyncio.current_task`, once it was needed. Owned.
 static ASYNCIO_CURRENT_TASK: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
-
-/// Notes that `portal` serves `task` from now on. False with an error set on failure.
-///
-/// # Safety
-///
-/// Attached; both valid, `portal` a portal.
-unsafe fn enter(portal: *mut PortalObject, task: *mut PyObject) -> bool {
-    // SAFETY: attached; the table is borrowed for single expressions, and what is in it is alive.
-    unsafe {
-        if (*portal).scope.is_some() {
-            return true;
-        }
-        let weak = ffi::PyWeakref_NewRef(task, ptr::null_mut());
-        if weak.is_null() {
-            return false;
-        }
-        if table().try_reserve(1).is_err() {
-            ffi::Py_DECREF(weak);
-            error::set_no_memory();
-            return false;
-        }
-        let address = task.addr();
-        let outer = table().insert(address, portal).unwrap_or(ptr::null_mut());
-        (*portal).scope = Scope { task: weak, address, outer };
-        true
-    }
-}
-
-/// Forgets a portal, if it was noted.
-///
-/// # Safety
-///
-/// Attached; a portal that is alive, be it for the last time.
-#[inline(always)]
-pub(crate) unsafe fn leave(portal: *mut PortalObject) {
-    // SAFETY: passed on.
-    unsafe {
-        if (*portal).scope.is_some() {
-            take_out(portal);
-        }
-    }
-}
-
-unsafe fn take_out(portal: *mut PortalObject) {
-    // SAFETY: attached. The portals of one task form a list, by the invariant, and all in it are
-    // alive. Dropping the weak reference, which has no callback, runs no code.
-    unsafe {
-        let Scope { task, address, outer } = std::mem::replace(&mut (*portal).scope, Scope::NONE);
-        let innermost = table().get(&address).copied().unwrap_or(ptr::null_mut());
-        if innermost == portal {
-            if outer.is_null() {
-                table().remove(&address);
-            } else {
-                table().insert(address, outer);
-            }
-        } else {
-            let mut inner = innermost;
-            while !inner.is_null() {
-                if (*inner).scope.outer == portal {
-                    (*inner).scope.outer = outer;
-                    break;
-                }
-                inner = (*inner).scope.outer;
-            }
-        }
-        ffi::Py_DECREF(task);
-    }
-}
 
 /// `_fiberback.scoped_portal(task)`.
 pub(crate) unsafe extern "C" fn scoped_portal(
@@ -159,20 +15,13 @@ pub(crate) unsafe extern "C" fn scoped_portal(
     task: *mut PyObject,
 ) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
-        // SAFETY: attached; lent. The portal found is held while its weak reference is called.
+        // SAFETY: attached; lent.
         unsafe {
-            let portal = table().get(&task.addr()).copied().unwrap_or(ptr::null_mut());
-            if portal.is_null() {
+            let portal = task_scopes::portal_for(task);
+            if portal.is_null() && ffi::PyErr_Occurred().is_null() {
                 return ffi::Py_NewRef(ffi::Py_None());
             }
-            ffi::Py_INCREF(portal.cast());
-            let of = ffi::PyObject_CallNoArgs((*portal).scope.task);
-            ffi::Py_XDECREF(of);
-            if of == task {
-                return portal.cast();
-            }
-            ffi::Py_DECREF(portal.cast());
-            if of.is_null() { of } else { ffi::Py_NewRef(ffi::Py_None()) }
+            portal
         }
     })
 }
@@ -191,7 +40,7 @@ pub(crate) unsafe extern "C" fn scope(
                 return ptr::null_mut();
             }
             let (object, task) = (*arguments, *arguments.add(1));
-            if task != ffi::Py_None() && !enter(object.cast(), task) {
+            if task != ffi::Py_None() && !enter(object, task) {
                 return ptr::null_mut();
             }
             ffi::Py_NewRef(object)
@@ -277,6 +126,15 @@ unsafe fn portal_around(awaitable: *mut PyObject, coroutine_of: *mut PyObject) -
     }
 }
 
+/// Notes that `portal` serves `task` from now on. False with an error set.
+unsafe fn enter(portal: *mut PyObject, task: *mut PyObject) -> bool {
+    // SAFETY: attached; a portal, whose record leaves when it ends.
+    unsafe {
+        let record = &raw mut (*portal.cast::<PortalObject>()).scope;
+        task_scopes::enter(record, portal, task)
+    }
+}
+
 /// Notes that a portal (owned, and given back) serves the current task, if there is one.
 unsafe fn for_current_task(portal: *mut PyObject) -> *mut PyObject {
     // SAFETY: attached.
@@ -284,7 +142,7 @@ unsafe fn for_current_task(portal: *mut PyObject) -> *mut PyObject {
         match current_task() {
             Ok(task) if task.is_null() => portal,
             Ok(task) => {
-                let entered = enter(portal.cast(), task);
+                let entered = enter(portal, task);
                 ffi::Py_DECREF(task);
                 if entered { portal } else { given_up(portal) }
             }

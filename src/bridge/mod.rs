@@ -19,9 +19,11 @@
 
 mod await_;
 mod builder;
+mod exclusive;
 mod run;
 mod waiter;
 
 pub use await_::{await_, on_fiber, try_await};
 pub use builder::Builder;
+pub use exclusive::{Exclusive, Occupied};
 pub use run::{Run, run, run_unchecked};

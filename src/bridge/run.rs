@@ -5,6 +5,8 @@
 use super::waiter::{ContextPointer, Waiter};
 use crate::ambient::RunAmbient;
 use crate::error::StackError;
+#[cfg(panic = "unwind")]
+use crate::fiber::thread_is_ending;
 use crate::fiber::{Fiber, Stack, StackPool, Step, Suspender};
 use std::fmt;
 use std::marker::PhantomData;
@@ -34,7 +36,8 @@ use std::task::{Context, Poll};
 /// # Cancellation
 ///
 /// Dropping the future unwinds the closure's stack from where it waits, so destructors run; see
-/// [`await_`](crate::await_). In a program built with `panic = "abort"` nothing can unwind, and the
+/// [`await_`](crate::await_). At the end of the thread, in the destructor of a thread-local value, it is
+/// leaked instead, with a message: what it uses may be gone. In a program built with `panic = "abort"` nothing can unwind, and the
 /// stack is leaked with all that is on it.
 ///
 /// # Panics
@@ -167,7 +170,14 @@ impl<T: 'static> Drop for Run<T> {
     fn drop(&mut self) {
         if let Some(fiber) = &mut self.fiber {
             #[cfg(panic = "unwind")]
-            fiber.cancel_with(&mut self.ambient);
+            if fiber.is_started() && !fiber.is_done() && thread_is_ending() {
+                crate::events::fiber_leaked_at_thread_end();
+                if let Some(fiber) = self.fiber.take() {
+                    fiber.leak();
+                }
+            } else {
+                fiber.cancel_with(&mut self.ambient);
+            }
             #[cfg(not(panic = "unwind"))]
             if fiber.is_started() && !fiber.is_done() {
                 crate::events::fiber_leaked();

@@ -67,6 +67,11 @@ pub(crate) fn with<R>(f: impl for<'a> FnOnce(Current<'a>) -> R) -> R {
     f(unsafe { here() })
 }
 
+/// Which fiber the calling code is on, or that it is on none: only to be compared with another.
+pub(crate) fn address() -> usize {
+    CURRENT.get().addr()
+}
+
 /// True while the calling code runs on the fiber with this header.
 #[inline(always)]
 pub(super) fn is(header: *const Header) -> bool {

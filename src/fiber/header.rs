@@ -26,6 +26,9 @@ pub(crate) struct Header {
     /// `Suspender`, because the processor cannot foresee where a switch leads, and waits for each load on
     /// the way to it.
     pub(super) yielder: Cell<*const Yielder<(), ()>>,
+    /// The lowest address of the fiber's stack that frames can use; 0 if this describes no fiber. The
+    /// highest is right below this header.
+    pub(super) lowest: Cell<usize>,
     /// Set once, when the fiber's owner wants it to end. The fiber is never suspended again.
     pub(super) cancelled: Cell<bool>,
     /// Whether the resuming thread was already panicking when it resumed the fiber.
@@ -54,6 +57,7 @@ impl Header {
             name_len: Cell::new(0),
             transfer: Cell::new(ptr::null_mut()),
             yielder: Cell::new(ptr::null()),
+            lowest: Cell::new(0),
             cancelled: Cell::new(false),
             resumed_panicking: Cell::new(false),
             refusals: Cell::new(0),

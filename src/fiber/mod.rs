@@ -35,6 +35,7 @@
 //! | `pool.rs` | settings, handles and counts of a pool |
 //! | `header.rs` | the record at the top of each stack in use |
 //! | `current.rs` | which fiber this thread is on |
+//! | `limits.rs` | how much of its stack the running code has left |
 //! | `switch.rs` | resume, suspend, cancel |
 //! | `ambient.rs` | the trait for state swapped around a resume |
 //! | `overflow.rs` | the fault handler that names an overflown stack |
@@ -43,6 +44,7 @@ mod ambient;
 pub(crate) mod current;
 mod depot;
 mod header;
+mod limits;
 mod memory;
 #[cfg(target_os = "linux")]
 mod overflow;
@@ -52,8 +54,10 @@ mod switch;
 mod warm;
 
 pub use ambient::Ambient;
+pub use limits::{current_stack, stack_remaining};
 pub use memory::GuardPages;
 pub use pool::{PoolStats, StackPool, StackPoolBuilder};
 pub use stack::Stack;
 pub(crate) use switch::suspend_current;
 pub use switch::{Fiber, Step, SuspendError, Suspender};
+pub(crate) use warm::thread_is_ending;

@@ -223,6 +223,7 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
             record.write(Record { header: Header::off_fiber(), coroutine, stack });
             let header = header.as_ref();
             header.overflow_advice.set(advice);
+            header.lowest.set(slot.usable().start);
             #[cfg(target_os = "linux")]
             header.live.set(header::LIVE);
         }

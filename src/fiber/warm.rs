@@ -35,6 +35,12 @@ pub(super) fn take(shared: NonNull<Shared>) -> Option<Slot> {
     Some(slot)
 }
 
+/// Whether destructors of this thread's thread-local values have begun to run. Known once they have come to
+/// our own, which was made before the thread's first fiber: those of values that are younger come before it.
+pub(crate) fn thread_is_ending() -> bool {
+    LOCAL.try_with(|_| ()).is_err()
+}
+
 /// Gives back to the system what this thread, or the depot, has not needed for long.
 #[cold]
 fn retire_idle(shared: NonNull<Shared>) {

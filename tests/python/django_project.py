@@ -13,6 +13,7 @@ from django.apps import AppConfig
 from django.conf import settings
 
 APP = "shop"
+FOLDER = tempfile.TemporaryDirectory()  # removed at exit
 
 
 class ShopConfig(AppConfig):
@@ -39,7 +40,7 @@ def configure(host: str, name: str) -> None:
             "aged": database(CONN_MAX_AGE=600),
             "lite": {
                 "ENGINE": "django.db.backends.sqlite3",
-                "NAME": os.path.join(tempfile.mkdtemp(), "lite.sqlite3"),
+                "NAME": os.path.join(FOLDER.name, "lite.sqlite3"),
             },
         },
         INSTALLED_APPS=[

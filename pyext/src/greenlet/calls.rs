@@ -19,7 +19,7 @@
 //!   for. Between the two that greenlet is in `waiting`, and nobody else can switch to it.
 //! * All of this is in the thread's record: frames of greenlets that do not run are no place for it.
 
-use super::entries;
+use super::original;
 use crate::await_::{self, Answer};
 use crate::worker::{self, Mail, Worker};
 use crate::{error, interp, names, portal};
@@ -236,7 +236,7 @@ unsafe fn on_thread_stack(call: *mut c_void) {
             (*call).exception = error::take();
             return;
         }
-        let base = entries::current();
+        let base = original::current();
         follow_base(call, base);
         let mut id = 0;
         if base.is_null() {
@@ -248,18 +248,16 @@ unsafe fn on_thread_stack(call: *mut c_void) {
         }
         let result = match (*call).action {
             Action::Switch { greenlet, arguments, keywords } => {
-                entries::original_switch(greenlet, arguments, keywords)
+                original::switch(greenlet, arguments, keywords)
             }
-            Action::Throw { greenlet, arguments } => entries::original_throw(greenlet, arguments),
+            Action::Throw { greenlet, arguments } => original::throw(greenlet, arguments),
             Action::ApiSwitch { greenlet, arguments, keywords } => {
-                entries::original_api_switch(greenlet, arguments, keywords)
+                original::api_switch(greenlet, arguments, keywords)
             }
-            Action::ApiThrow { greenlet, exception } => {
-                entries::original_api_throw(greenlet, exception)
-            }
+            Action::ApiThrow { greenlet, exception } => original::api_throw(greenlet, exception),
             Action::Answer { greenlet, answer } => {
                 (*calls).answer = Some(answer);
-                entries::original_api_switch(greenlet, ptr::null_mut(), ptr::null_mut())
+                original::api_switch(greenlet, ptr::null_mut(), ptr::null_mut())
             }
         };
         let request = (*calls).request.take_if(|request| request.base == id);
@@ -348,7 +346,7 @@ impl Drop for Inside {
 pub(crate) unsafe fn inside() -> Option<Inside> {
     // SAFETY: attached.
     unsafe {
-        if !entries::is_loaded() || !worker::current().is_null() { None } else { look_inside() }
+        if !original::is_loaded() || !worker::current().is_null() { None } else { look_inside() }
     }
 }
 
@@ -363,7 +361,7 @@ unsafe fn look_inside() -> Option<Inside> {
         let (worker, can_wait) = (last.worker, last.can_wait);
         // An error may be set where this is asked, and greenlets of other threads may end in it.
         let mut greenlet = ptr::null_mut();
-        error::keeping(|| greenlet = entries::current());
+        error::keeping(|| greenlet = original::current());
         if greenlet.is_null() {
             return None;
         }
@@ -385,8 +383,8 @@ pub(crate) unsafe fn is_away(greenlet: *mut PyObject) -> bool {
     unsafe {
         let mut is_away = false;
         error::keeping(|| {
-            let now = entries::current();
-            is_away = now != greenlet && entries::is_active(greenlet);
+            let now = original::current();
+            is_away = now != greenlet && original::is_active(greenlet);
             ffi::Py_XDECREF(now);
         });
         is_away
@@ -436,7 +434,7 @@ pub(crate) unsafe fn wait(
         });
         let none = ptr::null_mut();
         let base = ffi::Py_NewRef(inside.base_greenlet);
-        let result = entries::original_api_switch(base, none, none);
+        let result = original::api_switch(base, none, none);
         let exception = if result.is_null() { error::take() } else { none };
         ffi::Py_XDECREF(result);
         ffi::Py_DECREF(base);
@@ -470,8 +468,8 @@ pub(super) unsafe fn dealloc(greenlet: *mut PyObject) {
     // SAFETY: attached; the last reference is gone. An error that is set belongs to whoever dropped it.
     unsafe {
         let worker = worker::current();
-        if !entries::is_under_way(greenlet) {
-            return entries::original_dealloc(greenlet);
+        if !original::is_under_way(greenlet) {
+            return original::dealloc(greenlet);
         }
         // Out of the collector's sight: it must not meet an object without references.
         ffi::PyObject_GC_UnTrack(greenlet.cast());
@@ -493,15 +491,15 @@ unsafe fn kill(greenlet: *mut c_void) {
     // is made inside another one, that one can, and its caller is not in greenlet's function.
     unsafe {
         if inside().is_some() {
-            return entries::original_dealloc(greenlet.cast());
+            return original::dealloc(greenlet.cast());
         }
         let calls = Calls::of_this_thread();
-        let base = entries::current();
+        let base = original::current();
         if base.is_null() {
-            return entries::original_dealloc(greenlet.cast());
+            return original::dealloc(greenlet.cast());
         }
         let id = Calls::enter(calls, base, ptr::null_mut(), false);
-        entries::original_dealloc(greenlet.cast());
+        original::dealloc(greenlet.cast());
         Calls::leave(calls, id);
     }
 }

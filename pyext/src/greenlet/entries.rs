@@ -1,4 +1,4 @@
-//! greenlet's functions, and ours in their places.
+//! Our functions in the places of greenlet's.
 //!
 //! # Invariant
 //!
@@ -17,49 +17,12 @@
 //! which is the thread's (the invariant of `mod.rs`).
 
 use super::calls::{self, Action};
+use super::original::{self, Originals};
 use crate::error;
 use crate::interp::facts::{self, field};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
-
-type Switch = unsafe extern "C" fn(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
-type Throw = unsafe extern "C" fn(*mut PyObject, *mut PyObject) -> *mut PyObject;
-type ApiThrow = unsafe extern "C" fn(
-    *mut PyObject,
-    *mut PyObject,
-    *mut PyObject,
-    *mut PyObject,
-) -> *mut PyObject;
-type GetCurrent = unsafe extern "C" fn() -> *mut PyObject;
-type Question = unsafe extern "C" fn(*mut PyObject) -> c_int;
-
-/// One of greenlet's own functions; null while it is not loaded.
-struct Original(AtomicPtr<c_void>);
-
-impl Original {
-    const fn new() -> Self {
-        Self(AtomicPtr::new(ptr::null_mut()))
-    }
-
-    fn get(&self) -> *mut c_void {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn set(&self, function: *mut c_void) {
-        self.0.store(function, Ordering::Relaxed);
-    }
-}
-
-static GET_CURRENT: Original = Original::new();
-static IS_MAIN: Original = Original::new();
-static IS_ACTIVE: Original = Original::new();
-static SWITCH: Original = Original::new();
-static THROW: Original = Original::new();
-static API_SWITCH: Original = Original::new();
-static API_THROW: Original = Original::new();
-static DEALLOC: Original = Original::new();
 
 /// Places in the C API's array; part of greenlet's ABI (`greenlet.h`, 1.0 to 3.5).
 const TYPE: usize = 0;
@@ -68,12 +31,6 @@ const THROW_AT: usize = 5;
 const SWITCH_AT: usize = 6;
 const MAIN_AT: usize = 8;
 const ACTIVE_AT: usize = 10;
-
-/// True once greenlet is known.
-#[inline(always)]
-pub(super) fn is_loaded() -> bool {
-    !GET_CURRENT.get().is_null()
-}
 
 /// Puts our functions in place. False with an error set if this is not the greenlet that we know; then
 /// nothing has been changed.
@@ -87,7 +44,7 @@ pub(super) unsafe fn meet(module: *mut PyObject) -> bool {
     // The definitions of the methods and the array are variables of greenlet's (`green_methods`,
     // `_PyGreenlet_API`), which only it and we know of, changed with the GIL held.
     unsafe {
-        if is_loaded() {
+        if original::is_loaded() {
             return true;
         }
         let capsule = ffi::PyObject_GetAttrString(module, c"_C_API".as_ptr());
@@ -112,14 +69,16 @@ pub(super) unsafe fn meet(module: *mut PyObject) -> bool {
             error::set_runtime(error::UNKNOWN_GREENLET);
             return false;
         };
-        IS_MAIN.set(*api.add(MAIN_AT));
-        IS_ACTIVE.set(*api.add(ACTIVE_AT));
-        SWITCH.set(pointer_of(switch_definition));
-        THROW.set(pointer_of(throw_definition));
-        API_SWITCH.set(*api.add(SWITCH_AT));
-        API_THROW.set(*api.add(THROW_AT));
-        DEALLOC.set(dealloc as *mut c_void);
-        GET_CURRENT.set(*api.add(GET_CURRENT_AT));
+        original::note(&Originals {
+            get_current: *api.add(GET_CURRENT_AT),
+            is_main: *api.add(MAIN_AT),
+            is_active: *api.add(ACTIVE_AT),
+            switch: pointer_of(switch_definition),
+            throw: pointer_of(throw_definition),
+            api_switch: *api.add(SWITCH_AT),
+            api_throw: *api.add(THROW_AT),
+            dealloc: dealloc as *mut c_void,
+        });
 
         (*switch_definition).ml_meth.PyCFunctionWithKeywords = switch;
         (*throw_definition).ml_meth.PyCFunction = throw;
@@ -227,132 +186,4 @@ unsafe extern "C" fn dealloc(this: *mut PyObject) {
         // SAFETY: attached; the last reference is gone.
         unsafe { calls::dealloc(this) }
     });
-}
-
-/// The current greenlet as a new reference, or null if greenlet is not loaded or not any more.
-///
-/// # Safety
-///
-/// Attached.
-#[inline]
-pub(super) unsafe fn current() -> *mut PyObject {
-    let get_current = GET_CURRENT.get();
-    if get_current.is_null() {
-        return ptr::null_mut();
-    }
-    // SAFETY: the function of that type that greenlet published.
-    unsafe {
-        let get_current = std::mem::transmute::<*mut c_void, GetCurrent>(get_current);
-        let current = get_current();
-        if current.is_null() {
-            ffi::PyErr_Clear();
-        }
-        current
-    }
-}
-
-/// Whether it has been begun, is not dead, and is no thread's main one: what is killed when it is
-/// dropped.
-///
-/// # Safety
-///
-/// Attached; a greenlet.
-pub(super) unsafe fn is_under_way(greenlet: *mut PyObject) -> bool {
-    // SAFETY: functions of that type; they only read a field.
-    unsafe {
-        let is_main = std::mem::transmute::<*mut c_void, Question>(IS_MAIN.get());
-        is_active(greenlet) && is_main(greenlet) == 0
-    }
-}
-
-/// Whether it has been begun and is not dead.
-///
-/// # Safety
-///
-/// As [`is_under_way`].
-pub(super) unsafe fn is_active(greenlet: *mut PyObject) -> bool {
-    // SAFETY: as in `is_under_way`.
-    unsafe {
-        let is_active = std::mem::transmute::<*mut c_void, Question>(IS_ACTIVE.get());
-        is_active(greenlet) == 1
-    }
-}
-
-/// greenlet's own `switch`.
-///
-/// # Safety
-///
-/// Attached, on the thread's own stack.
-pub(super) unsafe fn original_switch(
-    greenlet: *mut PyObject,
-    arguments: *mut PyObject,
-    keywords: *mut PyObject,
-) -> *mut PyObject {
-    // SAFETY: a function of that type; the contract.
-    unsafe {
-        let function = std::mem::transmute::<*mut c_void, Switch>(SWITCH.get());
-        function(greenlet, arguments, keywords)
-    }
-}
-
-/// greenlet's own `throw`.
-///
-/// # Safety
-///
-/// As [`original_switch`].
-pub(super) unsafe fn original_throw(
-    greenlet: *mut PyObject,
-    arguments: *mut PyObject,
-) -> *mut PyObject {
-    // SAFETY: a function of that type; the contract.
-    unsafe {
-        let function = std::mem::transmute::<*mut c_void, Throw>(THROW.get());
-        function(greenlet, arguments)
-    }
-}
-
-/// greenlet's own `PyGreenlet_Switch`.
-///
-/// # Safety
-///
-/// As [`original_switch`].
-pub(super) unsafe fn original_api_switch(
-    greenlet: *mut PyObject,
-    arguments: *mut PyObject,
-    keywords: *mut PyObject,
-) -> *mut PyObject {
-    // SAFETY: a function of that type; the contract.
-    unsafe {
-        let function = std::mem::transmute::<*mut c_void, Switch>(API_SWITCH.get());
-        function(greenlet, arguments, keywords)
-    }
-}
-
-/// greenlet's own `PyGreenlet_Throw`.
-///
-/// # Safety
-///
-/// As [`original_switch`].
-pub(super) unsafe fn original_api_throw(
-    greenlet: *mut PyObject,
-    [class, value, trace]: [*mut PyObject; 3],
-) -> *mut PyObject {
-    // SAFETY: a function of that type; the contract.
-    unsafe {
-        let function = std::mem::transmute::<*mut c_void, ApiThrow>(API_THROW.get());
-        function(greenlet, class, value, trace)
-    }
-}
-
-/// greenlet's own `tp_dealloc`.
-///
-/// # Safety
-///
-/// Attached, on the thread's own stack if the greenlet [`is_under_way`].
-pub(super) unsafe fn original_dealloc(greenlet: *mut PyObject) {
-    // SAFETY: a function of that type; the contract.
-    unsafe {
-        let function = std::mem::transmute::<*mut c_void, ffi::destructor>(DEALLOC.get());
-        function(greenlet);
-    }
 }

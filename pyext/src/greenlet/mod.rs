@@ -20,14 +20,17 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `entries.rs` | greenlet's functions, and ours in their places |
+//! | `original.rs` | greenlet's own functions |
 //! | `calls.rs` | switches on behalf of fibers, and waits on behalf of greenlets |
+//! | `entries.rs` | our functions in the places of greenlet's |
 
 mod calls;
 mod entries;
+mod original;
 
 pub(crate) use calls::{Calls, deferred, inside, is_away, is_provider, wait};
-use entries::{is_loaded, meet};
+use entries::meet;
+use original::is_loaded;
 
 use pyo3::ffi::{self, PyObject};
 use std::ptr;

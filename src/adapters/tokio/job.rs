@@ -5,6 +5,7 @@
 //! `Send`, and from then on a [`Ticket`] for the `Run`, which stays in a table of the worker's
 //! thread. Only that thread polls and drops the tasks of its runtime.
 
+use super::clock::Hold;
 use super::worker::Place;
 use crate::bridge::{Builder, Run};
 use std::any::Any;
@@ -87,6 +88,7 @@ pub(super) struct Job<F, T> {
     state: State<F, T>,
     /// Given up last, when nothing of the job is left: dropped after `state`.
     _place: Place,
+    _clock: Option<Hold>,
 }
 
 enum State<F, T> {
@@ -97,7 +99,7 @@ enum State<F, T> {
 
 impl<F, T> Job<F, T> {
     pub(super) fn new(f: F, settings: Builder, place: Place) -> Self {
-        Self { state: State::Queued(f, settings), _place: place }
+        Self { state: State::Queued(f, settings), _place: place, _clock: Hold::new() }
     }
 }
 

@@ -11,6 +11,7 @@
 
 pub mod background;
 pub(super) mod blocking;
+mod clock;
 mod fork;
 mod job;
 mod pinned_pool;

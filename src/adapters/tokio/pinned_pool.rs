@@ -179,6 +179,11 @@ impl PinnedPoolBuilder {
 /// in the background, their handles stay good, and each thread ends when its last job has. Nothing
 /// waits. To end jobs as well, use [`shutdown_timeout`](Self::shutdown_timeout).
 ///
+/// # Paused clocks
+///
+/// In a test that has paused tokio's clock (`start_paused`) this does not jump ahead while a job that was
+/// spawned there runs, as it does not for `spawn_blocking`. The workers' own clocks are not paused.
+///
 /// # What ends with a worker
 ///
 /// Tasks that jobs have spawned on their thread by tokio's own `spawn` and `spawn_local` do not

@@ -19,6 +19,7 @@ from django.http import JsonResponse
 from django.urls import path
 
 HOW = sys.argv[1]
+FOLDER = tempfile.TemporaryDirectory()  # removed at exit
 
 settings.configure(
     DEBUG=False,
@@ -29,7 +30,7 @@ settings.configure(
     DATABASES={
         "default": {
             "ENGINE": "django.db.backends.sqlite3",
-            "NAME": os.path.join(tempfile.mkdtemp(), "db"),
+            "NAME": os.path.join(FOLDER.name, "db"),
         }
     },
     STATIC_URL="/static/",
