@@ -133,6 +133,32 @@ pub(crate) unsafe fn call_none(object: *mut PyObject, name: *mut PyObject) -> *m
     unsafe { ffi::PyObject_VectorcallMethod(name, arguments.as_ptr(), 1, ptr::null_mut()) }
 }
 
+unsafe extern "C" {
+    /// What `object.name(...)` calls (`LOAD_METHOD`): exported for extensions by every CPython from 3.7
+    /// on (Objects/object.c).
+    fn _PyObject_GetMethod(
+        object: *mut PyObject,
+        name: *mut PyObject,
+        method: *mut *mut PyObject,
+    ) -> std::ffi::c_int;
+}
+
+/// Looks for `object.name` in order to call it. True if it is a method, which `found` (a new reference)
+/// is the function of; else `found` is the attribute's value, or null with an error set.
+///
+/// # Safety
+///
+/// As [`call_one`].
+#[inline]
+pub(crate) unsafe fn method(
+    object: *mut PyObject,
+    name: *mut PyObject,
+    found: &mut *mut PyObject,
+) -> bool {
+    // SAFETY: the contract.
+    unsafe { _PyObject_GetMethod(object, name, found) == 1 }
+}
+
 /// `getattr(object, name, None)` as a new reference, null instead of `None`'s default. An error
 /// other than `AttributeError` is set, with null returned.
 ///

@@ -3,8 +3,12 @@
 use super::facts::{self, field};
 use pyo3::ffi::{self, PyObject, PyThreadState};
 
-/// Contexts that a parked stack has left, innermost first. Owned.
-pub(crate) struct Left(Vec<*mut PyObject>);
+/// Contexts that a parked stack has left, innermost first. Owned. Mostly it is one, the task's, for which
+/// nothing is to be allocated.
+pub(crate) struct Left {
+    first: *mut PyObject,
+    others: Vec<*mut PyObject>,
+}
 
 /// The current context, borrowed; null before the thread has one.
 ///
@@ -47,7 +51,22 @@ pub(crate) unsafe fn is_entered(ts: *mut PyThreadState, context: *mut PyObject) 
 
 impl Left {
     pub(crate) const fn new() -> Self {
-        Self(Vec::new())
+        Self { first: std::ptr::null_mut(), others: Vec::new() }
+    }
+
+    fn push(&mut self, context: *mut PyObject) {
+        if self.first.is_null() {
+            self.first = context;
+        } else {
+            self.others.push(context);
+        }
+    }
+
+    /// The one that was left last; null if there are no more.
+    fn pop(&mut self) -> *mut PyObject {
+        self.others
+            .pop()
+            .unwrap_or_else(|| std::mem::replace(&mut self.first, std::ptr::null_mut()))
     }
 
     /// Exits contexts until `base` is current, so that others can enter them.
@@ -61,10 +80,10 @@ impl Left {
         unsafe {
             let mut now = current(ts);
             while now != base && !now.is_null() {
-                self.0.push(ffi::Py_NewRef(now));
+                self.push(ffi::Py_NewRef(now));
                 if ffi::PyContext_Exit(now) < 0 {
                     ffi::PyErr_Clear();
-                    ffi::Py_XDECREF(self.0.pop().unwrap_or(std::ptr::null_mut()));
+                    ffi::Py_XDECREF(self.pop());
                     return;
                 }
                 now = current(ts);
@@ -79,9 +98,11 @@ impl Left {
     /// Attached.
     pub(crate) unsafe fn are_free(&self) -> bool {
         // SAFETY: owned.
-        self.0.iter().all(|&context| unsafe {
+        let is_free = |context: *mut PyObject| unsafe {
             *field::<_, std::ffi::c_int>(context, facts::CONTEXT_ENTERED) == 0
-        })
+        };
+        (self.first.is_null() || is_free(self.first))
+            && self.others.iter().all(|&context| is_free(context))
     }
 
     /// Enters them again.
@@ -90,7 +111,11 @@ impl Left {
     ///
     /// `ts` must be the attached thread state; [`are_free`](Self::are_free).
     pub(crate) unsafe fn enter(&mut self) {
-        while let Some(context) = self.0.pop() {
+        loop {
+            let context = self.pop();
+            if context.is_null() {
+                return;
+            }
             // SAFETY: owned; free, so that it can be entered.
             unsafe {
                 if ffi::PyContext_Enter(context) < 0 {

@@ -71,6 +71,8 @@ pub(super) static IS_FUTURE: Hook = Hook::new();
 pub(super) static TASK_FOR: Hook = Hook::new();
 /// `is_trio_running()`: whether it is Trio that runs this code, whatever loop is further out.
 pub(super) static IS_TRIO_RUNNING: Hook = Hook::new();
+/// The dict of the tasks that run, by their loop; None where asyncio's C functions keep them elsewhere.
+pub(super) static CURRENT_TASKS: Hook = Hook::new();
 /// `watch_close(loop)`: call `close_parked(loop)` when the loop is closed.
 pub(super) static WATCH_CLOSE: Hook = Hook::new();
 /// `("context",)`, made when it was first needed.
@@ -125,14 +127,14 @@ pub(super) unsafe fn context_alone() -> *mut PyObject {
 
 /// `_fiberback.set_parking(poll, end_wait, pad, slow, Handle, tasks, code, add, discard,
 /// CancelledError, running_loop, stock, Hosted, isfuture, task_for,
-/// is_trio_running, set_running_loop, watch_close, indices)`.
+/// is_trio_running, set_running_loop, watch_close, current_tasks, indices)`.
 pub(crate) unsafe extern "C" fn set_parking(
     _: *mut PyObject,
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
-        static HOOKS: [&Hook; 18] = [
+        static HOOKS: [&Hook; 19] = [
             &POLL,
             &END_WAIT,
             &PAD,
@@ -151,15 +153,18 @@ pub(crate) unsafe extern "C" fn set_parking(
             &IS_TRIO_RUNNING,
             &SET_RUNNING_LOOP,
             &WATCH_CLOSE,
+            &CURRENT_TASKS,
         ];
         if count != HOOKS.len() as ffi::Py_ssize_t + 1 {
-            error::set_type("set_parking() takes nineteen arguments");
+            error::set_type("set_parking() takes twenty arguments");
             return ptr::null_mut();
         }
         // SAFETY: attached; `METH_FASTCALL`: as many arguments as `count` says.
         unsafe {
             let indices = *arguments.add(HOOKS.len());
+            let current_tasks = *arguments.add(HOOKS.len() - 1);
             if ffi::PyDict_Check(*arguments.add(5)) == 0
+                || (current_tasks != ffi::Py_None() && ffi::PyDict_Check(current_tasks) == 0)
                 || ffi::PyTuple_Check(indices) == 0
                 || ffi::PyTuple_GET_SIZE(indices) != LOCALS.len() as ffi::Py_ssize_t
             {

@@ -29,8 +29,8 @@
 //!   else. So they are all on the same level, and the host's native frame is alive while one runs.
 //! * What a stack has entered (contexts, the current task) it leaves before another goes on, and
 //!   enters again after. Between two stacks the thread is as it is between two callbacks.
-//! * A `Parked` belongs to the native frame of the caller that waits. The waker that points to it is
-//!   cut off before that frame ends.
+//! * A `Parked` is in the waker that its caller has made and keeps as long as it waits. The waker forgets
+//!   who waits before the caller's native frame ends.
 //! * Switches of greenlets are done on the thread's own stack (see `greenlet`), where the host is, or
 //!   what resumed it. While other greenlets run there, no runner does.
 

@@ -4,7 +4,7 @@
 //! Lib/asyncio/tasks.py) is done here for a caller in the middle of a step of that task: the future
 //! gets a callback, the task knows what it waits for, and a cancellation is raised in the caller.
 
-use super::driver::{self, Driver, Parked};
+use super::driver::{self, Below, Driver};
 use super::waker::{self, WakerObject};
 use super::{hooks, task};
 use crate::interp::contexts;
@@ -141,23 +141,32 @@ unsafe fn is_trio_running() -> bool {
 
 /// Whether the loop runs its callbacks by stock asyncio's `_run_once`, or by ours.
 unsafe fn is_stock(event_loop: *mut PyObject) -> bool {
-    // SAFETY: attached; a method is looked into only if it is one.
+    // SAFETY: attached; what is found is a new reference, and looked into only if it is a method.
     unsafe {
         if event_loop == ffi::Py_None() {
             return false;
         }
-        let run_once = names::attribute(event_loop, names::RUN_ONCE.get());
-        if run_once.is_null() {
+        let mut found = ptr::null_mut();
+        if names::method(event_loop, names::RUN_ONCE.get(), &mut found) {
+            ffi::Py_DECREF(found);
+            return is_ours_or_stock(found);
+        }
+        if found.is_null() {
             ffi::PyErr_Clear();
             return false;
         }
-        let function = names::attribute(run_once, names::FUNCTION.get());
+        // An attribute of the loop itself, as `enable` sets it.
+        let function = names::attribute(found, names::FUNCTION.get());
         ffi::PyErr_Clear();
-        let is_stock = function == hooks::STOCK.get() || function == hooks::HOSTED.get();
+        ffi::Py_DECREF(found);
         ffi::Py_XDECREF(function);
-        ffi::Py_DECREF(run_once);
-        is_stock && !function.is_null()
+        is_ours_or_stock(function)
     }
+}
+
+/// Whether the function (only compared) is one of the two `_run_once`.
+fn is_ours_or_stock(function: *mut PyObject) -> bool {
+    !function.is_null() && (function == hooks::STOCK.get() || function == hooks::HOSTED.get())
 }
 
 unsafe fn park(
@@ -267,7 +276,7 @@ unsafe fn may_begin_task(event_loop: *mut PyObject) -> bool {
         if driver.is_null() {
             return false;
         }
-        let may = Driver::can_park(driver, ts);
+        let may = Driver::can_park(driver, ts).is_some();
         Driver::release(driver);
         may
     }
@@ -341,11 +350,9 @@ unsafe fn wait_for(driver: *mut Driver, iterator: *mut PyObject, yielded: *mut P
                 return Answer::of(greenlet::wait(inside, iterator, yielded));
             }
         }
-        if !Driver::can_park(driver, ts) {
-            return Answer::Refused;
-        }
+        let Some(below) = Driver::can_park(driver, ts) else { return Answer::Refused };
         let before = Driver::begin_change(driver);
-        let answer = subscribe_and_wait(driver, iterator, yielded);
+        let answer = subscribe_and_wait(driver, iterator, yielded, &below);
         Driver::end_change(driver, before);
         answer
     }
@@ -356,8 +363,9 @@ unsafe fn subscribe_and_wait(
     driver: *mut Driver,
     iterator: *mut PyObject,
     yielded: *mut PyObject,
+    below: &Below,
 ) -> Answer {
-    // SAFETY: attached. `parked` lives as long as the waker knows it.
+    // SAFETY: attached. The task, the future and the waker are kept until the wait is over.
     unsafe {
         if !Driver::watch_close(driver) || !Driver::prepare_runner(driver) {
             return Answer::Refused;
@@ -382,16 +390,14 @@ unsafe fn subscribe_and_wait(
             return Answer::Throw(error::take());
         }
         let future = if is_future { yielded } else { ptr::null_mut() };
-        let mut parked = Box::new(Parked::new(driver, task, future));
-        let parked = &raw mut *parked;
-        let waker = waker::for_wait(driver, parked);
+        let waker = waker::for_wait(driver, task, future);
         let answer = if waker.is_null() || !subscribe(driver, future, waker) {
             if !waker.is_null() {
                 (*waker).parked = ptr::null_mut();
             }
             Answer::Refused
         } else {
-            wait(driver, parked, waker, is_pure)
+            wait(driver, waker, is_pure, below)
         };
         ffi::Py_XDECREF(waker.cast());
         ffi::Py_XDECREF(task);
@@ -422,6 +428,24 @@ unsafe fn end_watched(watched: *mut PyObject, answer: Answer) -> Answer {
 /// The task that runs now, as a new reference; null if there is none. True with it if it is one in
 /// pure Python, which asyncio's C functions do not know of since 3.14.
 unsafe fn current_task(event_loop: *mut PyObject) -> Result<(*mut PyObject, bool), ()> {
+    // SAFETY: attached. Up to 3.13 what runs is in one dict, which all of asyncio's functions share.
+    unsafe {
+        let tasks = hooks::CURRENT_TASKS.get();
+        if tasks != ffi::Py_None() {
+            let task = ffi::PyDict_GetItemWithError(tasks, event_loop);
+            if !task.is_null() {
+                return Ok((ffi::Py_NewRef(task), false));
+            }
+            if !ffi::PyErr_Occurred().is_null() {
+                return Err(());
+            }
+        }
+        ask_for_task(event_loop)
+    }
+}
+
+/// [`current_task`], as asyncio's functions have it, which others may have replaced.
+unsafe fn ask_for_task(event_loop: *mut PyObject) -> Result<(*mut PyObject, bool), ()> {
     // SAFETY: attached.
     unsafe {
         for (name, is_pure) in [(&names::CURRENT_TASK, false), (&names::PY_CURRENT_TASK, true)] {
@@ -561,12 +585,13 @@ unsafe fn subscribe(driver: *mut Driver, future: *mut PyObject, waker: *mut Wake
 /// Parks, and says how the wait has ended.
 unsafe fn wait(
     driver: *mut Driver,
-    parked: *mut Parked,
     waker: *mut WakerObject,
     is_pure: bool,
+    below: &Below,
 ) -> Answer {
-    // SAFETY: attached, no error set; the task and the future are the caller's.
+    // SAFETY: attached, no error set; the task, the future and the waker are the caller's.
     unsafe {
+        let parked = (*waker).parked;
         let (task, future) = ((*parked).task, (*parked).future);
         if !task.is_null() {
             begin_wait(task, future);
@@ -576,7 +601,7 @@ unsafe fn wait(
                 return Answer::Refused;
             }
         }
-        driver::give_way(driver, parked);
+        driver::give_way(driver, parked, Some(below));
         (*waker).parked = ptr::null_mut();
         if !task.is_null() {
             enter_task((*driver).event_loop, task, is_pure);

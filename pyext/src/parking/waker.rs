@@ -5,7 +5,7 @@ use crate::{error, names};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr;
 
 /// What calling it does.
@@ -24,9 +24,10 @@ pub(super) struct WakerObject {
     ob_base: PyObject,
     /// One of its uses is ours.
     driver: *mut Driver,
-    /// Who waits; null once it has been woken, or waits no more.
+    /// `wait`, as long as the caller waits; null once it has been woken, or waits no more.
     pub(super) parked: *mut Parked,
     kind: Kind,
+    wait: ManuallyDrop<Parked>,
 }
 
 struct Type(UnsafeCell<MaybeUninit<PyTypeObject>>);
@@ -36,14 +37,26 @@ unsafe impl Sync for Type {}
 
 static TYPE: Type = Type(UnsafeCell::new(MaybeUninit::zeroed()));
 
-/// A waker for `parked`; null with an error set.
+/// A waker for a caller that is about to wait for `future` (or null) on behalf of `task` (or null); null
+/// with an error set.
 ///
 /// # Safety
 ///
-/// Attached; the driver is this thread's. `parked` must be cut off (set to null) before it ends.
-pub(super) unsafe fn for_wait(driver: *mut Driver, parked: *mut Parked) -> *mut WakerObject {
+/// Attached; the driver is this thread's. The caller keeps the waker, the task and the future as long as
+/// it waits, and then sets `parked` to null.
+pub(super) unsafe fn for_wait(
+    driver: *mut Driver,
+    task: *mut PyObject,
+    future: *mut PyObject,
+) -> *mut WakerObject {
     // SAFETY: the contract.
-    unsafe { new(driver, parked, Kind::Wake) }
+    unsafe {
+        let waker = new(driver, Parked::new(driver, task, future), Kind::Wake);
+        if !waker.is_null() {
+            (*waker).parked = (&raw mut (*waker).wait).cast();
+        }
+        waker
+    }
 }
 
 /// A callback that lets a runner drive; null with an error set.
@@ -52,18 +65,20 @@ pub(super) unsafe fn for_wait(driver: *mut Driver, parked: *mut Parked) -> *mut 
 ///
 /// Attached; the driver is this thread's.
 pub(super) unsafe fn for_take_over(driver: *mut Driver) -> *mut PyObject {
+    let nobody = Parked::new(driver, ptr::null_mut(), ptr::null_mut());
     // SAFETY: the contract.
-    unsafe { new(driver, ptr::null_mut(), Kind::TakeOver).cast() }
+    unsafe { new(driver, nobody, Kind::TakeOver).cast() }
 }
 
-unsafe fn new(driver: *mut Driver, parked: *mut Parked, kind: Kind) -> *mut WakerObject {
+unsafe fn new(driver: *mut Driver, wait: Parked, kind: Kind) -> *mut WakerObject {
     // SAFETY: the type is ready; fresh memory is filled in.
     unsafe {
         let waker: *mut WakerObject = ffi::PyObject_New(TYPE.0.get().cast());
         if !waker.is_null() {
             (*waker).driver = driver;
-            (*waker).parked = parked;
+            (*waker).parked = ptr::null_mut();
             (*waker).kind = kind;
+            (&raw mut (*waker).wait).write(ManuallyDrop::new(wait));
             Driver::hold(driver);
         }
         waker
@@ -85,6 +100,7 @@ unsafe extern "C" fn tp_call(
                 return ptr::null_mut();
             }
             if !(*waker).parked.is_null() {
+                driver::prefetch((*waker).parked);
                 take_failure((*waker).parked, arguments);
             }
             let done = match (*waker).kind {
@@ -177,9 +193,11 @@ unsafe fn note_outcome(parked: *mut Parked, arguments: *mut PyObject) -> bool {
 }
 
 unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
-    // SAFETY: the last reference is gone.
+    // SAFETY: the last reference is gone, so nobody waits.
     unsafe {
-        Driver::release((*this.cast::<WakerObject>()).driver);
+        let waker: *mut WakerObject = this.cast();
+        ManuallyDrop::drop(&mut (*waker).wait);
+        Driver::release((*waker).driver);
         ffi::PyObject_Free(this.cast());
     }
 }

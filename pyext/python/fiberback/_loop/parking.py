@@ -167,5 +167,7 @@ def install(is_future: Any, answer: Any) -> None:
         is_trio_in_charge,
         _set_running_loop,
         closing.watch,
+        # One for all of asyncio's functions, in C and in Python, up to 3.13.
+        tasks._current_tasks if sys.version_info < (3, 14) else None,  # type: ignore[attr-defined]
         indices,
     )
