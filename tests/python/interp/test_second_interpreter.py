@@ -85,8 +85,10 @@ def embedder(tmp_path_factory):
 
 
 def run(embedder, *codes):
-    # An interpreter finds its virtual environment by the path of its program.
-    env = dict(os.environ, EXECUTABLE=sys.executable)
+    # An embedded interpreter does not reliably find its virtual environment.
+    paths = [path for path in sys.path if path.endswith("site-packages")]
+    paths += filter(None, [os.environ.get("PYTHONPATH")])
+    env = dict(os.environ, EXECUTABLE=sys._base_executable, PYTHONPATH=os.pathsep.join(paths))
     done = subprocess.run([embedder, *codes], capture_output=True, text=True, env=env, timeout=60)
     assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
     assert done.stderr == ""
