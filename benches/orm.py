@@ -1,14 +1,15 @@
-"""Queries per second of the same ORM work, three ways, on a private PostgreSQL.
+"""Queries per second of the same ORM work, four ways, on a private PostgreSQL.
 
 `python benches/orm.py` starts a server of its own (as the tests do), and lets 20 tasks query it
 
-- with the synchronous `Session` on fiberback and asyncpg,
+- with the synchronous `Session` on fiberback and asyncpg, in tasks with a portal,
+- with the same in tasks that nothing was prepared for, under plain `asyncio.run`,
 - with `AsyncSession`, which is SQLAlchemy's own bridge on greenlet, and asyncpg,
 - with the synchronous `Session` and psycopg in a pool of 20 threads,
 
 in turn, round after round in one process, so that whatever else the machine does hits all alike.
 Numbers are medians over the rounds, ratios the medians of each round's ratio. Then 50 tasks wait
-for `pg_sleep(0.1)` at the same time in one thread. The targets are those of issue 6.
+for `pg_sleep(0.1)` at the same time in one thread.
 `--rounds N`, `--quick`.
 """
 
@@ -73,6 +74,13 @@ async def on_fiberback(engine, sessions):
     await asyncio.gather(*tasks)
 
 
+async def unprepared(engine, sessions):
+    async def task(start):
+        work(engine, sessions, start)
+
+    await asyncio.gather(*(task(7 * n) for n in range(TASKS)))
+
+
 async def on_greenlet(engine, sessions):
     await asyncio.gather(*(async_work(engine, sessions, 7 * n) for n in range(TASKS)))
 
@@ -91,17 +99,23 @@ async def measure(cluster, rounds, sessions):
     options = {"pool_size": TASKS, "max_overflow": 0}
     engines = {
         "fiberback": create_engine(cluster.url("asyncpg"), **options),
+        "unprepared": create_engine(cluster.url("asyncpg"), **options),
         "greenlet": create_async_engine(cluster.url("asyncpg"), **options),
         "threads": create_engine(cluster.url("psycopg"), **options),
     }
-    contenders = {"fiberback": on_fiberback, "greenlet": on_greenlet, "threads": in_threads}
+    contenders = {
+        "fiberback": on_fiberback,
+        "unprepared": unprepared,
+        "greenlet": on_greenlet,
+        "threads": in_threads,
+    }
     names = list(contenders)
     rates = {name: [] for name in names}
     costs = {name: [] for name in names}
     for number in range(rounds + 1):
-        for name in names[number % 3 :] + names[: number % 3]:
+        for name in names[number % 4 :] + names[: number % 4]:
             # What is not the contender's own is out of its way.
-            if name == "fiberback":
+            if name in ("fiberback", "unprepared"):
                 fiberback.sqlalchemy.install()
             else:
                 fiberback.sqlalchemy.uninstall()
@@ -115,7 +129,8 @@ async def measure(cluster, rounds, sessions):
     await engines["greenlet"].dispose()
     engines["threads"].dispose()
     fiberback.sqlalchemy.install()
-    await fiberback.with_portal_run_sync(engines["fiberback"].dispose)
+    for name in ("fiberback", "unprepared"):
+        await fiberback.with_portal_run_sync(engines[name].dispose)
     return rates, costs
 
 
@@ -177,6 +192,7 @@ def main():
     print(f"\nORM queries per second, {TASKS} tasks at once:")
     names = {
         "fiberback": "Session on fiberback, asyncpg",
+        "unprepared": "the same, without a portal",
         "greenlet": "AsyncSession on greenlet, asyncpg",
         "threads": f"Session in {TASKS} threads, psycopg",
     }
@@ -184,12 +200,15 @@ def main():
         rate, cost = statistics.median(rates[name]), statistics.median(costs[name])
         print(f"    {label:36} {rate:8,.0f}   ({cost:,.0f} µs of this process's time for each)")
     met = []
-    for peer, least in (("greenlet", 1.1), ("threads", 1.5)):
-        ratios = [
-            ours / theirs for ours, theirs in zip(rates["fiberback"], rates[peer], strict=True)
-        ]
-        ratio = statistics.median(ratios)
-        met.append(verdict(f"times {peer}", f"{ratio:.2f}", ratio >= least, f"at least {least}"))
+    for own, peer, least in (
+        ("fiberback", "greenlet", 1.1),
+        ("fiberback", "threads", 1.5),
+        ("unprepared", "greenlet", 1.1),
+    ):
+        pairs = zip(rates[own], rates[peer], strict=True)
+        ratio = statistics.median([ours / theirs for ours, theirs in pairs])
+        label = f"{own}, times {peer}"
+        met.append(verdict(label, f"{ratio:.2f}", ratio >= least, f"at least {least}"))
     assert threads > idle == 1
     print("\n50 tasks in pg_sleep(0.1) at once, one thread:")
     met.append(verdict("seconds", f"{seconds:.3f}", seconds < 0.7, "well under 1"))

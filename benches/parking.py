@@ -5,7 +5,11 @@ waits again and again, next to a task that awaits the same natively, among as ma
 wait; both in one process, in turn, round after round. The difference is the price of parking and
 resuming one caller; it is to be at most 3 µs, and flat. Then a plot of that, and the memory of a
 parked caller, next to a task that waits natively and to one that waits in greenback (each in a
-process of its own). Peers that are not installed are left out. `--rounds N`, `--quick`.
+process of its own). Peers that are not installed are left out.
+
+Last the shape of real programs, in a process of its own: greenlet loaded, 1,000,000 objects more on the
+heap, nothing prepared, and 1 to 1,000 callers that all loop at once, their starts included. Processor time
+of the thread. `--rounds N`, `--quick`.
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ import time
 import fiberback
 
 TARGET = 3.0  # microseconds
+FIELD_TARGET = 1.0  # microseconds
+READY_TARGET = 1.8  # times a native `await`
 SHORT = 50  # waits in a row that are timed together
 
 
@@ -164,6 +170,74 @@ def memory(kind):
     asyncio.run(main())
 
 
+async def ready():
+    return None
+
+
+async def natively_ready(count):
+    for _ in range(count):
+        await ready()
+
+
+async def in_sync_code_ready(count):
+    await_ = fiberback.await_
+    for _ in range(count):
+        await_(ready())
+
+
+async def sleeps_natively(count):
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def sleeps_in_sync_code(count):
+    await_, sleep = fiberback.await_, asyncio.sleep
+    for _ in range(count):
+        await_(sleep(0))
+
+
+def spent(function, callers, waits):
+    """Microseconds of this thread for each wait of `callers` tasks that share `waits`."""
+
+    async def run():
+        each = max(1, waits // callers)
+        begin = time.thread_time()
+        await asyncio.gather(*(function(each) for _ in range(callers)))
+        return (time.thread_time() - begin) / (each * callers) * 1e6
+
+    gc.collect()
+    return asyncio.run(run())
+
+
+def in_the_field(rounds, waits):
+    import greenlet  # noqa: F401 - that it is loaded is the point
+
+    objects = [[number] for number in range(1_000_000)]
+    print(f"\ngreenlet loaded, {len(objects):,} objects more, all callers loop at once, µs a wait")
+    print(f"{'callers':>14} {'native':>8}{'parked':>8}{'cost':>8}")
+    for callers in (1, 10, 100, 1000):
+        pairs = [
+            (spent(sleeps_natively, callers, waits), spent(sleeps_in_sync_code, callers, waits))
+            for _ in range(rounds)
+        ]
+        native, ours = (statistics.median(times) for times in zip(*pairs, strict=True))
+        cost = statistics.median([ours - native for native, ours in pairs])
+        print(
+            f"{callers:>14,} {native:>8.2f}{ours:>8.2f}{cost:>8.2f}"
+            f"  {'PASS' if cost <= FIELD_TARGET else 'MISS'} (at most {FIELD_TARGET:g})"
+        )
+    pairs = [
+        (spent(natively_ready, 1, 5 * waits), spent(in_sync_code_ready, 1, 5 * waits))
+        for _ in range(rounds)
+    ]
+    native, ours = (statistics.median(times) for times in zip(*pairs, strict=True))
+    ratio = statistics.median([ours / native for native, ours in pairs])
+    print(
+        f"{'ready':>14} {native:>8.3f}{ours:>8.3f}{ratio:>7.2f}x"
+        f"  {'PASS' if ratio <= READY_TARGET else 'MISS'} (at most {READY_TARGET:g}x)"
+    )
+
+
 def plot(costs):
     width = 48
     top = max(TARGET, *costs.values())
@@ -180,10 +254,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--memory", choices=["parked", "native", "greenback"])
+    parser.add_argument("--field", action="store_true", help="the shape of real programs only")
     options = parser.parse_args()
     if options.memory:
         return memory(options.memory)
     rounds, count = (3, 1000) if options.quick else (options.rounds, 5000)
+    if options.field:
+        return in_the_field(rounds, 4 * count)
     print(
         f"CPython {platform.python_version()}, fiberback {fiberback.__version__}, medians of {rounds}"
     )
@@ -211,6 +288,10 @@ def main():
             [sys.executable, __file__, "--memory", kind], capture_output=True, text=True, check=True
         )
         print(f"{kind:>14} {float(out.stdout):8.2f}")
+    if importlib.util.find_spec("greenlet") is not None:
+        sys.stdout.flush()
+        own = ["--quick"] if options.quick else ["--rounds", str(options.rounds)]
+        subprocess.run([sys.executable, __file__, "--field", *own], check=True)
 
 
 if __name__ == "__main__":
