@@ -37,8 +37,8 @@ use std::task::{Context, Poll};
 ///
 /// Dropping the future unwinds the closure's stack from where it waits, so destructors run; see
 /// [`await_`](crate::await_). At the end of the thread, in the destructor of a thread-local value, it is
-/// leaked instead, with a message: what it uses may be gone. In a program built with `panic = "abort"` nothing can unwind, and the
-/// stack is leaked with all that is on it.
+/// leaked instead, with a message: what it uses may be gone. In a program built with `panic = "abort"`
+/// nothing can unwind, and the stack is leaked with all that is on it.
 ///
 /// # Panics
 ///

@@ -86,6 +86,12 @@ impl Depot {
         bytes
     }
 
+    /// The same for those that have been idle for longer than `period`.
+    fn discard_idle_for(&mut self, period: Duration, now: Instant) -> usize {
+        let is_old = |idle: &Idle| now.saturating_duration_since(idle.since) >= period;
+        self.discard_first(self.warm.partition_point(is_old))
+    }
+
     /// Adds warm stacks, and looks how many bytes of them were touched.
     fn keep(&mut self, slots: &mut Vec<Slot>, now: Instant) {
         self.warm.extend(slots.drain(..).map(|slot| {
@@ -93,15 +99,6 @@ impl Depot {
             self.warm_bytes += touched;
             Idle { slot, touched, since: now }
         }));
-    }
-
-    /// The same for those that have been idle for longer than `period`.
-    fn discard_idle_for(&mut self, period: Duration, now: Instant) -> usize {
-        let is_old = |idle: &Idle| now.saturating_duration_since(idle.since) >= period;
-        match self.warm.partition_point(is_old) {
-            0 => 0,
-            count => self.discard_first(count),
-        }
     }
 }
 
@@ -181,15 +178,10 @@ impl Shared {
             trimmed += depot.discard_first(count);
         }
         drop(depot);
-        for _ in 0..count {
-            // SAFETY: the slots' own references, as the caller promises.
-            unsafe { Arc::decrement_strong_count(Arc::as_ptr(shared)) };
-        }
-        crate::events::pool_trimmed(trimmed);
+        // SAFETY: passed on.
+        unsafe { Self::let_go(shared, count, trimmed) };
     }
-}
 
-impl Shared {
     /// Gives the pages of `slots` back to the system, which a thread has not needed for long, and of what
     /// has lain here for long.
     ///
@@ -204,6 +196,17 @@ impl Shared {
         trimmed += arena.discard(&mut slots, cold);
         depot.keep(&mut slots, now);
         drop(depot);
+        // SAFETY: passed on.
+        unsafe { Self::let_go(shared, count, trimmed) };
+    }
+
+    /// Drops the references of `count` slots that are back in the depot, and tells how many bytes were given
+    /// back to the system by the way.
+    ///
+    /// # Safety
+    ///
+    /// As for [`take_back`](Self::take_back).
+    unsafe fn let_go(shared: &Arc<Self>, count: usize, trimmed: usize) {
         for _ in 0..count {
             // SAFETY: the slots' own references, as the caller promises.
             unsafe { Arc::decrement_strong_count(Arc::as_ptr(shared)) };

@@ -1,5 +1,4 @@
 //! How much of its stack the running code has left.
-
 //!
 //! # Invariant
 //!

@@ -381,7 +381,7 @@ impl StackPool {
         drop(warm::forget_list(pointer(shared)));
         let mut depot = shared.depot();
         let count = depot.warm.len();
-        let bytes = if count > 0 { depot.discard_first(count) } else { 0 };
+        let bytes = depot.discard_first(count);
         drop(depot);
         crate::events::pool_trimmed(bytes);
         bytes

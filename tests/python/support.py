@@ -210,3 +210,16 @@ def make_backend(name: str) -> Any:
     if name == "trio":
         return TrioBackend()
     raise ValueError(name)
+
+
+async def waiting_for_each_other(fb):
+    """What two tasks that wait for each other have come to: what they returned or raised."""
+    tasks = {}
+
+    async def one(name, other):
+        await asyncio.sleep(0)
+        return fb.await_(tasks[other])
+
+    tasks["a"] = asyncio.create_task(one("a", "b"), name="a")
+    tasks["b"] = asyncio.create_task(one("b", "a"), name="b")
+    return await asyncio.gather(*tasks.values(), return_exceptions=True)

@@ -15,7 +15,7 @@ import types
 
 import pytest
 from saying import says
-from support import import_or_skip, only_fiberback
+from support import import_or_skip, only_fiberback, waiting_for_each_other
 
 pytestmark = only_fiberback
 
@@ -31,6 +31,11 @@ def runs(code, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     return done
+
+
+def waits_for(fb, loop):
+    with fb.parent_loop(loop):
+        fb.await_(answer())
 
 
 def raised_in_a_thread(function):
@@ -153,15 +158,7 @@ def test_another_library(fb):
 
 def test_tasks_that_wait_for_each_other(fb):
     async def main():
-        tasks = {}
-
-        async def one(name, other):
-            await asyncio.sleep(0)
-            return fb.await_(tasks[other])
-
-        tasks["a"] = asyncio.create_task(one("a", "b"), name="a")
-        tasks["b"] = asyncio.create_task(one("b", "a"), name="b")
-        done = await asyncio.gather(*tasks.values(), return_exceptions=True)
+        done = await waiting_for_each_other(fb)
         says(done[0], "wait-cycle", "'a'", "'b'", "waits for")
 
     asyncio.run(main())
@@ -432,12 +429,7 @@ thread.join()
 
 def test_a_loop_that_is_not_running(fb):
     loop = asyncio.new_event_loop()
-
-    def work():
-        with fb.parent_loop(loop):
-            fb.await_(answer())
-
-    thread, errors = raised_in_a_thread(work)
+    thread, errors = raised_in_a_thread(lambda: waits_for(fb, loop))
     thread.join()
     loop.run_until_complete(asyncio.sleep(0))  # what was asked of it
     loop.close()
@@ -495,12 +487,7 @@ def test_a_loop_that_is_busy(fb, monkeypatch):
 def test_a_loop_that_is_blocked_by_the_thread(fb):
     async def main():
         loop = asyncio.get_running_loop()
-
-        def work():
-            with fb.parent_loop(loop):
-                fb.await_(answer())
-
-        thread, errors = raised_in_a_thread(work)
+        thread, errors = raised_in_a_thread(lambda: waits_for(fb, loop))
         thread.join()
         return errors
 

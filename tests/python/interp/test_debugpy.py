@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pathlib
 import socket
 import subprocess
 import sys
@@ -85,7 +84,7 @@ class Client:
         number = self.send(command, **arguments)
         answer = self.wait_for(lambda message: message.get("request_seq") == number)
         assert answer["success"], answer
-        return answer["body"] if "body" in answer else None
+        return answer.get("body")
 
 
 @pytest.mark.parametrize("runner", ["asyncio.run", "fiberback.run"])
@@ -99,7 +98,7 @@ def test_evaluates_what_awaits(runner, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        cwd=pathlib.Path(tmp_path),
+        cwd=tmp_path,
     )
     try:
         host, port = process.stdout.readline().split()

@@ -21,7 +21,7 @@ import warnings
 import weakref
 
 import pytest
-from support import only_fiberback
+from support import only_fiberback, waiting_for_each_other
 
 pytestmark = only_fiberback
 
@@ -1683,15 +1683,7 @@ def test_trio_says_what_to_type(fb):
 
 def test_deadlocks_of_parked_tasks_are_named(fb):
     async def main():
-        tasks = {}
-
-        async def one(name, other):
-            await asyncio.sleep(0)
-            return fb.await_(tasks[other])
-
-        tasks["a"] = asyncio.create_task(one("a", "b"), name="a")
-        tasks["b"] = asyncio.create_task(one("b", "a"), name="b")
-        done = await asyncio.gather(*tasks.values(), return_exceptions=True)
+        done = await waiting_for_each_other(fb)
         assert all(isinstance(error, RuntimeError) for error in done)
         assert any("'a'" in str(error) and "'b'" in str(error) for error in done), done
 
