@@ -18,7 +18,7 @@ import sys
 import tarfile
 
 import pytest
-from support import import_or_skip, only_fiberback
+from support import extract, import_or_skip, only_fiberback
 
 # Both releases on one interpreter, to keep a run on all of them short.
 pytestmark = [
@@ -85,7 +85,7 @@ def suite(request, tmp_path_factory):
     import_or_skip("sqlalchemy")
     folder = tmp_path_factory.mktemp("sqlalchemy")
     with tarfile.open(fetch_sdist(request.param, folder)) as archive:
-        archive.extractall(folder, filter="data")
+        extract(archive, folder)
     (folder / "fiberback_plugin.py").write_text(PLUGIN)
     return request.param, folder / f"sqlalchemy-{VERSIONS[request.param]}"
 
@@ -152,7 +152,7 @@ def test_our_own_tests_with_sqlalchemy_2_0(tmp_path):
     """`test_sqlalchemy.py` runs with the newest SQLAlchemy elsewhere."""
     import_or_skip("sqlalchemy")
     with tarfile.open(fetch_sdist("2.0", tmp_path)) as archive:
-        archive.extractall(tmp_path, filter="data")
+        extract(archive, tmp_path)
     library = tmp_path / f"sqlalchemy-{VERSIONS['2.0']}" / "lib"
     tests = pathlib.Path(__file__).with_name("test_sqlalchemy.py")
     chosen = "(asyncio- or not -) and not cancelled_tasks"
