@@ -91,9 +91,8 @@ impl StackPoolBuilder {
     }
 
     /// How many bytes of idle stacks the pool keeps resident (32 MiB unless set), and a quarter of that in
-    /// addition for each thread. Above this mark the pages of the oldest are given back to the system. What
-    /// a thread keeps is estimated, from one stack in sixteen that it returns (one in four of more than
-    /// 2 MiB). Counts only on Linux.
+    /// addition for each thread. Above this mark the pages of the oldest are given back to the system. It is
+    /// estimated: one stack in sixteen is asked what it has touched. Counts only on Linux.
     ///
     /// So a burst of fibers that use much of their stacks leaves no more than this behind.
     pub fn high_water_bytes(mut self, bytes: usize) -> Self {

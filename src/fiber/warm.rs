@@ -11,7 +11,7 @@
 
 #![allow(unsafe_code)]
 
-use super::depot::{Shared, pointer};
+use super::depot::{LOOK_AT_ONE_IN, Shared, pointer};
 use super::memory::Slot;
 use std::cell::UnsafeCell;
 use std::mem;
@@ -129,7 +129,7 @@ pub(super) struct Cache {
     /// How many may be pushed before somebody looks how many bytes they have touched. Follows the length
     /// down, a step or two above it, so that a list that only goes up and down a little is not looked at.
     limit: usize,
-    /// Bytes touched, of each [`step`](Self::step) slots: what one of them has, times their number.
+    /// Bytes touched, of each [`LOOK_AT_ONE_IN`] slots: what one of them has, times their number.
     estimates: Vec<usize>,
     /// The least length since `looked`: so many were not needed.
     lowest: usize,
@@ -142,27 +142,20 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// How many slots one is looked at for: a power of two.
-    #[inline]
-    fn step(&self) -> usize {
-        if self.shared.geometry.stack_size > 2 << 20 { 4 } else { 16 }
-    }
-
     /// Up to which length the list may grow from its present one.
     #[inline]
     fn limit(&self) -> usize {
-        let step = self.step();
         // To the next multiple, and one more.
-        let rounded = (self.slots.len() + step - 1) & !(step - 1);
-        (rounded + step).min(self.slots.capacity())
+        let rounded = self.slots.len().next_multiple_of(LOOK_AT_ONE_IN);
+        (rounded + LOOK_AT_ONE_IN).min(self.slots.capacity())
     }
 
     /// Called when the list has grown to its limit, and `next` is to be added: sets another limit, or, if
     /// there is too much in the list, moves the older half to `over`.
     fn look(&mut self, next: Slot, over: &mut Vec<Slot>) {
-        let (step, len) = (self.step(), self.slots.len());
-        let estimate = next.touched() * step;
-        self.estimates.resize((len / step).max(1) - 1, estimate);
+        let len = self.slots.len();
+        let estimate = next.touched() * LOOK_AT_ONE_IN;
+        self.estimates.resize((len / LOOK_AT_ONE_IN).max(1) - 1, estimate);
         self.estimates.push(estimate);
         let bytes: usize = self.estimates.iter().sum();
         if len == self.slots.capacity() || bytes > self.shared.high_water_bytes / 4 {
@@ -171,7 +164,7 @@ impl Cache {
             self.lowest = self.lowest.min(self.slots.len());
             self.limit = self.limit();
         } else {
-            self.limit = (len + step).min(self.slots.capacity());
+            self.limit = (len + LOOK_AT_ONE_IN).min(self.slots.capacity());
         }
     }
 
