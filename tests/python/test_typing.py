@@ -43,12 +43,14 @@ def test_stubtest(tmp_path):
     run(tmp_path, "-m", "mypy.stubtest", "--concise", "--allowlist", str(allowed), "fiberback")
 
 
-def test_package_under_mypy_strict(tmp_path):
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14", "3.15"])
+def test_package_under_mypy_strict(tmp_path, version):
+    """Whatever interpreter this is: code for other versions is checked for those only."""
     import_or_skip("mypy")
     import_or_skip("greenlet")
     if importlib.util.find_spec("greenlet-stubs") is None:
         pytest.skip("types-greenlet is not installed")
-    run(tmp_path, "-m", "mypy", "--strict", "-p", "fiberback")
+    run(tmp_path, "-m", "mypy", "--strict", "--python-version", version, "-p", "fiberback")
 
 
 def test_typed_example_runs(tmp_path):

@@ -32,8 +32,8 @@ def after_all_handlers(
             function()
         return
     # A handler is compared with what is to be unregistered; the earliest comes first.
-    earlier = _EarlierThan(current, behind)
-    atexit.unregister(earlier)  # type: ignore[arg-type]
+    earlier: Any = _EarlierThan(current, behind)  # no callable, as `unregister` would have it
+    atexit.unregister(earlier)
     atexit._run_exitfuncs()
     function()
     for handler in reversed(earlier.behind):
