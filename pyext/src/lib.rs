@@ -195,7 +195,9 @@ unsafe extern "C" fn set_stack_size(_: *mut PyObject, bytes: *mut PyObject) -> *
                 let least = worker::LEAST_STACK_SIZE;
                 error::set(
                     ffi::PyExc_ValueError,
-                    &format!("a stack of {bytes} bytes is too small for CPython; at least {least}"),
+                    &error::SMALL_STACK
+                        .replace("{bytes}", &bytes.to_string())
+                        .replace("{least}", &least.to_string()),
                 );
                 return ptr::null_mut();
             }
