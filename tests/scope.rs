@@ -363,7 +363,7 @@ fn a_forgotten_run_leaves_what_its_fibers_lend_to_threads() {
     static SEEN: AtomicUsize = AtomicUsize::new(0);
     let owner = thread::spawn(|| {
         let mut run = run(|| {
-            let on_the_heap = vec![AtomicUsize::new(1)];
+            let on_the_heap = Box::new(AtomicUsize::new(1));
             let on_the_stack = AtomicUsize::new(2);
             scope(|s| {
                 s.spawn(|| {
@@ -372,7 +372,7 @@ fn a_forgotten_run_leaves_what_its_fibers_lend_to_threads() {
                             while !GO.load(Ordering::Acquire) {
                                 thread::yield_now();
                             }
-                            let sum = on_the_heap[0].fetch_add(10, Ordering::SeqCst)
+                            let sum = on_the_heap.fetch_add(10, Ordering::SeqCst)
                                 + on_the_stack.fetch_add(10, Ordering::SeqCst);
                             SEEN.store(sum, Ordering::Release);
                         });
@@ -661,7 +661,7 @@ fn map_concurrent_keeps_the_order_and_the_limit() {
 #[test]
 fn map_concurrent_of_nothing_and_with_limits_at_the_edge() {
     let mut none = run(|| map_concurrent(Vec::<u8>::new(), usize::MAX, |n| n));
-    assert_eq!(poll_to_end(&mut none, 1), []);
+    assert!(poll_to_end(&mut none, 1).is_empty());
     let mut one_by_one = run(|| {
         let running = Cell::new(0);
         map_concurrent(0..5, 1, |n| {
