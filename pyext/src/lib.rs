@@ -473,7 +473,7 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     any(
         c"task_factory",
         backends::asyncio::task_factory,
-        c"task_factory(loop, coro, **kwargs)\n--\n\nAn asyncio.Task with a portal.",
+        c"task_factory(loop, coro, **kwargs)\n--\n\nAn asyncio.Task with a portal.\n\nFor `loop.set_task_factory(fiberback.task_factory)`. `fiberback.enable(loop)` does that, serves tasks\nthat exist already, and can be undone.",
     ),
     any(
         c"eager_task_factory",
@@ -483,7 +483,7 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     unary(
         c"create_task_factory",
         backends::asyncio::create_task_factory,
-        c"create_task_factory(inner, /)\n--\n\nA task factory that gives 'inner' coroutines with portals.",
+        c"create_task_factory(inner, /)\n--\n\nA task factory that gives 'inner' coroutines with portals.\n\n'inner' is a task factory, or None for ordinary tasks::\n\n    loop.set_task_factory(fiberback.create_task_factory(asyncio.eager_task_factory))",
     ),
     nullary(
         c"task_class",

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import contextvars
 import functools
 import os
@@ -26,6 +25,7 @@ from types import FrameType
 from typing import Any
 
 from .. import _messages
+from .._blocks import block
 from .._exit import after_all_handlers
 from .._fiberback import close_all, create_task_factory, leak, lend_context
 from .._loop import closing
@@ -249,7 +249,7 @@ def is_own(loop: asyncio.AbstractEventLoop) -> bool:
     return any(runner.is_own(loop) for runner in _mine.stack)
 
 
-@contextlib.contextmanager
+@block
 def thread_runner(
     *, debug: bool | None = None, loop_factory: LoopFactory | None = None
 ) -> Iterator[None]:

@@ -115,6 +115,10 @@ class Connection:
     def __init__(self, driver: _aiosqlite.Connection) -> None:
         self._driver: Any = driver
 
+    def __repr__(self) -> str:
+        state = "closed" if self._driver._connection is None else "open"
+        return f"<fiberback.dbapi.aiosqlite.Connection [{state}] at {id(self):#x}>"
+
     def _raw(self) -> Any:
         raw = self._driver._connection
         if raw is None:
@@ -218,6 +222,12 @@ class Cursor:
         self._rows: deque[Any] = deque()
         self._more = False  # whether the statement may have rows that were not fetched
         self._error: BaseException | None = None  # what came after the rows that are here
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return (
+            f"<fiberback.dbapi.aiosqlite.Cursor [{state}] of {self.connection!r} at {id(self):#x}>"
+        )
 
     def _raw(self) -> Any:
         """The sqlite3 cursor; called in the connection's thread."""
