@@ -29,6 +29,7 @@
 //! | call synchronous code from async code, so that it can wait | [`run`] |
 //! | wait for a future in synchronous code | [`await_`], or [`try_await`] in destructors and I/O traits |
 //! | wait in code that may run anywhere, inside a runtime or not | [`block_on`], or [`try_block_on`] |
+//! | wait for several things at once in synchronous code | [`scope`](scope()), [`join`], [`map_concurrent`] |
 //! | keep a second fiber out of what one waits in (an interpreter) | [`Exclusive`] |
 //! | know how deep code may still recurse | [`stack_remaining`] |
 //! | give a fiber a name or another stack size, or handle the lack of memory | [`Builder`] |
@@ -47,7 +48,7 @@
 //! ```text
 //! adapters   other crates' terms: tokio, io, stream, diesel      (feature-gated)
 //!    |
-//! bridge     futures: run, await_, try_await, Builder
+//! bridge     futures: run, await_, try_await, scope, Builder
 //!    |
 //! ambient    what follows a fiber around: tracing spans          (feature `tracing`)
 //!    |
@@ -152,7 +153,8 @@ pub use adapters::tokio;
 
 pub use adapters::{Budget, block_on, try_block_on, try_yield_now, yield_now};
 pub use bridge::{
-    Builder, Exclusive, Occupied, Run, await_, on_fiber, run, run_unchecked, try_await,
+    Builder, Exclusive, Occupied, Run, Scope, ScopedJoinHandle, await_, join, map_concurrent,
+    on_fiber, run, run_unchecked, scope, try_await,
 };
 pub use error::{AwaitError, StackError};
 pub use fiber::{StackPool, stack_remaining};

@@ -107,7 +107,7 @@ fn wait<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, AwaitError> {
 /// Leaves an [`await_`] that cannot return.
 #[cold]
 #[track_caller]
-fn raise(error: AwaitError) -> ! {
+pub(super) fn raise(error: AwaitError) -> ! {
     // Where the fiber is cancelled because its owner is unwinding, `CANCELLED_UNWINDING` does not
     // mean that this is a destructor: code that has caught the cancellation may be waiting again.
     let silent = error == AwaitError::CANCELLED

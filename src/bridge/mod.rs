@@ -19,11 +19,17 @@
 
 mod await_;
 mod builder;
+mod concurrent;
 mod exclusive;
+mod group;
+mod ready;
 mod run;
+mod scope;
 mod waiter;
 
 pub use await_::{await_, on_fiber, try_await};
 pub use builder::Builder;
+pub use concurrent::{join, map_concurrent};
 pub use exclusive::{Exclusive, Occupied};
 pub use run::{Run, run, run_unchecked};
+pub use scope::{Scope, ScopedJoinHandle, scope};

@@ -119,7 +119,7 @@ impl<T: 'static> Run<T> {
     ///
     /// As for [`run_unchecked`].
     #[inline]
-    unsafe fn new_unchecked<F>(stack: Stack, name: Option<&str>, f: F) -> Self
+    pub(super) unsafe fn new_unchecked<F>(stack: Stack, name: Option<&str>, f: F) -> Self
     where
         F: FnOnce() -> T,
     {
@@ -137,6 +137,27 @@ impl<T: 'static> Run<T> {
         }
         crate::events::fiber_created(name);
         Self { _stays: PhantomData, fiber: Some(fiber), ambient: RunAmbient::default() }
+    }
+
+    /// Which fiber this is, as [`current::address`](crate::fiber::current::address) says on it.
+    pub(super) fn address(&self) -> usize {
+        self.fiber.as_ref().map_or(0, Fiber::address)
+    }
+
+    /// Whether [`cancel`](Self::cancel) can end the code: with `panic = "abort"`, only before it has begun.
+    pub(super) fn can_be_cancelled(&self) -> bool {
+        cfg!(panic = "unwind") || !self.fiber.as_ref().is_some_and(Fiber::is_started)
+    }
+
+    /// Ends the code here and now, and never leaks it, as dropping may.
+    ///
+    /// # Panics
+    ///
+    /// If a destructor does.
+    pub(super) fn cancel(&mut self) {
+        if let Some(fiber) = &mut self.fiber {
+            fiber.cancel_with(&mut self.ambient);
+        }
     }
 }
 
