@@ -4,7 +4,6 @@
 //! subscriber takes locks, which a signal handler must not.
 
 use crate::error::StackError;
-#[cfg(panic = "unwind")]
 use std::sync::Once;
 
 /// One line at the given level, if the feature is on.
@@ -40,6 +39,21 @@ pub(crate) fn pool_trimmed(bytes: usize) {
 pub(crate) fn pool_exhausted(error: &StackError) {
     let _ = error;
     event!(warn, %error, "no more stacks");
+}
+
+/// A thread waits for a loop that does not come round.
+#[cold]
+pub(crate) fn loop_is_held_up() {
+    static SAID: Once = Once::new();
+    event!(warn, "a thread waits for a fiber's loop, which does not come round");
+    SAID.call_once(|| {
+        eprintln!(
+            "fiberback: a thread waits in `Remote::await_` for the event loop of a fiber, which has not come \
+             round for seconds. If the fiber blocks that loop's thread until this thread is done \
+             (`JoinHandle::join`, `std::thread::scope`, rayon's `install`), neither will ever go on: let the \
+             fiber wait without blocking, `fiberback::await_(tokio::task::spawn_blocking(|| ...))`."
+        );
+    });
 }
 
 /// A suspended fiber was given up, since its `Run` was dropped at the end of the thread.
