@@ -1,7 +1,7 @@
 """The native module: stacks, switching, portals. Everything public is re-exported elsewhere."""
 
 from asyncio import AbstractEventLoop, Task
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextvars import Context
 from types import CodeType, FrameType
 from typing import Any, TypeVar, final
@@ -113,6 +113,8 @@ def lend_context(function: Callable[[Context], _T], /) -> _T: ...
 def set_finalizer(
     generator: AsyncGenerator[Any, Any], finalizer: Callable[[Any], Any], /
 ) -> bool: ...
+def frames_from(frame: FrameType, most: int, /) -> list[FrameType]: ...
+def locals_of(frame: FrameType, /) -> Mapping[str, Any]: ...
 def position(heap: list[Any], item: object, /) -> int: ...
 
 @final
