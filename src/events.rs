@@ -3,7 +3,7 @@
 //! An overflown stack is reported on standard error only ([`crate::fiber`]'s fault handler): a
 //! subscriber takes locks, which a signal handler must not.
 
-use crate::error::StackError;
+use crate::error::{LOOP_IS_HELD_UP, StackError};
 use std::sync::Once;
 
 /// One line at the given level, if the feature is on.
@@ -46,14 +46,7 @@ pub(crate) fn pool_exhausted(error: &StackError) {
 pub(crate) fn loop_is_held_up() {
     static SAID: Once = Once::new();
     event!(warn, "a thread waits for a fiber's loop, which does not come round");
-    SAID.call_once(|| {
-        eprintln!(
-            "fiberback: a thread waits in `Remote::await_` for the event loop of a fiber, which has not come \
-             round for seconds. If the fiber blocks that loop's thread until this thread is done \
-             (`JoinHandle::join`, `std::thread::scope`, rayon's `install`), neither will ever go on: let the \
-             fiber wait without blocking, `fiberback::await_(tokio::task::spawn_blocking(|| ...))`."
-        );
-    });
+    SAID.call_once(|| eprintln!("{LOOP_IS_HELD_UP}"));
 }
 
 /// A suspended fiber was given up, since its `Run` was dropped at the end of the thread.
