@@ -1,7 +1,7 @@
 //! What may cross threads, and what the compiler must refuse.
 
 use fiberback::fiber::{Fiber, PoolStats, Stack, StackPoolBuilder, Suspender};
-use fiberback::{AwaitError, Builder, Run, StackError, StackPool};
+use fiberback::{AwaitError, Builder, Remote, Run, Scope, ScopedJoinHandle, StackError, StackPool};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -34,6 +34,10 @@ macro_rules! no {
 no!(Run<()>: Send);
 no!(Run<()>: Sync);
 yes!(Run<*const ()>: Unpin);
+no!(Scope<'static, 'static>: Send);
+no!(Scope<'static, 'static>: Sync);
+no!(ScopedJoinHandle<'static, ()>: Send);
+no!(ScopedJoinHandle<'static, ()>: Sync);
 no!(Fiber<(), (), ()>: Send);
 no!(Fiber<(), (), ()>: Sync);
 no!(Suspender<(), ()>: Send);
@@ -45,6 +49,7 @@ no!(Stack: Clone);
 yes!(StackPool: Send + Sync + Clone + Unpin);
 yes!(StackPoolBuilder: Send + Sync + Clone);
 yes!(PoolStats: Send + Sync + Copy);
+yes!(Remote: Send + Sync + Clone + Unpin + 'static);
 yes!(Builder: Send + Sync + Clone);
 yes!(StackError: Send + Sync + std::error::Error + 'static);
 yes!(AwaitError: Send + Sync + Copy + Eq + std::hash::Hash + std::error::Error + 'static);
@@ -90,7 +95,7 @@ fn the_compiler_refuses_what_is_unsound() {
             None => assert!(compiled, "{path:?}: {messages}"),
         }
     }
-    assert!(refused >= 8);
+    assert!(refused >= 11);
 }
 
 /// Checks one program against the library that this test was linked with, or its latest sibling.

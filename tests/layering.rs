@@ -121,7 +121,10 @@ fn a_circle_would_be_found() {
 const UNSAFE: &[&str] = &[
     "adapters/tokio/fork.rs",
     "bridge/await_.rs",
+    "bridge/concurrent.rs",
+    "bridge/group.rs",
     "bridge/run.rs",
+    "bridge/scope.rs",
     "bridge/waiter.rs",
     "fiber/current.rs",
     "fiber/depot.rs",

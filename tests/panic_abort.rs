@@ -36,6 +36,17 @@ impl Drop for Noisy {
     }
 }
 
+fn yields(mut times: u32) {
+    fiberback::await_(std::future::poll_fn(move |context| {
+        if times == 0 {
+            return Poll::Ready(());
+        }
+        times -= 1;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }));
+}
+
 fn main() {
     assert!(cfg!(panic = "abort"));
     let mut context = Context::from_waker(Waker::noop());
@@ -71,6 +82,21 @@ fn main() {
     });
     let _ = fiber.resume(());
     drop(fiber);
+
+    // A fiber of a scope that has begun cannot be cancelled there: it goes on, and is waited for.
+    let mut run = pin!(fiberback::run(|| {
+        let borrowed = String::from("went on");
+        fiberback::scope(|s| {
+            let begun = s.spawn(|| {
+                yields(3);
+                println!("{borrowed}");
+            });
+            yields(1);
+            begun.cancel();
+            s.spawn(|| println!("never")).cancel();
+        });
+    }));
+    while run.as_mut().poll(&mut context).is_pending() {}
     println!("survived");
 }
 "##;
@@ -102,7 +128,7 @@ fn dropping_a_suspended_run_leaks_and_does_not_abort() {
     let printed = String::from_utf8_lossy(&output.stdout);
     assert_eq!(
         printed.lines().collect::<Vec<_>>(),
-        ["leaked", "dropped", "dropped", "dropped", "survived"],
+        ["leaked", "dropped", "dropped", "dropped", "went on", "survived"],
         "{text}"
     );
 }

@@ -87,6 +87,37 @@ messages! {
         "fiberback was loaded by an interpreter of this process that has been finalized, and cannot be \
          loaded by another one",
         "keep the interpreter until the process ends (no Py_FinalizeEx() before that), or use a new process");
+    /// `StackMemoryError`, and why there is none in front.
+    NO_STACK = ("no-stack",
+        "there is no memory for another call stack",
+        "let fewer tasks wait in await_() at a time, make stacks smaller by fiberback.set_stack_size(), or \
+         raise the limit (ulimit -v, vm.max_map_count)");
+    /// `ValueError`, with the sizes in their places.
+    SMALL_STACK = ("small-stack",
+        "a stack of {bytes} bytes is too small for CPython",
+        "type 'fiberback.set_stack_size({least})' at least; pages that nobody touches cost no memory");
+    /// asyncio's tasks are laid out in a way that nobody knows.
+    UNKNOWN_TASKS = ("unknown-tasks",
+        "fiberback cannot find the fields of this Python's asyncio tasks, so await_() cannot wait without a \
+         portal",
+        "start the program with fiberback.run(main())");
+    /// A stack is given up, and whose it is in front.
+    LEFT_BEHIND = ("leaked-frames",
+        "its stack is given up for good, with the memory that it has touched, for code on it has left an \
+         interpreter frame or a contextvars context behind, as native code does that switches stacks itself, \
+         or calls PyContext_Enter() and not PyContext_Exit() (stats()['stacks_leaked'] counts such stacks)",
+        "please report it, with the extension modules that were called");
+    /// The same.
+    THREAD_ENDED = ("leaked-thread",
+        "it waited in await_() when its thread ended, so its stack, and all that its frames refer to, can \
+         never be freed (stats()['stacks_leaked'] counts such stacks)",
+        "let asyncio.run(), fiberback.run() or asyncio.Runner run the loop in that thread, which cancel what \
+         is left, or cancel the tasks and await them before the thread ends");
+    /// The same.
+    WOULD_NOT_END = ("leaked-waiting",
+        "it was dropped, and goes on waiting each time that GeneratorExit is raised in it, so its stack, and \
+         all that its frames refer to, is given up for good (stats()['stacks_leaked'] counts such stacks)",
+        "do not wait again in a loop after 'except BaseException' or 'finally'");
     /// What is no task at all.
     NOT_A_TASK = ("not-a-task",
         "a portal can be given to a running asyncio or Trio task only, an object with get_coro() or coro",
@@ -129,25 +160,23 @@ pub(crate) fn set_type(message: &str) {
 #[cold]
 pub(crate) fn set_no_stack(error: &fiberback::StackError) {
     // Memory is what there is none of: no `String` here.
-    let mut text = Text { bytes: [0; 512], length: 0 };
-    let _ = write!(text, "fiberback: no stack for a portal: {error}");
-    // SAFETY: attached; the text ends in a zero byte, as its last is never written.
-    unsafe {
-        ffi::PyErr_SetString(
-            STACK_MEMORY_ERROR.load(Ordering::Relaxed),
-            text.bytes.as_ptr().cast(),
-        );
-    }
+    set_stack_memory(format_args!("{NO_STACK} ({error})"));
 }
 
 /// Sets `StackMemoryError`, where the stack was not what failed.
 #[cold]
 pub(crate) fn set_no_memory() {
-    // SAFETY: attached.
+    set_stack_memory(format_args!("{NO_STACK}"));
+}
+
+fn set_stack_memory(message: std::fmt::Arguments<'_>) {
+    let mut text = Text { bytes: [0; 512], length: 0 };
+    let _ = text.write_fmt(message);
+    // SAFETY: attached; the text ends in a zero byte, as its last is never written.
     unsafe {
         ffi::PyErr_SetString(
             STACK_MEMORY_ERROR.load(Ordering::Relaxed),
-            c"fiberback: no memory for a portal".as_ptr(),
+            text.bytes.as_ptr().cast(),
         );
     }
 }

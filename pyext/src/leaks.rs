@@ -7,7 +7,7 @@
 
 use crate::error;
 use pyo3::ffi::{self, PyObject};
-use std::ffi::CStr;
+use std::ffi::CString;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -22,37 +22,9 @@ pub(crate) enum Reason {
     WouldNotEnd,
 }
 
-struct Known {
-    message: &'static CStr,
-    told: AtomicBool,
-}
-
-impl Known {
-    const fn new(message: &'static CStr) -> Self {
-        Self { message, told: AtomicBool::new(false) }
-    }
-}
-
-static DISORDER: Known = Known::new(
-    c"the stack that %R ran on is given up for good, with the memory that it has touched: code on it \
-      has left an interpreter frame or a contextvars context behind. Native code that switches stacks \
-      itself does that, or that calls PyContext_Enter() and not PyContext_Exit(): please report it, \
-      with the extension modules that were called. fiberback.stats()['stacks_leaked'] counts such \
-      stacks.",
-);
-static THREAD_ENDED: Known = Known::new(
-    c"%R waited in await_() when its thread ended: its stack, and all that its frames refer to, can \
-      never be freed. Let asyncio.run(), fiberback.run() or asyncio.Runner run the loop in that \
-      thread, which cancel what is left, or cancel the tasks and await them before the thread ends. \
-      fiberback.stats()['stacks_leaked'] counts such stacks.",
-);
-static WOULD_NOT_END: Known = Known::new(
-    c"%R was dropped, and goes on waiting each time that GeneratorExit is raised in it: its stack, and \
-      all that its frames refer to, is given up for good. Do not wait again in a loop after \
-      `except BaseException` or `finally`. fiberback.stats()['stacks_leaked'] counts such stacks.",
-);
-
 static STACKS: AtomicUsize = AtomicUsize::new(0);
+/// The reasons that were told.
+static TOLD: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
 
 /// Stacks that were given up since the process began.
 pub(crate) fn stacks() -> usize {
@@ -72,20 +44,21 @@ pub(crate) fn count(stacks: usize) {
 /// Attached.
 #[cold]
 pub(crate) unsafe fn tell(reason: Reason, whose: *mut PyObject) {
-    let known = match reason {
-        Reason::Disorder => &DISORDER,
-        Reason::ThreadEnded => &THREAD_ENDED,
-        Reason::WouldNotEnd => &WOULD_NOT_END,
-    };
-    if known.told.swap(true, Ordering::Relaxed) {
+    if TOLD[reason as usize].swap(true, Ordering::Relaxed) {
         return;
     }
-    // SAFETY: attached; the format takes one object, which is alive. What is raised where warnings
+    let message = match reason {
+        Reason::Disorder => error::LEFT_BEHIND,
+        Reason::ThreadEnded => error::THREAD_ENDED,
+        Reason::WouldNotEnd => error::WOULD_NOT_END,
+    };
+    let message = CString::new(message).expect("our messages have no zero bytes");
+    // SAFETY: attached; the format takes an object, which is alive, and a C string. What is raised where warnings
     // are errors has nobody to go to.
     unsafe {
         let pending = error::take();
         let whose = if whose.is_null() { ffi::Py_None() } else { whose };
-        let text = ffi::PyUnicode_FromFormat(known.message.as_ptr(), whose);
+        let text = ffi::PyUnicode_FromFormat(c"%R: %s".as_ptr(), whose, message.as_ptr());
         let bytes = if text.is_null() { ptr::null() } else { ffi::PyUnicode_AsUTF8(text) };
         if bytes.is_null() || ffi::PyErr_WarnEx(ffi::PyExc_RuntimeWarning, bytes, 1) < 0 {
             ffi::PyErr_WriteUnraisable(whose);

@@ -33,6 +33,7 @@
 //! | `scope.rs` | the making of such portals |
 //! | `backends/` | asyncio's and Trio's tasks, and loops that begin to run |
 //! | `greenlet/` | real greenlet in the same process |
+//! | `other_threads.rs` | frames of other threads, looked at without letting those go on |
 //! | `ended.rs` | the end of the interpreter that has loaded the module |
 //! | `leaks.rs` | stacks that were given up: how many, and why |
 //! | `error.rs`, `names.rs` | exceptions, the panic barrier; interned strings |
@@ -53,6 +54,7 @@ mod interp;
 mod leaks;
 mod lend;
 mod names;
+mod other_threads;
 mod parking;
 mod portal;
 mod position;
@@ -195,7 +197,9 @@ unsafe extern "C" fn set_stack_size(_: *mut PyObject, bytes: *mut PyObject) -> *
                 let least = worker::LEAST_STACK_SIZE;
                 error::set(
                     ffi::PyExc_ValueError,
-                    &format!("a stack of {bytes} bytes is too small for CPython; at least {least}"),
+                    &error::SMALL_STACK
+                        .replace("{bytes}", &bytes.to_string())
+                        .replace("{least}", &least.to_string()),
                 );
                 return ptr::null_mut();
             }
@@ -330,7 +334,7 @@ const AWAIT_DOC: &CStr = {
     }
 };
 
-const FUNCTION_COUNT: usize = 35;
+const FUNCTION_COUNT: usize = 37;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -397,6 +401,17 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         ffi::METH_FASTCALL,
         c"position(heap, item, /)\n--\n\nAn index at which a heap (a list) has this very object, or -1.",
     ),
+    function(
+        c"frames_from",
+        ffi::PyMethodDefPointer { PyCFunctionFast: other_threads::frames_from },
+        ffi::METH_FASTCALL,
+        c"frames_from(frame, most, /)\n--\n\nA frame of another thread, its caller, and so on, 'most' of them or all if it is negative.",
+    ),
+    unary(
+        c"locals_of",
+        other_threads::locals_of,
+        c"locals_of(frame, /)\n--\n\nThe f_locals of another thread's frame.",
+    ),
     unary(
         c"lend_context",
         lend::lend_context,
@@ -460,7 +475,7 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     any(
         c"task_factory",
         backends::asyncio::task_factory,
-        c"task_factory(loop, coro, **kwargs)\n--\n\nAn asyncio.Task with a portal.",
+        c"task_factory(loop, coro, **kwargs)\n--\n\nAn asyncio.Task with a portal.\n\nFor `loop.set_task_factory(fiberback.task_factory)`. `fiberback.enable(loop)` does that, serves tasks\nthat exist already, and can be undone.",
     ),
     any(
         c"eager_task_factory",
@@ -470,7 +485,7 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     unary(
         c"create_task_factory",
         backends::asyncio::create_task_factory,
-        c"create_task_factory(inner, /)\n--\n\nA task factory that gives 'inner' coroutines with portals.",
+        c"create_task_factory(inner, /)\n--\n\nA task factory that gives 'inner' coroutines with portals.\n\n'inner' is a task factory, or None for ordinary tasks::\n\n    loop.set_task_factory(fiberback.create_task_factory(asyncio.eager_task_factory))",
     ),
     nullary(
         c"task_class",

@@ -2,7 +2,7 @@
 
 use super::run::Run;
 use crate::error::StackError;
-use crate::fiber::StackPool;
+use crate::fiber::{Stack, StackPool};
 
 /// Runs synchronous code like [`run`](crate::run), with a name, a stack size or a pool of one's
 /// choice, and with an error instead of a panic when no stack can be had.
@@ -71,11 +71,18 @@ impl Builder {
         F: FnOnce() -> T + 'static,
         T: 'static,
     {
-        let stack = match &self.stack {
-            StackChoice::Global => StackPool::global().take()?,
-            StackChoice::Size(bytes) => StackPool::of_size(*bytes)?.take()?,
-            StackChoice::Pool(pool) => pool.take()?,
-        };
-        Ok(Run::new(stack, self.name.as_deref(), f))
+        Ok(Run::new(self.take_stack()?, self.fiber_name(), f))
+    }
+
+    pub(super) fn take_stack(&self) -> Result<Stack, StackError> {
+        match &self.stack {
+            StackChoice::Global => StackPool::global().take(),
+            StackChoice::Size(bytes) => StackPool::of_size(*bytes)?.take(),
+            StackChoice::Pool(pool) => pool.take(),
+        }
+    }
+
+    pub(super) fn fiber_name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 }

@@ -3,6 +3,7 @@
 //! It lives on the stack's own memory, so that a fiber needs no other allocation, its address never
 //! changes, and the fault handler finds it from a bare fault address.
 
+use super::depot::Shared;
 use corosensei::Yielder;
 use std::cell::Cell;
 use std::ptr;
@@ -29,6 +30,8 @@ pub(crate) struct Header {
     /// The lowest address of the fiber's stack that frames can use; 0 if this describes no fiber. The
     /// highest is right below this header.
     pub(super) lowest: Cell<usize>,
+    /// The pool of the fiber's stack, which lives as long as that; null if this describes no fiber.
+    pub(super) pool: Cell<*const Shared>,
     /// Set once, when the fiber's owner wants it to end. The fiber is never suspended again.
     pub(super) cancelled: Cell<bool>,
     /// Whether the resuming thread was already panicking when it resumed the fiber.
@@ -39,13 +42,15 @@ pub(crate) struct Header {
     #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub(super) overflow_advice: Cell<&'static str>,
 
-    /// Three words lent to the layer above, which alone gives them a meaning. Null until it writes
+    /// Four words lent to the layer above, which alone gives them a meaning. Null until it writes
     /// them. [`crate::bridge`] says what it keeps here.
     pub(crate) hot: Cell<*const ()>,
     /// See `hot`.
     pub(crate) home: Cell<*const ()>,
     /// See `hot`.
     pub(crate) state: Cell<*const ()>,
+    /// See `hot`.
+    pub(crate) server: Cell<*const ()>,
 }
 
 impl Header {
@@ -58,6 +63,7 @@ impl Header {
             transfer: Cell::new(ptr::null_mut()),
             yielder: Cell::new(ptr::null()),
             lowest: Cell::new(0),
+            pool: Cell::new(ptr::null()),
             cancelled: Cell::new(false),
             resumed_panicking: Cell::new(false),
             refusals: Cell::new(0),
@@ -65,6 +71,7 @@ impl Header {
             hot: Cell::new(ptr::null()),
             home: Cell::new(ptr::null()),
             state: Cell::new(ptr::null()),
+            server: Cell::new(ptr::null()),
         }
     }
 

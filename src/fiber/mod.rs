@@ -56,6 +56,7 @@ mod warm;
 pub use ambient::Ambient;
 pub use limits::{current_stack, stack_remaining};
 pub use memory::GuardPages;
+pub(crate) use pool::take_stack_alike;
 pub use pool::{PoolStats, StackPool, StackPoolBuilder};
 pub use stack::Stack;
 pub(crate) use switch::suspend_current;

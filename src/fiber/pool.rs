@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use super::current;
 use super::depot::{Depot, Shared, pointer};
 use super::memory::{Arena, Geometry, GuardPages, RECORD_SIZE, RESERVE_ALIGNMENT};
 use super::stack::Stack;
@@ -9,7 +10,8 @@ use super::warm;
 use crate::error::StackError;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -253,6 +255,55 @@ impl Drop for Handle {
     }
 }
 
+/// A stack from the pool that the calling fiber's own is from; off a fiber, from the process's.
+pub(crate) fn take_stack_alike() -> Result<Stack, StackError> {
+    current::with(|current| {
+        let Some(shared) = NonNull::new(current.pool.get().cast_mut()) else {
+            return StackPool::global().take();
+        };
+        // SAFETY: the fiber that we are on holds its stack, and that one strong reference, which came
+        // from `Arc::into_raw`; this one is given back by nobody.
+        let shared = ManuallyDrop::new(unsafe { Arc::from_raw(shared.as_ptr().cast_const()) });
+        take_from(&shared)
+    })
+}
+
+#[inline]
+fn take_from(shared: &Arc<Shared>) -> Result<Stack, StackError> {
+    match warm::take(pointer(shared)) {
+        // SAFETY: the slot was in this thread's list, with its strong reference.
+        Some(slot) => Ok(unsafe { Stack::from_parts(slot, pointer(shared)) }),
+        None => take_from_depot(shared),
+    }
+}
+
+#[cold]
+fn take_from_depot(shared: &Arc<Shared>) -> Result<Stack, StackError> {
+    #[cfg(target_os = "linux")]
+    super::overflow::prepare_thread();
+    let mut batch = Vec::new();
+    let grown = match shared.withdraw(&mut batch) {
+        Ok(grown) => grown,
+        Err(error) => {
+            crate::events::pool_exhausted(&error);
+            return Err(error);
+        }
+    };
+    for _ in &batch {
+        // One for each slot that is now outside the depot.
+        mem::forget(Arc::clone(shared));
+    }
+    let slot = batch.pop().expect("at least one was withdrawn");
+    // SAFETY: taken out of the depot above, with its reference.
+    let stack = unsafe { Stack::from_parts(slot, pointer(shared)) };
+    // SAFETY: as for `stack`.
+    unsafe { warm::keep(shared, batch) };
+    if grown > 0 {
+        crate::events::pool_grew(grown / shared.geometry.stride(), grown);
+    }
+    Ok(stack)
+}
+
 /// A count of a pool's stacks and memory. Made by [`StackPool::stats`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -335,40 +386,7 @@ impl StackPool {
     /// again once stacks are back.
     #[inline]
     pub fn take(&self) -> Result<Stack, StackError> {
-        let shared = pointer(&self.handle.shared);
-        match warm::take(shared) {
-            // SAFETY: the slot was in this thread's list, with its strong reference.
-            Some(slot) => Ok(unsafe { Stack::from_parts(slot, shared) }),
-            None => self.take_from_depot(),
-        }
-    }
-
-    #[cold]
-    fn take_from_depot(&self) -> Result<Stack, StackError> {
-        let shared = &self.handle.shared;
-        #[cfg(target_os = "linux")]
-        super::overflow::prepare_thread();
-        let mut batch = Vec::new();
-        let grown = match shared.withdraw(&mut batch) {
-            Ok(grown) => grown,
-            Err(error) => {
-                crate::events::pool_exhausted(&error);
-                return Err(error);
-            }
-        };
-        for _ in &batch {
-            // One for each slot that is now outside the depot.
-            mem::forget(Arc::clone(shared));
-        }
-        let slot = batch.pop().expect("at least one was withdrawn");
-        // SAFETY: taken out of the depot above, with its reference.
-        let stack = unsafe { Stack::from_parts(slot, pointer(shared)) };
-        // SAFETY: as for `stack`.
-        unsafe { warm::keep(shared, batch) };
-        if grown > 0 {
-            crate::events::pool_grew(grown / shared.geometry.stride(), grown);
-        }
-        Ok(stack)
+        take_from(&self.handle.shared)
     }
 
     /// Gives the pages of this pool's idle stacks back to the system: those in the depot and those

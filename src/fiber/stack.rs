@@ -40,6 +40,11 @@ impl Stack {
         unsafe { self.pool.as_ref() }.overflow_advice()
     }
 
+    /// The pool, which lives as long as the stack, or what was put into its place.
+    pub(super) fn pool(&self) -> *const Shared {
+        self.pool.as_ptr()
+    }
+
     /// The addresses that frames can use, lowest to highest; the guard pages lie below.
     pub fn range(&self) -> std::ops::Range<usize> {
         self.slot.usable()

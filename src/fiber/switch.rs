@@ -218,12 +218,13 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
         // that what it borrows outlives the fiber.
         unsafe {
             let coroutine = Coroutine::with_stack_unchecked(slot, body);
-            let advice = stack.overflow_advice();
+            let (advice, pool) = (stack.overflow_advice(), stack.pool());
             let stack = ManuallyDrop::new(stack);
             record.write(Record { header: Header::off_fiber(), coroutine, stack });
             let header = header.as_ref();
             header.overflow_advice.set(advice);
             header.lowest.set(slot.usable().start);
+            header.pool.set(pool);
             #[cfg(target_os = "linux")]
             header.live.set(header::LIVE);
         }
@@ -255,6 +256,17 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
         // SAFETY: the module's invariant: the record is ours until `end`, which consumes the fiber.
         // Only shared references to the header are ever made, as the running fiber makes them too.
         unsafe { &*self.record.as_ptr().cast::<Header>() }
+    }
+
+    /// Which fiber this is: what [`current::address`] says on it.
+    pub(crate) fn address(&self) -> usize {
+        self.record.as_ptr().addr()
+    }
+
+    /// `Header::server`, as the code on the fiber has left it.
+    #[inline(always)]
+    pub(crate) fn server(&self) -> *const () {
+        self.header().server.get()
     }
 
     #[inline(always)]

@@ -99,6 +99,7 @@ def test_on_uvloop(fb):
             with pytest.raises(RuntimeError) as info:
                 attempt()
             says(info.value, "loop-no-portal", "uvloop.Loop", "fiberback.enable()", "lifespan")
+            assert "loop_factory=uvloop.new_event_loop)" in str(info.value)
         # And that is the cure.
         with fb.enable():
             await asyncio.sleep(0)

@@ -119,6 +119,66 @@ def test_a_portal_that_has_not_begun(fb, backend):
     backend.run(main)
 
 
+# --- tasks that the loop has not made --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("where", ["task", "callback"])
+def test_a_task_past_its_loop(fb, eager, where):
+    uvloop = import_or_skip("uvloop")
+    if eager and sys.version_info < (3, 12):
+        pytest.skip("eager tasks came with Python 3.12")
+    how = {"eager_start": True} if eager else {}
+    errors = []
+
+    async def task():
+        try:
+            fb.await_(answer())
+        except RuntimeError as error:
+            errors.append(error)
+        await fb.ensure_portal()  # and that is one cure
+        return fb.await_(answer())
+
+    async def other():
+        await asyncio.sleep(0)
+        return fb.await_(answer())
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        made = loop.create_future()
+        make = lambda: made.set_result(asyncio.Task(task(), loop=loop, **how))  # noqa: E731
+        loop.call_soon(make) if where == "callback" else make()
+        assert await (await made) == 42
+        says(errors[0], "task-past-loop", "uvloop.Loop", "asyncio.create_task(coro)")
+        # And that is the other.
+        if sys.version_info < (3, 14):
+            how.clear()
+        assert await asyncio.create_task(other(), **how) == 42
+
+    fb.run(main(), loop_factory=uvloop.new_event_loop)
+
+
+@pytest.mark.parametrize("where", ["task", "callback"])
+def test_an_eager_task_of_a_stock_loop_needs_nothing(fb, where):
+    if sys.version_info < (3, 12):
+        pytest.skip("eager tasks came with Python 3.12")
+
+    async def task():
+        return fb.await_(answer())
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        made = []
+        make = lambda: made.append(asyncio.Task(task(), loop=loop, eager_start=True))  # noqa: E731
+        loop.call_soon(make) if where == "callback" else make()
+        while not made:
+            await asyncio.sleep(0)
+        assert await made[0] == 42
+
+    asyncio.run(main())
+    fb.run(main())
+
+
 # --- other libraries -------------------------------------------------------------------------------
 
 
@@ -385,6 +445,35 @@ def test_a_loop_that_is_closed_below_a_caller(fb):
     assert ended == [True]
 
 
+@pytest.mark.parametrize("enabled", [False, True])
+def test_nothing_else_is_said_when_the_portal_of_such_a_caller_is_collected(
+    fb, enabled, monkeypatch
+):
+    unraisable, ended = [], []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    loop = asyncio.new_event_loop()
+
+    async def waits():
+        fb.await_(asyncio.sleep(1000))
+
+    def callback():
+        try:
+            fb.await_(waits())
+        except asyncio.CancelledError:
+            ended.append(True)
+
+    if enabled:
+        fb.enable(loop)
+    loop.call_soon(callback)
+    loop.call_later(0.01, loop.stop)
+    with pytest.warns(RuntimeWarning):
+        loop.run_forever()
+        loop.close()
+    gc.collect()
+    assert ended == [True]
+    assert [each.exc_value for each in unraisable] == []
+
+
 def test_a_loop_that_is_closed_in_another_thread(tmp_path):
     code = """
 import asyncio, threading, warnings, fiberback
@@ -422,6 +511,29 @@ thread.join()
         "left",
         "'loop.close()' in the loop's thread",
     )
+
+
+def test_tasks_of_an_unknown_layout(tmp_path):
+    code = """
+import asyncio, _asyncio, fiberback
+
+class Task:
+    def __init__(self, *args, **kwds):
+        self._coro = args[0]
+
+async def main():
+    real, _asyncio.Task = _asyncio.Task, Task
+    try:
+        fiberback.await_(asyncio.sleep(0))
+    except RuntimeError as error:
+        print(error)
+    _asyncio.Task = real
+    # And that is the cure.
+    await fiberback.with_portal_run_sync(lambda: fiberback.await_(asyncio.sleep(0)))
+
+asyncio.run(main())
+"""
+    says(runs(code, tmp_path).stdout, "unknown-tasks", "fiberback.run(main())")
 
 
 # --- threads and their loops -----------------------------------------------------------------------

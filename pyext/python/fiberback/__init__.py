@@ -1,38 +1,42 @@
 """Await from ordinary, synchronous functions.
 
-To let sync code wait for async work, give its task a *portal* and call `await_`::
+`await_(x)` waits for async work where `await x` cannot stand, however deep in the call stack, and the
+event loop goes on meanwhile::
 
     import asyncio, fiberback
 
-    def load(url):                       # plain sync code, any number of frames deep
+    async def fetch(url):
+        await asyncio.sleep(0.1)
+        return f"the page at {url}"
+
+    def load(url):                           # plain sync code, any number of frames deep
         return fiberback.await_(fetch(url))
 
     async def main():
         print(load("https://example.org"))
 
-    fiberback.run(main())                # like asyncio.run(); every task has a portal
+    fiberback.run(main())                    # in place of asyncio.run(main())
 
-Where you do not start the loop yourself, a single task gets its portal by `ensure_portal()`, or
-one call by `with_portal_run()` / `with_portal_run_sync()`. All of this works on asyncio, uvloop
-and Trio; `run` and the task factories are asyncio's. `fiberback.greenback` is a drop-in
-replacement of the greenback package.
+What to do where:
 
-`await_` works in worker threads, too, and where there is no event loop at all; see its docstring.
-`no_await` forbids it for a region.
+- in a program of your own: `fiberback.run(main())`. It works inside a running loop, too;
+- in a notebook, a debugger, a program that calls `asyncio.run`: call `await_`, nothing else;
+- in a server, a test runner, on uvloop: `fiberback.enable(everywhere=True)` before its loop starts, or
+  `fiberback.enable()` while it runs;
+- on Trio: `trio.run(fiberback.with_portal_run_tree, main)`;
+- for one task, or one call: `await ensure_portal()`, `await with_portal_run_sync(fn)`;
+- in threads: `await to_thread(fn)`, and `asyncio.to_thread`, need nothing; elsewhere `parent_loop(loop)`;
+- where there is no event loop: call `await_`; `thread_runner()` chooses the loop and closes it;
+- where nothing may wait: `no_await()`.
 
-General layout: the native module `_fiberback` owns stacks and switching. Above it lie rooms, each
-named after the question that it answers (its first line says it) and importing only from those before it:
+`fiberback.sqlalchemy`, `.django`, `.peewee`, `.dbapi` and `.asgi` serve these libraries;
+`from fiberback import greenback` serves code that was written for greenback.
 
-- `_messages`, `_stacks`, `_thread_end`, `_user_frames`: what every room stands on;
-- `_loop`: what it needs of the event loop; `_portal`: who gets a portal; `_deadlock`: whether a wait
-  can ever end; `_thread`: how a thread without a loop waits; `_await`: what `await_` does, place by
-  place; `_run`: how a program begins;
-- this file: the public names;
-- libraries that we serve, each under its name; the first line begins with "Serves";
-- libraries that we stand in for, each under its name; the first line begins with "Stands in for".
-
-`tests/python/test_layout.py` holds us to it.
+`help(fiberback.await_)` has the details. `python -m fiberback` prints what it finds on this machine,
+`python -m fiberback errors` what each error means.
 """
+
+# Where things are, and why: the table in CONTRIBUTING.md, and docs/architecture.md.
 
 from __future__ import annotations
 
@@ -103,5 +107,13 @@ __all__ = [
     "with_portal_run_tree",
 ]
 
+# They are this module's, wherever they lie: in `help()`, in pickles, in the repr of classes.
+for _name in __all__:
+    _value = globals()[_name]
+    for _each in (_value, *(vars(_value).values() if isinstance(_value, type) else ())):
+        _each = getattr(_each, "__func__", _each)  # of a staticmethod
+        if (getattr(_each, "__module__", None) or "").startswith(__name__):
+            _each.__module__ = __name__
+
 _dispatch.install()
-del _dispatch
+del _dispatch, _name, _value, _each

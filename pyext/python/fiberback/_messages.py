@@ -62,8 +62,15 @@ LOOP_NO_PORTAL = Message(
     "loops alone need no preparation",
     "Call 'fiberback.enable()' once while that loop runs (a server's lifespan or startup function is the "
     "place) or 'fiberback.enable(everywhere=True)' before it does; in a program of your own start it with "
-    "'fiberback.run(main(), loop_factory=…)'. For this task alone type 'await fiberback.ensure_portal()' "
+    "'fiberback.run(main(), loop_factory={factory})'. For this task alone type 'await fiberback.ensure_portal()' "
     "first, for this call alone 'await fiberback.with_portal_run_sync(fn)'",
+)
+TASK_PAST_LOOP = Message(
+    "task-past-loop",
+    "fiberback.await_() was called in a task that has no portal, on the event loop {loop}, which is enabled: "
+    "'asyncio.Task(…)' has made this task past the loop's task factory",
+    "Make it by 'asyncio.create_task(coro)' or 'loop.create_task(coro)', which from CPython 3.14 on take "
+    "'eager_start=True', too; or type 'await fiberback.ensure_portal()' in it first",
 )
 LOOP_NO_TASK = Message(
     "loop-no-task",
@@ -185,6 +192,14 @@ RUNNER_BUSY = Message(
     "fiberback.await_() was called while this thread's own runner is running, but no event loop is set: "
     "something has called asyncio._set_running_loop(None)",
     "Set it back to the loop that it was",
+)
+RUNNER_IDLE = Message(
+    "runner-idle",
+    "the event loop of this thread's own runner, {loop}, was given work by {who} on the event loop {other}, "
+    "and cannot do it while that one runs in the same thread",
+    "What a fixture or a module has opened by 'fiberback.await_()' outside every loop belongs to the runner: "
+    "open it in the loop that uses it (in an async fixture, in the task itself), or use it where no other loop "
+    "runs, by 'fiberback.await_(…)' in a synchronous test or function",
 )
 RUNNER_CLOSE = Message(
     "runner-close",

@@ -40,6 +40,9 @@ class PortalMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await with_portal_run_tree(self.app, scope, receive, send)
 
+    def __repr__(self) -> str:
+        return f"fiberback.asgi.PortalMiddleware({self.app!r})"
+
     def __getattr__(self, name: str) -> Any:
         if name == "app":  # not yet: while being unpickled or copied
             raise AttributeError(name)

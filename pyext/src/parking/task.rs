@@ -78,10 +78,7 @@ pub(super) unsafe fn prepare() -> bool {
         match found {
             Some(layout) => *LAYOUT.0.get() = Some(layout),
             None if ffi::PyErr_Occurred().is_null() => {
-                error::set_runtime(
-                    "fiberback cannot find the fields of this Python's asyncio tasks: use \
-                     fiberback.run() or a portal",
-                );
+                error::set_runtime(error::UNKNOWN_TASKS);
                 return false;
             }
             None => return false,

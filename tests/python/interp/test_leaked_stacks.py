@@ -18,6 +18,7 @@ import threading
 import warnings
 
 import pytest
+from saying import says
 from support import only_fiberback
 
 pytestmark = only_fiberback
@@ -467,7 +468,27 @@ def test_a_stack_that_is_given_up_is_counted_and_told_once():
     """)
     assert done.stdout == "3\n", done.stderr
     assert done.stderr.count("RuntimeWarning") == 1, done.stderr
-    assert "when its thread ended" in done.stderr and "asyncio.run()" in done.stderr
+    says(done.stderr, "leaked-thread", "asyncio.run()")
+
+
+@pytest.mark.leaks
+def test_a_stack_on_which_something_is_left_behind_is_told():
+    done = run_script("""
+        import asyncio, contextvars, ctypes
+        import fiberback
+
+        def leaves():
+            fiberback.await_(asyncio.sleep(0))
+            ctypes.pythonapi.PyContext_Enter(ctypes.py_object(contextvars.Context()))
+
+        async def main():
+            await fiberback.with_portal_run_sync(leaves)
+            print(fiberback.stats()["stacks_leaked"])
+
+        asyncio.run(main())
+    """)
+    assert done.stdout == "1\n", done.stderr
+    says(done.stderr, "leaked-frames", "PyContext_Exit()")
 
 
 @pytest.mark.leaks
@@ -493,7 +514,7 @@ def test_a_portal_that_will_not_end_is_counted_and_told():
         asyncio.run(main())
     """)
     assert done.stdout == "1\n", done.stderr
-    assert "goes on waiting" in done.stderr, done.stderr
+    says(done.stderr, "leaked-waiting")
 
 
 @pytest.mark.leaks

@@ -69,6 +69,8 @@ class Tool:
         def callback(code, *rest):
             if code.co_filename == "<fresh>":
                 value = rest[0] if name == "LINE" else code.co_name
+                if name == "C_RETURN":
+                    value += f": {rest[1].__name__}"
                 self.seen.append((name, value))
 
         return callback
@@ -132,7 +134,11 @@ def test_what_is_left_of_a_call_is_seen(fb, kind, elsewhere):
         returns = [value for name, value in tool.seen if name == "PY_RETURN"]
         assert returns == ["innermost", "<lambda>", "suspended"]
         calls = [value for name, value in tool.seen if name == "C_RETURN"]
-        assert calls[-3:] == ["innermost", "suspended", "suspended"]
+        # That a call returns which began before the tool came is seen if its code was instrumented for
+        # calls by then. Once a thread has ended with a profiler, CPython has all code so.
+        if calls[1:2] == ["suspended: sorted"]:
+            del calls[1]
+        assert calls == ["innermost: abs", "suspended: abs", "suspended: len"]
         assert ("RAISE", "innermost") in tool.seen
         assert ("EXCEPTION_HANDLED", "innermost") in tool.seen
 

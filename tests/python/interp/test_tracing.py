@@ -243,6 +243,7 @@ def test_profile_function_of_threads(fb):
             fb.await_(asyncio.sleep(0))
 
         asyncio.run(main())
+        sys.setprofile(None)  # or its events stay on, beyond the end of the thread
 
     threading.setprofile(profile)
     try:

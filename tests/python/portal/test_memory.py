@@ -267,7 +267,10 @@ for wrong, error in ((0, ValueError), (4096, ValueError), (1 << 40, ValueError),
                      (-1, OverflowError), (1 << 80, OverflowError), ("1", TypeError)):
     try:
         fb.set_stack_size(wrong)
-    except error:
+    except error as raised:
+        text = f"a stack of {wrong} bytes is too small for CPython: type 'fiberback.set_stack_size("
+        assert wrong not in (0, 4096) or text in str(raised), raised
+        assert wrong not in (0, 4096) or "[fiberback:small-stack]" in str(raised), raised
         continue
     raise AssertionError(wrong)
 assert fb.get_stack_size() == seen[-1]

@@ -42,7 +42,8 @@ class _CallbackHost(Host):
         return self._is_hosted or (self._is_plain and sys.modules.get("greenlet") is None)
 
     def look_soon(self, _: object = None) -> None:
-        if not self._is_to_look:
+        # A portal that waited when its loop was closed is ended later, by the collector.
+        if not self._is_to_look and not self.loop.is_closed():
             self._is_to_look = True
             self.loop.call_soon(self._look, context=self._own_context)
 

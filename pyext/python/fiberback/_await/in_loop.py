@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from asyncio import _get_running_loop
 from collections.abc import Coroutine
 from typing import Any, NoReturn
@@ -10,6 +11,7 @@ from .. import _messages
 from .._fiberback import portal_of
 from .._loop import forked
 from .._loop.library import current_library, current_task
+from .._portal.task_factory import is_for_all
 
 # Trio's own system task, in which the callbacks of `run_sync_soon` are called (trio/_core/_entry_queue.py).
 _RUNS_CALLBACKS = "<TrioToken.run_sync_soon task>"
@@ -39,7 +41,17 @@ def _why() -> str:
         return _messages.LOOP_NO_TASK.format(loop=_name_of(loop))
     if getattr(loop, "_nest_patched", False):
         return _messages.NEST_ASYNCIO
-    return _messages.LOOP_NO_PORTAL.format(loop=_name_of(loop))
+    if is_for_all(loop):
+        return _messages.TASK_PAST_LOOP.format(loop=_name_of(loop))
+    return _messages.LOOP_NO_PORTAL.format(loop=_name_of(loop), factory=_factory_of(loop))
+
+
+def _factory_of(loop: Any) -> str:
+    """What makes such loops, to be typed."""
+    package = type(loop).__module__.partition(".")[0]
+    if hasattr(sys.modules.get(package), "new_event_loop"):
+        return f"{package}.new_event_loop"
+    return type(loop).__qualname__
 
 
 def _name_of(loop: Any) -> str:

@@ -43,6 +43,9 @@ class Region:
         # Where this region is entered: one may be entered again, inside itself or elsewhere.
         self._entered: list[tuple[list[Any], Any]] = []
 
+    def __repr__(self) -> str:
+        return f"fiberback.no_await({'' if self._name is None else repr(self._name)})"
+
     def __enter__(self) -> None:
         self._enter(sys._getframe(1))
 

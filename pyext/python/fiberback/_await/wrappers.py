@@ -68,6 +68,9 @@ class async_context(Generic[T_co]):
     def __init__(self, cm: AbstractAsyncContextManager[T_co]) -> None:
         self._manager = cm
 
+    def __repr__(self) -> str:
+        return f"fiberback.async_context({self._manager!r})"
+
     def __enter__(self) -> T_co:
         kind: Any = type(self._manager)
         enter = getattr(kind, "__aenter__", None)
@@ -120,6 +123,9 @@ class async_iter(Iterator[T_co]):
     @classmethod
     def _with_generator_methods(cls) -> type[async_iter[T_co]]:
         return async_generator_iter
+
+    def __repr__(self) -> str:
+        return f"fiberback.async_iter({self._source!r})"
 
     def __iter__(self) -> async_iter[T_co]:
         return self

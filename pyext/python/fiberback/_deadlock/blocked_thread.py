@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from types import FrameType
 from typing import Any
 
+from .._fiberback import frames_from, locals_of
 from .._user_frames import is_ours
 
 _Future: Any = Future
@@ -34,29 +35,24 @@ _DEPTH = 8
 
 def work_future(frame: FrameType | None) -> Future[Any] | None:
     """The future of the executor's work item that runs on the stack that ends in `frame`."""
-    while frame is not None:
-        if frame.f_code.co_qualname.endswith("_WorkItem.run"):
-            future = getattr(frame.f_locals.get("self"), "future", None)
+    for one in frames_from(frame, -1) if frame is not None else ():
+        if one.f_code.co_qualname.endswith("_WorkItem.run"):
+            future = getattr(locals_of(one).get("self"), "future", None)
             if isinstance(future, Future):
                 return future
-        frame = frame.f_back
     return None
 
 
 def waits_for(frame: FrameType) -> list[Any]:
     """The threads and futures that the stack that ends in `frame` is blocked on for ever."""
     found: list[Any] = []
-    current: FrameType | None = frame
-    for _ in range(_DEPTH):
-        if current is None:
-            break
-        name = _WAITS.get(current.f_code)
+    for one in frames_from(frame, _DEPTH):
+        name = _WAITS.get(one.f_code)
         if name is not None:
-            local = current.f_locals
+            local = locals_of(one)
             if local.get("timeout") is None and name in local:
                 thing = local[name]
                 found.extend(thing if name == "fs" else [thing])
-        current = current.f_back
     return found
 
 
@@ -85,7 +81,8 @@ def stack_of(ident: int) -> str:
     frame = sys._current_frames().get(ident)
     if frame is None:
         return "  (not running)\n"
-    stack = traceback.extract_stack(frame, limit=24)
+    innermost = reversed(frames_from(frame, 24))
+    stack = traceback.StackSummary.extract((one, one.f_lineno) for one in innermost)
     theirs = [entry for entry in stack if not is_ours(entry.filename)]
     return "".join(traceback.format_list(theirs[-8:]))
 

@@ -68,13 +68,13 @@ class _Watch:
             error = self._verdict(task, future)
             if error is not None:
                 self.waits.pop(key, None)
-                _wake_with(error, task, future)
+                wake_with(error, task, future)
         if self.waits:
             self._pause = min(2 * self._pause, _LONGEST_LOOK)
             self.timer.set(self._pause)
 
 
-def _wake_with(error: Exception, task: Any, future: Any) -> None:
+def wake_with(error: Exception, task: Any, future: Any) -> None:
     """Raises `error` in `task` where it waits for `future`."""
     loop = task.get_loop()
     for callback, context in list(future._callbacks or ()):

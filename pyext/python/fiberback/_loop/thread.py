@@ -11,6 +11,8 @@ import threading
 from types import FrameType
 from typing import Any
 
+from .._fiberback import frames_from, locals_of
+
 
 def thread_of(loop: asyncio.AbstractEventLoop) -> int | None:
     """The id of the thread in which `loop` runs, as far as it can be told from outside."""
@@ -23,11 +25,10 @@ def thread_of(loop: asyncio.AbstractEventLoop) -> int | None:
     step = getattr(coro, "cr_frame", None)
     mine = threading.get_ident()
     for ident, top in sys._current_frames().items():
-        frame: FrameType | None = top if ident != mine else None
-        while frame is not None:
-            if frame is step or runs(frame, loop):
-                return ident
-            frame = frame.f_back
+        if ident == mine:
+            continue
+        if any(frame is step or runs(frame, loop) for frame in frames_from(top, -1)):
+            return ident
     return None
 
 
@@ -36,7 +37,7 @@ def runs(frame: FrameType, loop: asyncio.AbstractEventLoop) -> bool:
     names = frame.f_code.co_names
     if "run_forever" not in names and "run_until_complete" not in names:
         return False
-    held = frame.f_locals
+    held = locals_of(frame)
     own = getattr(held.get("self"), "__dict__", {})
     known = (*held.values(), *own.values(), *map(frame.f_globals.get, names))
     return any(thing is loop for thing in known)

@@ -167,6 +167,12 @@ def end_for_all(loop: asyncio.AbstractEventLoop) -> None:
     around.update()
 
 
+def is_for_all(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether new tasks of `loop` have portals, if the loop makes them."""
+    around = getattr(_own(loop, "set_task_factory"), "__self__", None) or _on_sealed.get(loop)
+    return isinstance(around, _Around) and around.for_all > 0
+
+
 @contextlib.contextmanager
 def portals_for_children() -> Iterator[None]:
     loop = asyncio.get_running_loop()

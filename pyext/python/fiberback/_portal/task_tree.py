@@ -7,12 +7,12 @@ children in turn, also those that outlive the scope.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import ParamSpec, TypeVar
 
 from .. import _messages
+from .._blocks import async_block, block
 from .._loop.library import current_library, current_task
 from . import task_factory, trio_instrument
 from .call_portal import with_portal_run
@@ -22,7 +22,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-@contextlib.contextmanager
+@block
 def portals_for_children() -> Iterator[None]:
     """A `with` block whose new child tasks have portals; the task itself gets none.
 
@@ -40,7 +40,7 @@ def portals_for_children() -> Iterator[None]:
         yield
 
 
-@contextlib.asynccontextmanager
+@async_block
 async def portals_for_tree() -> AsyncIterator[None]:
     """An `async with` block in which this task and its new children have portals.
 

@@ -34,6 +34,9 @@ class AutoPortalInstrument(Instrument):
         self.tasks: dict[Task, int] = {}
         self.scopes = 0
 
+    def __repr__(self) -> str:
+        return f"<fiberback.AutoPortalInstrument: {len(self.tasks)} tasks in {self.scopes} scopes>"
+
     def before_run(self) -> None:
         self.scopes = 1  # the run itself is a scope that no `with` block ends
         _instrument_of_run().set(self)

@@ -167,6 +167,10 @@ class Enabled:
         for loop in list(self._loops):
             _close(loop)
 
+    def __repr__(self) -> str:
+        what = ", ".join(["everywhere"] * self._is_everywhere + list(map(repr, self._loops)))
+        return f"<fiberback.Enabled: {what if self._is_open else 'undone'}>"
+
     def __enter__(self) -> Enabled:
         return self
 

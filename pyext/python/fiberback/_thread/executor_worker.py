@@ -17,6 +17,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from .._deadlock import blocked_thread
+from .._fiberback import frames_from
 from . import own_pool
 from .channel import Channel
 
@@ -69,11 +70,6 @@ def _is_submitting() -> bool:
     """Whether some other thread is on the way from submitting a work item to awaiting it."""
     mine = threading.get_ident()
     for ident, frame in sys._current_frames().items():
-        current: Any = frame if ident != mine else None
-        for _ in range(8):
-            if current is None:
-                break
-            if current.f_code in _SUBMITS:
-                return True
-            current = current.f_back
+        if ident != mine and any(one.f_code in _SUBMITS for one in frames_from(frame, 8)):
+            return True
     return False

@@ -123,6 +123,9 @@ class parent_loop:
         else:
             raise TypeError(_messages.NOT_A_LOOP.format(value=loop))
 
+    def __repr__(self) -> str:
+        return f"fiberback.parent_loop({self._token if self._loop is None else self._loop!r})"
+
     def __enter__(self) -> None:
         generators.note()
         parent: Any = (

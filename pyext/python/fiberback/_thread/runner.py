@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import contextvars
 import functools
 import os
@@ -26,6 +25,8 @@ from types import FrameType
 from typing import Any
 
 from .. import _messages
+from .._blocks import block
+from .._deadlock.idle_runner import IdleRunner
 from .._exit import after_all_handlers
 from .._fiberback import close_all, create_task_factory, leak, lend_context
 from .._loop import closing
@@ -54,6 +55,7 @@ class ThreadRunner:
         self._loop_factory = loop_factory
         self._runner: asyncio.Runner | None = None
         self._host: Host | None = None
+        self._idle: IdleRunner | None = None
         self._request: Request | None = None
         self._busy = False
         self._owner = (os.getpid(), threading.get_ident())
@@ -76,7 +78,8 @@ class ThreadRunner:
             self._busy = False
 
     def _run(self, awaitable: Any, context: contextvars.Context) -> Any:
-        loop, host = self._open()
+        loop, host, idle = self._open()
+        idle.ends()
         request = _Request(awaitable, context, self._is_answered, generators.begun(awaitable))
         self._request = request
         host.deliver(request)
@@ -93,6 +96,7 @@ class ThreadRunner:
             if not request.is_answered:
                 request.interrupt()  # when the loop runs next
                 request.leave_context()
+            idle.begins()
         error, result = request.error, request.result
         if error is None:
             return result
@@ -108,13 +112,14 @@ class ThreadRunner:
         if request is not None and request.is_answered and self._host is not None:
             self._host.loop.stop()
 
-    def _open(self) -> tuple[asyncio.AbstractEventLoop, Host]:
-        if self._runner is None or self._host is None:
+    def _open(self) -> tuple[asyncio.AbstractEventLoop, Host, IdleRunner]:
+        if self._runner is None or self._host is None or self._idle is None:
             self._runner = asyncio.Runner(debug=self._debug, loop_factory=self._new_loop)
             loop = self._runner.get_loop()
             self._host = Host(loop, "fiberback.await_() without a loop")
+            self._idle = IdleRunner(loop)
             _open_loops[id(loop)] = (loop, self._host)
-        return self._host.loop, self._host
+        return self._host.loop, self._host, self._idle
 
     def _new_loop(self) -> asyncio.AbstractEventLoop:
         # Given a factory, the Runner leaves the thread's current event loop (that of
@@ -128,8 +133,10 @@ class ThreadRunner:
             raise RuntimeError(_messages.RUNNER_CLOSE)
         runner, self._runner = self._runner, None
         host, self._host = self._host, None
-        if runner is None or host is None or not self.is_ours():
+        idle, self._idle = self._idle, None
+        if runner is None or host is None or idle is None or not self.is_ours():
             return
+        idle.ends()
         loop = runner.get_loop()
         self._busy = True
         try:
@@ -250,7 +257,7 @@ def is_own(loop: asyncio.AbstractEventLoop) -> bool:
     return any(runner.is_own(loop) for runner in _mine.stack)
 
 
-@contextlib.contextmanager
+@block
 def thread_runner(
     *, debug: bool | None = None, loop_factory: LoopFactory | None = None
 ) -> Iterator[None]:

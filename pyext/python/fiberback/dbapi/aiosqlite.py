@@ -91,6 +91,17 @@ def _outside(name: str) -> Any:
     return property(get, put, doc=f"`sqlite3.Connection.{name}`.")
 
 
+class _WithoutAnswers:
+    """The queue of a connection's thread, whose answers nobody waits for: the loop may be closed by then,
+    and the thread would end with that error."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+
+    def put_nowait(self, job: tuple[Any, Callable[[], Any]]) -> None:
+        self._queue.put_nowait((None, job[1]))
+
+
 class Connection:
     """A `sqlite3.Connection` in all but its type. Make one with `connect()`."""
 
@@ -114,6 +125,10 @@ class Connection:
 
     def __init__(self, driver: _aiosqlite.Connection) -> None:
         self._driver: Any = driver
+
+    def __repr__(self) -> str:
+        state = "closed" if self._driver._connection is None else "open"
+        return f"<fiberback.dbapi.aiosqlite.Connection [{state}] at {id(self):#x}>"
 
     def _raw(self) -> Any:
         raw = self._driver._connection
@@ -158,6 +173,7 @@ class Connection:
         if self._driver._connection is None:
             return
         if running_loop() is not None and not should_wait():
+            self._driver._tx = _WithoutAnswers(self._driver._tx)
             self._driver.stop()
         else:
             await_(self._driver.close())
@@ -218,6 +234,12 @@ class Cursor:
         self._rows: deque[Any] = deque()
         self._more = False  # whether the statement may have rows that were not fetched
         self._error: BaseException | None = None  # what came after the rows that are here
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return (
+            f"<fiberback.dbapi.aiosqlite.Cursor [{state}] of {self.connection!r} at {id(self):#x}>"
+        )
 
     def _raw(self) -> Any:
         """The sqlite3 cursor; called in the connection's thread."""

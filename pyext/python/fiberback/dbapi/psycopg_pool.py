@@ -146,6 +146,9 @@ class ConnectionPool:
         if open:
             self.open()
 
+    def __repr__(self) -> str:
+        return f"<fiberback.dbapi.psycopg_pool.ConnectionPool {self._pool.name!r} at {id(self):#x}>"
+
     def open(self, wait: bool = False, timeout: float = 30.0) -> None:
         """Start the pool's workers on the running loop; nothing happens if it is open.
 

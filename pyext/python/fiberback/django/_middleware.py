@@ -26,6 +26,9 @@ class PortalMiddleware:
         if self._is_async:
             markcoroutinefunction(self)
 
+    def __repr__(self) -> str:
+        return f"<fiberback.django.PortalMiddleware get_response={self.get_response!r}>"
+
     def __call__(self, request: Any) -> Any:
         if self._is_async:
             return self._acall(request)

@@ -118,17 +118,29 @@ def watch(ident):
         del frame
 
 
+def toggle():
+    try:
+        asyncio.run(main())
+    finally:
+        sys.settrace(None)
+        sys.setprofile(None)
+        sys.setrecursionlimit(1000)
+
+
 gc.callbacks.append(lambda phase, info: sys._getframe().f_back)
 signal.signal(signal.SIGUSR1, on_signal)
 stop = threading.Event()
 watcher = threading.Thread(target=watch, args=(threading.get_ident(),))
+if sys.version_info < (3, 12):
+    # `f_back` of another thread's frame allocates, which may begin a collection, which may let that
+    # thread go on and end the frame: without fiberback, too (docs/known-crashes.md). So there the
+    # automatic collections, and the watcher without them, one after the other.
+    toggle()
+    gc.disable()
 watcher.start()
 try:
-    asyncio.run(main())
+    toggle()
 finally:
-    sys.settrace(None)
-    sys.setprofile(None)
-    sys.setrecursionlimit(1000)
     stop.set()
     watcher.join()
 print("fine")

@@ -21,6 +21,10 @@ async def main():
     done, pending = await asyncio.wait(tasks, timeout=0.2)
     errors = [task.exception() for task in done]
     assert all(isinstance(error, MemoryError) for error in errors), errors
+    for error in errors:
+        if isinstance(error, fiberback.StackMemoryError):
+            assert "[fiberback:no-stack]" in str(error), error
+            assert "fiberback.set_stack_size()" in str(error), error
     FAILURES += len(errors)
     future.set_result(None)
     await asyncio.gather(*pending)

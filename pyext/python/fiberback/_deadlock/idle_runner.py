@@ -1,0 +1,110 @@
+"""Work for a thread's own runner, given while another event loop runs in that thread.
+
+A client that was opened outside every loop (in a sync fixture of pytest, say) belongs to the runner's
+loop. Used in a task of another loop of the same thread, it may put something into a queue there, or set
+an event, and wait for what a background task of its own does then: for ever, because the runner's loop
+does not run. asyncio notices only where a future of one loop is awaited on the other.
+
+So a loop that belongs to a runner, and does not run, has its `call_soon` watched. What was asked of it
+from another loop and is not begun after a while is told: by an error in the task that has asked, if
+nothing on its loop could ever wake it; else by a warning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import warnings
+from asyncio import _get_running_loop
+from collections.abc import Callable
+from typing import Any
+from weakref import ref
+
+from .. import _messages
+from .._loop.library import current_task
+from .._loop.parking import is_stock
+from . import watchdog
+
+# Seconds from the first time that something is asked of the loop to the first look, and between two.
+_LOOK = 0.5
+
+
+class IdleRunner:
+    """What is asked of one loop while it does not run."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = ref(loop)
+        self._thread = threading.get_ident()
+        self._asked: Callable[[], Any] | None = None
+        self._is_told = False
+
+    def begins(self) -> None:
+        """The loop has stopped."""
+        loop: Any = self._loop()
+        if not self._is_told and loop is not None and not loop.is_closed():
+            try:
+                loop.call_soon = self._call_soon
+            except AttributeError:  # it takes none: a loop of somebody else's with `__slots__`
+                self._is_told = True
+
+    def ends(self) -> None:
+        """The loop is about to run."""
+        self._asked = None
+        vars(self._loop()).pop("call_soon", None)
+
+    def _call_soon(self, callback: Any, *args: Any, **kwds: Any) -> Any:
+        loop: Any = self._loop()
+        handle = type(loop).call_soon(loop, callback, *args, **kwds)
+        other = _get_running_loop()
+        if self._asked is None and other is not None and other is not loop:
+            if threading.get_ident() == self._thread:
+                task = current_task()
+                asked = self._asked = (lambda: None) if task is None else ref(task)
+                self._look_later(other, asked)
+        return handle
+
+    def _look_later(self, other: asyncio.AbstractEventLoop, asked: Callable[[], Any]) -> None:
+        other.call_later(_LOOK, self._look, other, asked, context=contextvars.Context())
+
+    def _look(self, other: Any, asked: Callable[[], Any]) -> None:
+        loop: Any = self._loop()
+        if self._asked is not asked or loop is None or loop.is_closed():
+            return  # it has run since
+        if getattr(other, "_ready", None):  # what has asked may be at work
+            self._look_later(other, asked)
+            return
+        self._is_told = True
+        self.ends()
+        task = asked()
+        name = "a callback" if task is None else f"task {task.get_name()!r}"
+        message = _messages.RUNNER_IDLE.format(loop=loop, who=name, other=other)
+        waits_for = _leaf(task)
+        if waits_for is None or not _is_asleep(other):
+            warnings.warn(message, RuntimeWarning, stacklevel=1)
+        else:
+            watchdog.wake_with(RuntimeError(message), *waits_for)
+
+
+def _leaf(task: Any) -> tuple[Any, Any] | None:
+    """The task that `task` waits for, over any number of others, and the future that that one waits for."""
+    seen = set()
+    while isinstance(task, asyncio.Task) and not task.done() and task not in seen:
+        seen.add(task)
+        future: Any = getattr(task, "_fut_waiter", None)
+        if type(future) is asyncio.Future and not future.done():
+            return task, future
+        task = future
+    return None
+
+
+def _is_asleep(loop: Any) -> bool:
+    """Whether nothing but a signal could wake the loop: no timer, no file, no other thread."""
+    return (
+        is_stock(loop)
+        and all(handle.cancelled() for handle in loop._scheduled)
+        # The loop's own socket, on which it is woken, is among them.
+        and len(loop._selector.get_map()) <= 1
+        and not getattr(loop, "_signal_handlers", None)
+        and threading.active_count() == 1
+    )

@@ -1,0 +1,107 @@
+//! Frames of other threads, looked at without letting those threads go on.
+//!
+//! On 3.11 `frame.f_back` and `frame.f_locals` allocate while they read the frame, an allocation may
+//! begin a collection, and a collection may run Python code and so give the GIL away: the frame's
+//! thread goes on, the frame ends, and what is read next is freed memory (`PyFrame_GetBack` in
+//! Objects/frameobject.c and `_PyFrame_MakeAndSetFrameObject` in Python/frame.c; from 3.12 on a
+//! collection waits for the eval loop). Here there are no collections meanwhile.
+
+use crate::error;
+use pyo3::ffi::{self, PyObject};
+use std::ffi::c_int;
+use std::ptr;
+
+/// No automatic collections while it lives. The GIL must be held all that time.
+struct NoCollections {
+    were_enabled: c_int,
+}
+
+impl NoCollections {
+    /// # Safety
+    ///
+    /// Attached, until this is dropped.
+    unsafe fn new() -> Self {
+        // SAFETY: attached.
+        Self { were_enabled: unsafe { ffi::PyGC_Disable() } }
+    }
+}
+
+impl Drop for NoCollections {
+    fn drop(&mut self) {
+        if self.were_enabled != 0 {
+            // SAFETY: attached (contract of `new`).
+            unsafe {
+                ffi::PyGC_Enable();
+            }
+        }
+    }
+}
+
+/// `_fiberback.frames_from(frame, most)`: the frame, its caller, and so on, `most` of them or all if it
+/// is negative.
+pub(crate) unsafe extern "C" fn frames_from(
+    _module: *mut PyObject,
+    arguments: *mut *mut PyObject,
+    count: ffi::Py_ssize_t,
+) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        // SAFETY: attached; `METH_FASTCALL`: as many arguments as `count` says, borrowed. Until the list
+        // is complete nothing is freed, no Python code runs and no collection begins, so that no frame
+        // that is looked at ends.
+        unsafe {
+            if count != 2 || ffi::PyFrame_Check(*arguments) == 0 {
+                error::set_type("frames_from() takes a frame and a number");
+                return ptr::null_mut();
+            }
+            let most = ffi::PyLong_AsSsize_t(*arguments.add(1));
+            if most == -1 && !ffi::PyErr_Occurred().is_null() {
+                return ptr::null_mut();
+            }
+            let _no_collections = NoCollections::new();
+            let list = ffi::PyList_New(0);
+            if list.is_null() || most == 0 {
+                return list;
+            }
+            let mut frame = ffi::Py_NewRef(*arguments);
+            loop {
+                // The list keeps the frame.
+                let appended = ffi::PyList_Append(list, frame);
+                ffi::Py_DECREF(frame);
+                if appended != 0 {
+                    ffi::Py_DECREF(list);
+                    return ptr::null_mut();
+                }
+                if ffi::PyList_GET_SIZE(list) == most {
+                    return list;
+                }
+                frame = ffi::PyFrame_GetBack(frame.cast()).cast();
+                if frame.is_null() {
+                    // The outermost, or no memory for the next one.
+                    if !ffi::PyErr_Occurred().is_null() {
+                        ffi::Py_DECREF(list);
+                        return ptr::null_mut();
+                    }
+                    return list;
+                }
+            }
+        }
+    })
+}
+
+/// `_fiberback.locals_of(frame)`: the frame's `f_locals`.
+pub(crate) unsafe extern "C" fn locals_of(
+    _module: *mut PyObject,
+    frame: *mut PyObject,
+) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        // SAFETY: attached; a frame object, checked. No collection begins meanwhile.
+        unsafe {
+            if ffi::PyFrame_Check(frame) == 0 {
+                error::set_type("locals_of() takes a frame");
+                return ptr::null_mut();
+            }
+            let _no_collections = NoCollections::new();
+            ffi::PyFrame_GetLocals(frame.cast())
+        }
+    })
+}

@@ -1,0 +1,177 @@
+"""A client of the thread's own runner, used in a task of another loop of the thread: told, not hung."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import warnings
+
+import pytest
+from saying import says
+from support import import_or_skip, only_fiberback
+
+pytestmark = only_fiberback
+
+CLIENT = """
+import asyncio, fiberback
+
+class Client:
+    @classmethod
+    async def open(cls):
+        self = cls()
+        self.requests = asyncio.Queue()
+        self.wanted = asyncio.Event()
+        self.tasks = [asyncio.create_task(self.serve()), asyncio.create_task(self.look())]
+        await asyncio.sleep(0)
+        return self
+
+    async def serve(self):
+        while True:
+            number, answer = await self.requests.get()
+            answer.set_result(2 * number)
+
+    async def look(self):
+        await self.wanted.wait()
+        self.answer.set_result("seen")
+
+    async def double(self, number):
+        answer = asyncio.get_running_loop().create_future()
+        await self.requests.put((number, answer))
+        return await answer
+
+    async def signal(self):
+        self.answer = asyncio.get_running_loop().create_future()
+        self.wanted.set()
+        return await self.answer
+"""
+
+SUITE = (
+    CLIENT
+    + """
+import pytest
+
+@pytest.fixture
+def client():
+    with fiberback.thread_runner():
+        yield fiberback.await_(Client.open())
+
+def test_synchronous(client):
+    assert fiberback.await_(client.double(2)) == 4
+    assert fiberback.await_(client.double(3)) == 6
+
+@pytest.mark.parametrize("run", [asyncio.run, fiberback.run])
+@pytest.mark.parametrize("use", [Client.signal, lambda client: client.double(4)])
+@pytest.mark.parametrize("how", ["await", "await_", "in a task"])
+def test_in_another_loop(client, run, use, how):
+    async def main():
+        if how == "await":
+            await use(client)
+        elif how == "await_":
+            fiberback.await_(use(client))
+        else:
+            await asyncio.gather(asyncio.create_task(use(client), name="asks"))
+
+    with pytest.raises(RuntimeError) as info:
+        run(main())
+    assert "[fiberback:runner-idle]" in str(info.value), info.value
+    assert str(info.value).count("EventLoop running=") == 2
+    assert "'asks'" in str(info.value) or how != "in a task"
+    assert fiberback.await_(client.double(5)) == 10  # on its own loop it goes on
+"""
+)
+
+
+def test_a_fixture_of_pytest(tmp_path):
+    """The task that has asked is told, where nothing else could wake it: alone in its process."""
+    (tmp_path / "test_suite.py").write_text(SUITE)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", "."]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "13 passed" in done.stdout
+
+
+@pytest.fixture
+def client(fb):
+    scope = {}
+    exec(CLIENT, scope)
+    with fb.thread_runner():
+        yield fb.await_(scope["Client"].open())
+
+
+def test_a_loop_that_something_may_wake_is_warned(fb, client):
+    """Here a timeout does, so nothing is raised."""
+
+    async def main():
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(2):
+                await client.double(4)
+
+    with pytest.warns(RuntimeWarning) as caught:
+        asyncio.run(main())
+    says(caught[0].message, "runner-idle", "fiberback.await_(…)")
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("named", ["uvloop", "trio"])
+def test_other_loops(fb, client, named):
+    library = import_or_skip(named)
+
+    async def main():
+        asks = library.sleep(0) if named == "trio" else asyncio.create_task(client.double(4))
+        if named == "trio":
+            client.wanted.set()
+            await asks
+            await library.sleep(1)
+            return
+        await asyncio.sleep(1.2)
+        asks.cancel()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if named == "trio":
+            library.run(main)
+        else:
+            loop = library.new_event_loop()
+            loop.run_until_complete(main())
+            loop.close()
+    told = [str(each.message) for each in caught]
+    assert len(told) == (named == "uvloop"), told
+    for each in told:
+        says(each, "runner-idle", "uvloop.Loop")
+
+
+@pytest.mark.filterwarnings("error")
+def test_work_that_the_runner_comes_to_in_time(fb, client):
+    """What ends a connection or a task of it is done when it runs next, as in asyncio."""
+
+    async def main():
+        for task in client.tasks:
+            task.cancel()
+
+    async def cancelled():
+        await asyncio.sleep(0)
+        return [task.cancelled() for task in client.tasks]
+
+    asyncio.run(main())
+    assert fb.await_(cancelled()) == [True, True]
+
+    async def later():
+        await asyncio.sleep(0.7)
+
+    asyncio.run(later())
+
+
+def test_a_loop_that_runs_is_as_it_was(fb):
+    async def look():
+        return "call_soon" in vars(asyncio.get_running_loop())
+
+    with fb.thread_runner():
+        assert fb.await_(look()) is False
+        loop = fb.await_(answer())
+        assert "call_soon" in vars(loop)
+    assert "call_soon" not in vars(loop)
+
+
+async def answer():
+    return asyncio.get_running_loop()
