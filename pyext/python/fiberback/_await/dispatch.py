@@ -22,7 +22,7 @@ from .._deadlock import wait_cycle, watchdog
 from .._fiberback import set_hooks
 from .._loop.library import current_task, is_trio_running
 from .._loop.parking import install as _install_parking
-from .._portal.portals import usable_portal
+from .._portal.task_portal import usable_portal
 from . import awaited, in_callback, in_greenlet, in_loop, no_await, not_awaitable, without_loop
 
 

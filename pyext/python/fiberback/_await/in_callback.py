@@ -15,7 +15,8 @@ from typing import Any
 
 from .._fiberback import lend_context
 from .._loop.parking import is_hosted
-from .._thread.host import Host, Request
+from .._thread.host import Host
+from .._thread.request import Request
 
 _RUN = asyncio.Handle._run.__code__
 # Seconds until a callback is looked at again that cannot go on yet.
