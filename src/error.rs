@@ -124,6 +124,9 @@ enum AwaitErrorKind {
     Cancelled,
     CancelledUnwinding,
     Unwinding,
+    OnLoopsThread,
+    RemoteCancelled,
+    RemoteEnded,
 }
 
 impl AwaitError {
@@ -137,16 +140,23 @@ impl AwaitError {
     pub(crate) const CANCELLED: Self = Self(AwaitErrorKind::Cancelled);
     pub(crate) const CANCELLED_UNWINDING: Self = Self(AwaitErrorKind::CancelledUnwinding);
     pub(crate) const UNWINDING: Self = Self(AwaitErrorKind::Unwinding);
+    pub(crate) const ON_LOOPS_THREAD: Self = Self(AwaitErrorKind::OnLoopsThread);
+    pub(crate) const REMOTE_CANCELLED: Self = Self(AwaitErrorKind::RemoteCancelled);
+    pub(crate) const REMOTE_ENDED: Self = Self(AwaitErrorKind::RemoteEnded);
 
     /// The caller is not below [`run`](crate::run), and is where it could not wait otherwise.
     pub fn is_off_fiber(&self) -> bool {
-        matches!(self.0, AwaitErrorKind::OffFiber | AwaitErrorKind::InRuntime)
+        matches!(
+            self.0,
+            AwaitErrorKind::OffFiber | AwaitErrorKind::InRuntime | AwaitErrorKind::OnLoopsThread
+        )
     }
 
-    /// The caller is not below [`run`](crate::run), and on a thread that drives a tokio runtime:
-    /// [`try_block_on`](crate::try_block_on) must not block it.
+    /// The caller is not below [`run`](crate::run), and on a thread that drives a runtime:
+    /// [`try_block_on`](crate::try_block_on) and [`Remote::try_await`](crate::Remote::try_await) must not
+    /// block it.
     pub fn is_in_runtime(&self) -> bool {
-        matches!(self.0, AwaitErrorKind::InRuntime)
+        matches!(self.0, AwaitErrorKind::InRuntime | AwaitErrorKind::OnLoopsThread)
     }
 
     /// The system has no thread or no descriptors left for the background runtime that
@@ -155,9 +165,21 @@ impl AwaitError {
         matches!(self.0, AwaitErrorKind::NoRuntime(_))
     }
 
-    /// The [`Run`](crate::Run) that the caller is below was dropped: clean up and return.
+    /// The [`Run`](crate::Run) that the caller is below, or works for by a [`Remote`](crate::Remote), was
+    /// dropped: clean up and return.
     pub fn is_cancelled(&self) -> bool {
-        matches!(self.0, AwaitErrorKind::Cancelled | AwaitErrorKind::CancelledUnwinding)
+        matches!(
+            self.0,
+            AwaitErrorKind::Cancelled
+                | AwaitErrorKind::CancelledUnwinding
+                | AwaitErrorKind::RemoteCancelled
+        )
+    }
+
+    /// The code that the [`Remote`](crate::Remote) was made in has returned or panicked, so that nobody drives
+    /// the future.
+    pub fn is_remote_ended(&self) -> bool {
+        matches!(self.0, AwaitErrorKind::RemoteEnded)
     }
 
     /// A panic, or a cancellation, is unwinding the fiber, so it cannot suspend, and the future was
@@ -195,6 +217,19 @@ impl fmt::Display for AwaitError {
                  bring to a halt. Call the synchronous code through `fiberback::run(|| ...).await`, \
                  `fiberback::tokio::PinnedPool::spawn`, or `tokio::task::spawn_blocking`"
             }
+            AwaitErrorKind::OnLoopsThread => {
+                "fiberback: this is the very thread that the `Remote`'s fiber runs on, and not on a fiber: to \
+                 block it here would wait for ever. Write `remote.await_(future)` on other threads, and \
+                 `.await`, or `fiberback::await_` below `fiberback::run`, on this one"
+            }
+            AwaitErrorKind::RemoteCancelled => {
+                "fiberback: the fiber that this `Remote` belongs to was cancelled: its `Run` was dropped"
+            }
+            AwaitErrorKind::RemoteEnded => {
+                "fiberback: the code that this `Remote` was made in has ended, so that nobody drives the \
+                 future. Let that code wait until the threads that work for it are done: \
+                 `fiberback::await_(tokio::task::spawn_blocking(|| ...))`"
+            }
             AwaitErrorKind::Cancelled => {
                 "fiberback: the fiber was cancelled: its `Run` was dropped while it waited"
             }
@@ -216,6 +251,12 @@ impl From<AwaitError> for io::Error {
         Self::other(error)
     }
 }
+
+/// What a thread says that waits by a `Remote` for a loop that does not come round.
+pub(crate) const LOOP_IS_HELD_UP: &str = "fiberback: a thread waits in `Remote::await_` for the event loop of a \
+     fiber, which has not come round for seconds. If the fiber blocks that loop's thread until this thread is \
+     done (`JoinHandle::join`, `std::thread::scope`, rayon's `install`), neither will ever go on: let the fiber \
+     wait without blocking, `fiberback::await_(tokio::task::spawn_blocking(|| ...))`";
 
 /// Ends the process because a cancelled fiber will not end by itself.
 #[cold]

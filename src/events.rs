@@ -3,8 +3,7 @@
 //! An overflown stack is reported on standard error only ([`crate::fiber`]'s fault handler): a
 //! subscriber takes locks, which a signal handler must not.
 
-use crate::error::StackError;
-#[cfg(panic = "unwind")]
+use crate::error::{LOOP_IS_HELD_UP, StackError};
 use std::sync::Once;
 
 /// One line at the given level, if the feature is on.
@@ -40,6 +39,14 @@ pub(crate) fn pool_trimmed(bytes: usize) {
 pub(crate) fn pool_exhausted(error: &StackError) {
     let _ = error;
     event!(warn, %error, "no more stacks");
+}
+
+/// A thread waits for a loop that does not come round.
+#[cold]
+pub(crate) fn loop_is_held_up() {
+    static SAID: Once = Once::new();
+    event!(warn, "a thread waits for a fiber's loop, which does not come round");
+    SAID.call_once(|| eprintln!("{LOOP_IS_HELD_UP}"));
 }
 
 /// A suspended fiber was given up, since its `Run` was dropped at the end of the thread.

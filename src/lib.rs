@@ -30,6 +30,7 @@
 //! | wait for a future in synchronous code | [`await_`], or [`try_await`] in destructors and I/O traits |
 //! | wait in code that may run anywhere, inside a runtime or not | [`block_on`], or [`try_block_on`] |
 //! | wait for several things at once in synchronous code | [`scope`](scope()), [`join`], [`map_concurrent`] |
+//! | wait on a thread of its own for what the fiber's loop does | [`remote`] |
 //! | keep a second fiber out of what one waits in (an interpreter) | [`Exclusive`] |
 //! | know how deep code may still recurse | [`stack_remaining`] |
 //! | give a fiber a name or another stack size, or handle the lack of memory | [`Builder`] |
@@ -109,6 +110,8 @@
 //! * **CPU-bound code.** It runs on the executor's thread and holds everything else up. Let others
 //!   run now and then: `await_(tokio::task::yield_now())`.
 //! * **Blocking waits.** `std::thread::sleep`, a blocking channel or join still block the thread.
+//!   So does rayon's `install`. Send what blocks to a thread, `await_(tokio::task::spawn_blocking(..))`; threads
+//!   wait for the fiber's loop by [`remote`].
 //!   Under cancellation too: a `std::thread::scope` on a cancelled fiber joins its threads. Of tokio's
 //!   channels and locks, `blocking_recv()`, `blocking_send(x)` and `blocking_lock()` panic inside a runtime:
 //!   `await_(x.recv())`, `await_(x.send(x))`, `await_(x.lock())`.
@@ -151,7 +154,9 @@ pub use adapters::stream;
 #[cfg(feature = "tokio")]
 pub use adapters::tokio;
 
-pub use adapters::{Budget, block_on, try_block_on, try_yield_now, yield_now};
+pub use adapters::{
+    Budget, Remote, block_on, remote, try_block_on, try_remote, try_yield_now, yield_now,
+};
 pub use bridge::{
     Builder, Exclusive, Occupied, Run, Scope, ScopedJoinHandle, await_, join, map_concurrent,
     on_fiber, run, run_unchecked, scope, try_await,

@@ -1,7 +1,7 @@
 //! What may cross threads, and what the compiler must refuse.
 
 use fiberback::fiber::{Fiber, PoolStats, Stack, StackPoolBuilder, Suspender};
-use fiberback::{AwaitError, Builder, Run, Scope, ScopedJoinHandle, StackError, StackPool};
+use fiberback::{AwaitError, Builder, Remote, Run, Scope, ScopedJoinHandle, StackError, StackPool};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -49,6 +49,7 @@ no!(Stack: Clone);
 yes!(StackPool: Send + Sync + Clone + Unpin);
 yes!(StackPoolBuilder: Send + Sync + Clone);
 yes!(PoolStats: Send + Sync + Copy);
+yes!(Remote: Send + Sync + Clone + Unpin + 'static);
 yes!(Builder: Send + Sync + Clone);
 yes!(StackError: Send + Sync + std::error::Error + 'static);
 yes!(AwaitError: Send + Sync + Copy + Eq + std::hash::Hash + std::error::Error + 'static);

@@ -24,6 +24,8 @@ static CURRENT_TASK: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 static GUARD: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// Asked for a hint, after the words of `await`, about what is no awaitable.
 static NOT_AWAITABLE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+/// Asked, where a coroutine's own code has called `await_`, whether it awaits the result.
+static AWAITED: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// What the Python layer wants called before a task is suspended for another one to finish.
 static BEFORE_WAIT: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// What the Python layer wants called when such a wait has ended.
@@ -61,7 +63,7 @@ pub(crate) unsafe extern "C" fn await_(
                 return ptr::null_mut();
             }
             if worker.is_null() || Worker::is_masked(worker) {
-                return off_portal(awaitable, ptr::null_mut());
+                return unless_awaited(off_portal(awaitable, ptr::null_mut()));
             }
             // By far the most frequent, and the one where a nanosecond counts: a coroutine that
             // nobody has started yet.
@@ -78,9 +80,9 @@ pub(crate) unsafe extern "C" fn await_(
                 ffi::Py_INCREF(awaitable);
                 result = go_on(worker, awaitable, PYGEN_NEXT, result, arguments);
                 ffi::Py_DECREF(awaitable);
-                return result;
+                return unless_awaited(result);
             }
-            drive(worker, awaitable, arguments)
+            unless_awaited(drive(worker, awaitable, arguments))
         }
     })
 }
@@ -104,6 +106,25 @@ unsafe fn drive(
         let result = go_on(worker, iterator, status, result, arguments);
         ffi::Py_DECREF(iterator);
         result
+    }
+}
+
+/// The result for `await_`'s caller (owned, or null), or null with an error set where that is a coroutine
+/// that is going to await it, and cannot. Not asked where nothing was waited for: `await` itself says
+/// then that it cannot.
+#[inline]
+unsafe fn unless_awaited(result: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached (all callers), no error set where there is a result.
+    unsafe {
+        if result.is_null() || !interp::is_in_coroutine(ffi::PyThreadState_Get()) {
+            return result;
+        }
+        let methods = (*ffi::Py_TYPE(result)).tp_as_async;
+        if !methods.is_null() && (*methods).am_await.is_some() || ask(&AWAITED, result) {
+            return result;
+        }
+        ffi::Py_DECREF(result);
+        ptr::null_mut()
     }
 }
 
@@ -850,12 +871,13 @@ unsafe fn in_greenlet(awaitable: *mut PyObject) -> Option<*mut PyObject> {
 }
 
 /// What `set_hooks` sets, by the name of its keyword argument.
-static HOOKS: [(&CStr, &AtomicPtr<PyObject>); 11] = [
+static HOOKS: [(&CStr, &AtomicPtr<PyObject>); 12] = [
     (c"no_portal", &NO_PORTAL),
     (c"is_usable", &IS_USABLE),
     (c"current_task", &CURRENT_TASK),
     (c"guard", &GUARD),
     (c"not_awaitable", &NOT_AWAITABLE),
+    (c"awaited", &AWAITED),
     (c"before_wait", &BEFORE_WAIT),
     (c"after_wait", &AFTER_WAIT),
     (c"future", &FUTURE),

@@ -386,7 +386,7 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"set_hooks",
         ffi::PyMethodDefPointer { PyCFunctionWithKeywords: await_::set_hooks },
         ffi::METH_VARARGS | ffi::METH_KEYWORDS,
-        c"set_hooks($module, /, *, no_portal=None, is_usable=None, guard=None, not_awaitable=None, before_wait=None, after_wait=None, future=None, pure_future=None, wait=None, wait_for=None, current_task=None)\n--\n\nSet what await_() calls where it cannot suspend a portal, or may not, and what it must know of asyncio.",
+        c"set_hooks($module, /, *, no_portal=None, is_usable=None, guard=None, not_awaitable=None, awaited=None, before_wait=None, after_wait=None, future=None, pure_future=None, wait=None, wait_for=None, current_task=None)\n--\n\nSet what await_() calls where it cannot suspend a portal, or may not, and what it must know of asyncio.",
     ),
     unary(
         c"set_external_event",

@@ -6,6 +6,7 @@ pub mod diesel;
 #[cfg(feature = "io")]
 pub mod io;
 mod park;
+mod remote;
 #[cfg(feature = "stream")]
 pub mod stream;
 #[cfg(feature = "tokio")]
@@ -13,4 +14,5 @@ pub mod tokio;
 mod yielding;
 
 pub use block_on::{block_on, try_block_on};
+pub use remote::{Remote, remote, try_remote};
 pub use yielding::{Budget, try_yield_now, yield_now};

@@ -1,11 +1,12 @@
 //! Driving a future by blocking the thread.
 
 use std::cell::Cell;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 /// What one call parks on: others on the same thread, further up or down the stack, have their own.
 struct Parker {
@@ -35,18 +36,34 @@ thread_local! {
 /// Drives `future` on this thread, parking it while the future is pending. Others must do what it waits
 /// for.
 pub(super) fn park_until_ready<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
+    park_within(pin!(future), None).expect("there is no limit")
+}
+
+/// [`park_until_ready`], but no longer than `limit`.
+pub(super) fn park_within<F: Future>(
+    mut future: Pin<&mut F>,
+    limit: Option<Duration>,
+) -> Option<F::Output> {
     let kept = KEPT.try_with(Cell::take).ok().flatten();
     let (parker, waker) = kept.unwrap_or_else(|| {
         let parker = Arc::new(Parker { thread: thread::current(), woken: AtomicBool::new(false) });
         (Arc::clone(&parker), Waker::from(parker))
     });
-    let output = loop {
+    let deadline = limit.map(|limit| Instant::now() + limit);
+    let output = 'ready: loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            break output;
+            break Some(output);
         }
         while !parker.woken.swap(false, Ordering::Acquire) {
-            thread::park();
+            let Some(deadline) = deadline else {
+                thread::park();
+                continue;
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break 'ready None;
+            }
+            thread::park_timeout(left);
         }
     };
     let _ = KEPT.try_with(|kept| kept.set(Some((parker, waker))));

@@ -2,10 +2,12 @@
 
 #![allow(unsafe_code)]
 
+use super::inbox::Inbox;
 use super::waiter::{self, Waiter};
 use crate::error::AwaitError;
 use crate::fiber::{SuspendError, current};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 /// Waits for `future`, however deep below [`run`](crate::run) the call is.
@@ -87,6 +89,11 @@ pub fn on_fiber() -> bool {
     current::with(|current| Waiter::of(&current).is_some())
 }
 
+/// The inbox of the fiber that the caller runs on; `None` off a fiber.
+pub(crate) fn inbox() -> Option<Arc<Inbox>> {
+    current::with(|current| Some(Waiter::of(&current)?.inbox(&current)))
+}
+
 #[inline(always)]
 fn wait<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, AwaitError> {
     // SAFETY: it is passed down only, to calls that return before this frame ends.
@@ -107,10 +114,11 @@ fn wait<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, AwaitError> {
 /// Leaves an [`await_`] that cannot return.
 #[cold]
 #[track_caller]
-pub(super) fn raise(error: AwaitError) -> ! {
+pub(crate) fn raise(error: AwaitError) -> ! {
     // Where the fiber is cancelled because its owner is unwinding, `CANCELLED_UNWINDING` does not
     // mean that this is a destructor: code that has caught the cancellation may be waiting again.
     let silent = error == AwaitError::CANCELLED
+        || error == AwaitError::REMOTE_CANCELLED
         || (error == AwaitError::CANCELLED_UNWINDING
             && current::with(|current| current.was_resumed_panicking()));
     if silent {

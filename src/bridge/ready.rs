@@ -1,4 +1,5 @@
-//! Which fibers of a group were woken, and how their wake-ups reach the task that drives them all.
+//! Which members of a group (fibers, or futures) were woken, and how their wake-ups reach the task that
+//! drives them all.
 //!
 //! The group itself must not keep its task's waker while it waits: where wakers own their task (as in
 //! `async-task`), the task would own itself through the group, and never be dropped when everybody else has
@@ -88,10 +89,17 @@ impl Wake for MemberWaker {
         drop(woken);
         // Whoever comes after the first finds the task on its way to `drain`.
         if first {
-            let task = lock(&self.task.0).take();
-            if let Some(task) = task {
-                task.wake();
-            }
+            self.task.wake();
+        }
+    }
+}
+
+impl Task {
+    /// Wakes the task, unless somebody has since it was last polled.
+    pub(super) fn wake(&self) {
+        let waker = lock(&self.0).take();
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 }

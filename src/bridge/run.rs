@@ -2,9 +2,10 @@
 
 #![allow(unsafe_code)]
 
+use super::inbox::Server;
 use super::waiter::{ContextPointer, Waiter};
 use crate::ambient::RunAmbient;
-use crate::error::StackError;
+use crate::error::{AwaitError, StackError};
 #[cfg(panic = "unwind")]
 use crate::fiber::thread_is_ending;
 use crate::fiber::{Fiber, Stack, StackPool, Step, Suspender};
@@ -155,8 +156,34 @@ impl<T: 'static> Run<T> {
     ///
     /// If a destructor does.
     pub(super) fn cancel(&mut self) {
+        self.close();
         if let Some(fiber) = &mut self.fiber {
             fiber.cancel_with(&mut self.ambient);
+        }
+    }
+
+    /// What other threads have sent to the fiber, if they can.
+    #[inline(always)]
+    fn server(&self) -> Option<&Server> {
+        let server = self.fiber.as_ref()?.server().cast::<Server>();
+        // SAFETY: null, or that of the waiter in the fiber's root frame (`waiter.rs`), which clears it before
+        // the server goes; while that frame is suspended, and the fiber is borrowed, it stays.
+        unsafe { server.as_ref() }
+    }
+
+    /// [`close`](Self::close) for a fiber that is given up.
+    fn abandon(&self) {
+        if let Some(server) = self.server() {
+            server.abandon(AwaitError::REMOTE_CANCELLED);
+        }
+    }
+
+    /// Tells the threads that wait for this fiber's task that it will not go on, before its code unwinds: that
+    /// may join them.
+    #[inline]
+    fn close(&self) {
+        if let Some(server) = self.server() {
+            server.close(AwaitError::REMOTE_CANCELLED);
         }
     }
 }
@@ -172,10 +199,16 @@ impl<T: 'static> Future for Run<T> {
         let Some(fiber) = &mut this.fiber else {
             panic!("fiberback: `Run` polled after it was ready")
         };
+        let waker = context.waker();
         // The fiber reads through this pointer only before this call returns: `Waiter::context`.
         let context = ptr::from_mut(context).cast::<Context<'static>>();
         match fiber.resume_with(&mut this.ambient, context) {
-            Step::Yield(()) => Poll::Pending,
+            Step::Yield(()) => {
+                if let Some(server) = this.server() {
+                    server.poll(&mut Context::from_waker(waker));
+                }
+                Poll::Pending
+            }
             Step::Return(output) => {
                 // Stack and ambient state go now, however long the caller keeps the future.
                 this.fiber = None;
@@ -189,19 +222,21 @@ impl<T: 'static> Future for Run<T> {
 impl<T: 'static> Drop for Run<T> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(fiber) = &mut self.fiber {
+        if let Some(fiber) = &self.fiber {
             #[cfg(panic = "unwind")]
             if fiber.is_started() && !fiber.is_done() && thread_is_ending() {
                 crate::events::fiber_leaked_at_thread_end();
+                self.abandon();
                 if let Some(fiber) = self.fiber.take() {
                     fiber.leak();
                 }
             } else {
-                fiber.cancel_with(&mut self.ambient);
+                self.cancel();
             }
             #[cfg(not(panic = "unwind"))]
             if fiber.is_started() && !fiber.is_done() {
                 crate::events::fiber_leaked();
+                self.abandon();
                 self.fiber.take().map(Fiber::leak);
             }
         }

@@ -23,18 +23,21 @@
 //!
 //! [`Header::state`] is null, or points at the waiter of the fiber's root frame, which sets it
 //! ([`Waiter::enter`]) and clears it ([`Waiter::leave`]) around everything that runs above that frame.
+//! Likewise [`Header::server`] is null, or points at the [`Server`] that this waiter owns.
 //! A [`Current`] that finds it set was therefore made above that frame, and is gone before the waiter
 //! is.
 
 #![allow(unsafe_code)]
 
+use super::inbox::{Inbox, Server};
 use crate::error::AwaitError;
 use crate::fiber::current::{self, Current};
 use crate::fiber::{SuspendError, suspend_current};
 use scopeguard::ScopeGuard;
-use std::cell::{Cell, UnsafeCell};
+use std::cell::{Cell, OnceCell, UnsafeCell};
 use std::pin::Pin;
 use std::ptr;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 /// What a poll of `Run` hands to the fiber: its context, with the lifetime that only the poll knows.
@@ -48,6 +51,8 @@ pub(super) struct Waiter {
     resumptions: Cell<usize>,
     /// What `resumptions` was when `waker` was last found to be, or made, the latest.
     waker_taken_at: Cell<usize>,
+    /// Boxed, since few have it; pointed at by [`Header::server`].
+    server: OnceCell<Box<Server>>,
 }
 
 impl Waiter {
@@ -57,6 +62,7 @@ impl Waiter {
             waker: UnsafeCell::new(None),
             resumptions: Cell::new(0),
             waker_taken_at: Cell::new(0),
+            server: OnceCell::new(),
         }
     }
 
@@ -72,7 +78,18 @@ impl Waiter {
             current.hot.set(ptr::null());
             current.home.set(ptr::null());
             current.state.set(ptr::null());
+            current.server.set(ptr::null());
         });
+    }
+
+    /// Where other threads may send futures, for whoever polls the fiber to poll.
+    pub(super) fn inbox(&self, current: &Current<'_>) -> Arc<Inbox> {
+        let server = self.server.get_or_init(|| Box::new(Server::new()));
+        current.server.set(ptr::from_ref::<Server>(server).cast());
+        if current.is_cancelled() {
+            server.close(AwaitError::REMOTE_CANCELLED);
+        }
+        server.inbox()
     }
 
     /// The waiter of the fiber that the caller runs on, if it is one of `run`'s.

@@ -42,13 +42,15 @@ pub(crate) struct Header {
     #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub(super) overflow_advice: Cell<&'static str>,
 
-    /// Three words lent to the layer above, which alone gives them a meaning. Null until it writes
+    /// Four words lent to the layer above, which alone gives them a meaning. Null until it writes
     /// them. [`crate::bridge`] says what it keeps here.
     pub(crate) hot: Cell<*const ()>,
     /// See `hot`.
     pub(crate) home: Cell<*const ()>,
     /// See `hot`.
     pub(crate) state: Cell<*const ()>,
+    /// See `hot`.
+    pub(crate) server: Cell<*const ()>,
 }
 
 impl Header {
@@ -69,6 +71,7 @@ impl Header {
             hot: Cell::new(ptr::null()),
             home: Cell::new(ptr::null()),
             state: Cell::new(ptr::null()),
+            server: Cell::new(ptr::null()),
         }
     }
 

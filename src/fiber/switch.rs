@@ -263,6 +263,12 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
         self.record.as_ptr().addr()
     }
 
+    /// `Header::server`, as the code on the fiber has left it.
+    #[inline(always)]
+    pub(crate) fn server(&self) -> *const () {
+        self.header().server.get()
+    }
+
     #[inline(always)]
     fn coroutine(&self) -> *mut Coroutine<(), (), (), Slot> {
         // SAFETY: in bounds of the record. Formed without a reference to the whole record, since

@@ -193,9 +193,9 @@ def test_every_import_is_seen():
             "line answers the question of _deadlock (Can this wait ever end?), it belongs there",
         ),
         (
-            "_portal/portals.py",
+            "_portal/call_portal.py",
             "if TYPE_CHECKING:\n    from .. import Enabled",
-            "_portal/portals.py:{line} imports __init__.py, which lies above it",
+            "_portal/call_portal.py:{line} imports __init__.py, which lies above it",
         ),
         ("_messages.py", "import fiberback._run.run", "_messages.py:{line} imports _run/run.py"),
         (
@@ -207,7 +207,7 @@ def test_every_import_is_seen():
         ("peewee.py", "from .greenback import await_", "know nothing of each other"),
         (
             "_thread/host.py",
-            "from .channel import Line",
+            "from .channel import Channel",
             "_thread/host.py imports _thread/channel.py imports _thread/host.py: a circle",
         ),
         (

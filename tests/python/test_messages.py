@@ -249,6 +249,55 @@ def test_what_cannot_be_awaited(fb):
         assert "fiberback" not in str(error)  # the words of `await` are all there is to say
 
 
+async def waits(value):
+    await asyncio.sleep(0)
+    return value
+
+
+@pytest.mark.parametrize("run", ["asyncio.run", "fiberback.run"])
+def test_a_result_that_is_awaited(fb, run):
+    """`await fiberback.await_(x)`."""
+    await_ = fb.await_
+
+    async def plain():
+        await fb.await_(waits(42))
+
+    async def as_a_name():
+        for _ in range(20):  # and as the interpreter specialises it
+            with pytest.raises(TypeError):
+                await await_(waits("x"))
+        return await await_(waits(None))
+
+    async def of_a_future():
+        future = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(future.set_result, 1.5)
+        await fb.await_(future)
+
+    async def of_a_generator():
+        yield await fb.await_(waits(42))
+
+    async def in_a_generator():
+        async for _ in of_a_generator():
+            pass
+
+    async def main():
+        for misuse in (plain, as_a_name, of_a_future, in_a_generator):
+            with pytest.raises(TypeError) as info:
+                await misuse()
+            says(info.value, "already-awaited", "Leave out the 'await'")
+        # What can be awaited is.
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(7)
+        assert await fb.await_(waits(future)) == 7
+        assert await fb.await_(waits(waits(8))) == 8
+        assert await min([waits(9)], key=lambda _: fb.await_(waits(1))) == 9
+        keys = map(fb.await_, [waits(1), waits(2)])
+        assert [fb.await_(waits(1)), *keys] == [1, 1, 2]
+        return fb.await_(waits(42))
+
+    assert (fb.run if run == "fiberback.run" else asyncio.run)(main()) == 42
+
+
 def test_an_async_function_for_a_synchronous_one(fb, backend):
     async def main():
         with pytest.raises(TypeError) as info:

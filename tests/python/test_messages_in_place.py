@@ -445,6 +445,35 @@ def test_a_loop_that_is_closed_below_a_caller(fb):
     assert ended == [True]
 
 
+@pytest.mark.parametrize("enabled", [False, True])
+def test_nothing_else_is_said_when_the_portal_of_such_a_caller_is_collected(
+    fb, enabled, monkeypatch
+):
+    unraisable, ended = [], []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    loop = asyncio.new_event_loop()
+
+    async def waits():
+        fb.await_(asyncio.sleep(1000))
+
+    def callback():
+        try:
+            fb.await_(waits())
+        except asyncio.CancelledError:
+            ended.append(True)
+
+    if enabled:
+        fb.enable(loop)
+    loop.call_soon(callback)
+    loop.call_later(0.01, loop.stop)
+    with pytest.warns(RuntimeWarning):
+        loop.run_forever()
+        loop.close()
+    gc.collect()
+    assert ended == [True]
+    assert [each.exc_value for each in unraisable] == []
+
+
 def test_a_loop_that_is_closed_in_another_thread(tmp_path):
     code = """
 import asyncio, threading, warnings, fiberback

@@ -97,6 +97,7 @@ def set_hooks(
     is_usable: Callable[[], bool] | None = None,
     guard: Callable[[Any], Any] | None = None,
     not_awaitable: Callable[[Any], str] | None = None,
+    awaited: Callable[[Any], Any] | None = None,
     before_wait: Callable[[Any], Any] | None = None,
     after_wait: Callable[[Any], Any] | None = None,
     future: type | None = None,

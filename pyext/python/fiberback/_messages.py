@@ -134,6 +134,13 @@ CONCURRENT_FUTURE = Message(
     "Type 'fiberback.await_(asyncio.wrap_future(future))'",
 )
 
+ALREADY_AWAITED = Message(
+    "already-awaited",
+    "fiberback.await_() has waited already, and gives the result, an object of type {kind!r}, which cannot be "
+    "awaited",
+    "Leave out the 'await' in front of it: 'result = fiberback.await_(awaitable)'",
+)
+
 # --- loops, threads, runners -----------------------------------------------------------------------
 
 LOOP_CLOSED = Message(

@@ -26,7 +26,8 @@ from . import _fiberback
 from ._await import wrappers as _wrappers
 from ._fiberback import Portal
 from ._loop import library as _library
-from ._portal import portals as _portals
+from ._portal import call_portal as _call_portal
+from ._portal import task_portal as _task_portal
 from ._portal import trio_instrument as _trio_instrument
 
 T = TypeVar("T")
@@ -96,14 +97,14 @@ def _portal(coro: Any) -> Portal:
 
 def _is_known(task: Any) -> bool:
     """Whether the task has a portal, be it one that takes effect with its next step."""
-    return _portals.has_portal_anywhere(task)
+    return _task_portal.has_portal_anywhere(task)
 
 
 def await_(aw: Awaitable[T]) -> T:
     """Await `aw` from a sync function, in a task that has a portal."""
     try:
         task = current_task()
-        if not _portals.usable_portal(task):
+        if not _task_portal.usable_portal(task):
             if _is_known(task):
                 raise RuntimeError(_MUST_YIELD.format(library=_current_library()))
             raise RuntimeError(_NO_PORTAL)
@@ -170,7 +171,7 @@ def has_portal(task: Any = None) -> bool:
     except (RuntimeError, sniffio.AsyncLibraryNotFoundError):
         running = None
     if task is None or task is running:
-        return running is not None and _portals.usable_portal(running)
+        return running is not None and _task_portal.usable_portal(running)
     return _is_known(task)
 
 
@@ -182,8 +183,8 @@ async def with_portal_run(
     if _is_known(task):
         return await async_fn(*args, **kwds)
     awaitable = async_fn(*args, **kwds)
-    coro = awaitable if isinstance(awaitable, Coroutine) else _portals.as_coroutine(awaitable)
-    result: T = await _portals.through(_portal(coro), task)
+    coro = awaitable if isinstance(awaitable, Coroutine) else _call_portal.as_coroutine(awaitable)
+    result: T = await _call_portal.through(_portal(coro), task)
     return result
 
 
@@ -192,7 +193,7 @@ async def with_portal_run_sync(sync_fn: Callable[P, T], /, *args: P.args, **kwds
     task = current_task()
     if _is_known(task):
         return sync_fn(*args, **kwds)
-    result: T = await _portals.through(_portal(_portals.call(sync_fn, args, kwds)), task)
+    result: T = await _call_portal.through(_portal(_call_portal.call(sync_fn, args, kwds)), task)
     return result
 
 

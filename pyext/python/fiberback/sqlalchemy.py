@@ -53,7 +53,7 @@ from . import _extras, _messages
 from ._await.can_await import can_await
 from ._fiberback import Portal, await_
 from ._loop.library import current_task
-from ._portal.portals import call, through
+from ._portal.call_portal import call, through
 
 __all__ = ["install", "uninstall"]
 

@@ -39,6 +39,7 @@ use facts::field;
 use instrumentation::Instrumented;
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use shared::{Context, DataStack, Exceptions};
+use std::ffi::c_int;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -335,6 +336,29 @@ pub(crate) unsafe fn caller_owns_arguments(
 ) -> bool {
     // SAFETY: passed on.
     unsafe { references::owns_arguments(Version::current_frame(ts), arguments) }
+}
+
+/// Whether the code that runs now is a coroutine's, or an async generator's.
+///
+/// # Safety
+///
+/// `ts` must be the attached thread state.
+#[inline]
+pub(crate) unsafe fn is_in_coroutine(ts: *mut PyThreadState) -> bool {
+    // SAFETY: the contract: the current frame is alive, if there is one.
+    unsafe {
+        let place = frames::Place::current(ts);
+        if place.frame.is_null() {
+            return false;
+        }
+        let code = place.code();
+        // On 3.14 and later the current frame may be the interpreter's own, whose owner says so.
+        !code.is_null()
+            && ffi::PyCode_Check(code) != 0
+            && *field::<_, c_int>(code, facts::CODE_FLAGS)
+                & (ffi::CO_COROUTINE | ffi::CO_ASYNC_GENERATOR)
+                != 0
+    }
 }
 
 /// Why the running fiber cannot suspend just now, if so.

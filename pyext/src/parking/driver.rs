@@ -781,7 +781,9 @@ pub(super) unsafe fn wake(driver: *mut Driver, parked: *mut Parked) -> Wake {
 }
 
 /// Bytes of a parked stack, from its end up, in which the frames are that it goes on with.
-const NEXT_FRAMES: usize = 1536;
+const NEXT_FRAMES: usize = 1024;
+/// Bytes below them, which the calls that are made next take.
+const NEXT_CALLS: usize = 1280;
 /// Bytes beyond the worker in which the interpreter's frames are.
 const PYTHON_FRAMES: usize = 512;
 const CACHE_LINE: usize = 64;
@@ -801,7 +803,7 @@ pub(super) unsafe fn prefetch(parked: *mut Parked) {
         if worker.is_null() || (*(*parked).driver).parked < FEW_PARKED {
             return;
         }
-        prefetch_lines((*parked).frames, NEXT_FRAMES);
+        prefetch_lines((*parked).frames.wrapping_sub(NEXT_CALLS), NEXT_CALLS + NEXT_FRAMES);
         prefetch_lines(worker, size_of::<Worker>() + PYTHON_FRAMES);
     }
 }

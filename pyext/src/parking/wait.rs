@@ -13,6 +13,7 @@ use crate::{await_, error, greenlet, interp, names, worker};
 use pyo3::ffi::PySendResult::PYGEN_NEXT;
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
+use std::sync::atomic::{AtomicIsize, Ordering};
 
 /// What the awaitable gets next.
 enum Answer {
@@ -124,13 +125,22 @@ pub(crate) unsafe fn is_running(event_loop: *mut PyObject) -> bool {
     }
 }
 
+/// The length of `sys.modules` when Trio was last looked for in vain. Imports make it longer, Trio by more
+/// than a hundred modules. (To miss it, exactly as many had to be removed since, without a wait in between.)
+static WITHOUT_TRIO: AtomicIsize = AtomicIsize::new(-1);
+
 /// Whether Trio runs this code, inside a callback of the loop. With an error set if that cannot be
 /// found out.
 unsafe fn is_trio_running() -> bool {
     // SAFETY: attached.
     unsafe {
         let modules = ffi::PyImport_GetModuleDict();
+        let length = (*modules.cast::<ffi::PyDictObject>()).ma_used;
+        if length == WITHOUT_TRIO.load(Ordering::Relaxed) {
+            return false;
+        }
         if ffi::PyDict_GetItemWithError(modules, names::TRIO.get()).is_null() {
+            WITHOUT_TRIO.store(length, Ordering::Relaxed);
             return false;
         }
         let running = hooks::IS_TRIO_RUNNING.call(&[]);

@@ -639,6 +639,30 @@ def test_pool_takes_connections_back_from_a_callback_and_another_thread(fb, psyc
 # aiosqlite
 
 
+def test_aiosqlite_closed_in_a_callback_when_the_loop_is_about_to_close(
+    fb, aiosqlite, tmp_path, monkeypatch
+):
+    """The connection's thread does it, and has nobody to answer to any more."""
+    unhandled = []
+    monkeypatch.setattr(threading, "excepthook", unhandled.append)
+
+    async def main():
+        connection = aiosqlite.connect(tmp_path / "db")
+        connection.execute("create table if not exists t (n)")
+        asyncio.current_task().add_done_callback(lambda _: connection.close())
+        return connection
+
+    before = set(threading.enumerate())
+    for run in (fb.run, asyncio.run) * 10:
+        connection = run(main())
+        for thread in set(threading.enumerate()) - before:
+            if "connection" in thread.name:
+                thread.join()
+        with pytest.raises(sqlite3.ProgrammingError):
+            connection.execute("select 1")
+    assert unhandled == []
+
+
 def test_aiosqlite_is_sqlite3_in_all_but_type(run, aiosqlite, tmp_path):
     def work():
         with contextlib.closing(

@@ -6,7 +6,7 @@ from asyncio import _get_running_loop
 
 from .._loop.library import is_trio_running
 from .._loop.parking import is_stock
-from .._portal.portals import has_portal
+from .._portal.task_portal import has_portal
 
 
 def can_await() -> bool:

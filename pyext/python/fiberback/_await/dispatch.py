@@ -2,7 +2,8 @@
 
 The native `await_` calls `no_portal` where no portal of the current task is running; it asks
 `is_usable` where the portal that is running may be another task's, `no_await.check` where regions
-are open that may forbid it, `not_awaitable.cure` what to say of what is no awaitable, and
+are open that may forbid it, `not_awaitable.cure` what to say of what is no awaitable, `awaited.check` where
+a coroutine has called it, and
 `wait_cycle.before_wait` where the current task is about to
 be suspended until another task is done; `watchdog.after_wait` is told when that wait ends.
 
@@ -22,8 +23,8 @@ from .._fiberback import set_external_event, set_hooks
 from .._loop.external_event import ExternalEvent
 from .._loop.library import current_task, is_trio_running
 from .._loop.parking import install as _install_parking
-from .._portal.portals import usable_portal
-from . import in_callback, in_greenlet, in_loop, no_await, not_awaitable, without_loop
+from .._portal.task_portal import usable_portal
+from . import awaited, in_callback, in_greenlet, in_loop, no_await, not_awaitable, without_loop
 
 
 def no_portal(awaitable: Any) -> Any:
@@ -46,6 +47,7 @@ def install() -> None:
         is_usable=is_usable,
         guard=no_await.check,
         not_awaitable=not_awaitable.cure,
+        awaited=awaited.check,
         before_wait=wait_cycle.before_wait,
         after_wait=watchdog.after_wait,
         future=asyncio.Future,

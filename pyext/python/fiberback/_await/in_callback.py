@@ -15,7 +15,8 @@ from typing import Any
 
 from .._fiberback import lend_context
 from .._loop.parking import is_hosted
-from .._thread.host import Host, Request
+from .._thread.host import Host
+from .._thread.request import Request
 
 _RUN = asyncio.Handle._run.__code__
 # Seconds until a callback is looked at again that cannot go on yet.
@@ -41,7 +42,8 @@ class _CallbackHost(Host):
         return self._is_hosted or (self._is_plain and sys.modules.get("greenlet") is None)
 
     def look_soon(self, _: object = None) -> None:
-        if not self._is_to_look:
+        # A portal that waited when its loop was closed is ended later, by the collector.
+        if not self._is_to_look and not self.loop.is_closed():
             self._is_to_look = True
             self.loop.call_soon(self._look, context=self._own_context)
 

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from .._fiberback import await_
-from .._portal.portals import with_portal_run_sync
+from .._portal.call_portal import with_portal_run_sync
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

@@ -15,7 +15,8 @@ from .. import _messages
 from .._blocks import async_block, block
 from .._loop.library import current_library, current_task
 from . import task_factory, trio_instrument
-from .portals import ensure_portal, usable_portal, with_portal_run
+from .call_portal import with_portal_run
+from .task_portal import ensure_portal, usable_portal
 
 T = TypeVar("T")
 P = ParamSpec("P")

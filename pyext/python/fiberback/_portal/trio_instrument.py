@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .portals import bestow_portal
+from .task_portal import bestow_portal
 
 if TYPE_CHECKING:
     from trio.abc import Instrument

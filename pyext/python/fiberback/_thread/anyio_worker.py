@@ -1,6 +1,6 @@
 """AnyIO's worker threads on asyncio: `anyio.to_thread.run_sync`, and so Starlette and FastAPI.
 
-Each call in such a thread has a line of its own. What the thread awaits runs inside the cancel scope
+Each call in such a thread has a channel of its own. What the thread awaits runs inside the cancel scope
 that AnyIO has for the call, for as long as it is being awaited.
 """
 
@@ -12,17 +12,17 @@ import threading
 from types import FrameType
 from typing import Any
 
-from .channel import Line
+from .channel import Channel
 
 
 class _Latest:
-    """The line of a thread's latest call. When the next one comes, or the thread ends, it is closed."""
+    """The channel of a thread's latest call. When the next one comes, or the thread ends, it is closed."""
 
-    def __init__(self, line: Line) -> None:
-        self.line = line
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
 
     def __del__(self) -> None:
-        self.line.close()
+        self.channel.close()
 
 
 class _Mine(threading.local):
@@ -32,8 +32,8 @@ class _Mine(threading.local):
 _mine = _Mine()
 
 
-def find_line(frame: FrameType | None) -> Line | None:
-    """The line of the call that runs on the stack that ends in `frame`, if it is AnyIO's."""
+def find_channel(frame: FrameType | None) -> Channel | None:
+    """The channel of the call that runs on the stack that ends in `frame`, if it is AnyIO's."""
     backend: Any = sys.modules.get("anyio._backends._asyncio")
     run = getattr(getattr(backend, "WorkerThread", None), "run", None)
     code = getattr(run, "__code__", None)
@@ -48,13 +48,13 @@ def find_line(frame: FrameType | None) -> Line | None:
     if not asyncio.isfuture(future):
         return None
     latest = _mine.latest
-    if latest is None or latest.line.result is not future:
-        line = _AnyIOLine(future, local.get("cancel_scope"), backend)
-        latest = _mine.latest = _Latest(line)
-    return latest.line
+    if latest is None or latest.channel.result is not future:
+        channel = _AnyIOChannel(future, local.get("cancel_scope"), backend)
+        latest = _mine.latest = _Latest(channel)
+    return latest.channel
 
 
-class _AnyIOLine(Line):
+class _AnyIOChannel(Channel):
     ends_with_result = True
 
     def __init__(self, future: asyncio.Future[Any], scope: Any, backend: Any) -> None:

@@ -1,6 +1,6 @@
-"""The channel from a worker thread to a task of an event loop in another thread: a `Line`.
+"""The channel from a worker thread to a task of an event loop in another thread.
 
-The thread's awaitables run one after the other in one task at the loop's end of the line, its host
+The thread's awaitables run one after the other in one task at the loop's end of the channel, its host
 (`host`), and in the thread's own context. That task is the one that awaits `fiberback.to_thread`, or
 one that is made when it is first needed.
 
@@ -31,7 +31,8 @@ from .._loop import forked
 from .._loop.thread import thread_of
 from .._user_frames import is_ours
 from . import asgiref_worker, generators, own_pool
-from .host import Host, Request
+from .host import Host
+from .request import Request
 
 # Seconds. How long until a waiting thread looks for the first time whether the loop is still able
 # to answer, and the longest time between two looks; how long a loop may stand still in between two
@@ -54,7 +55,7 @@ class _Plain:
         pass
 
 
-class Line(Host):
+class Channel(Host):
     """See the module. `result` is what the thread's work will set, for whoever awaits that."""
 
     # Whether no more requests come when the result is there.
@@ -235,17 +236,17 @@ class Line(Host):
 class _WhenDone:
     """A done-callback of the future that somebody awaits the thread's work through."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = ref(line)
+    def __init__(self, channel: Channel) -> None:
+        self._channel = ref(channel)
 
     def __call__(self, result: asyncio.Future[Any]) -> None:
-        line = self._line()
-        if line is None:
+        channel = self._channel()
+        if channel is None:
             return
         if result.cancelled():
-            line.cancel(asyncio.CancelledError())
-        elif line.ends_with_result:
-            line.finish()
+            channel.cancel(asyncio.CancelledError())
+        elif channel.ends_with_result:
+            channel.finish()
 
 
 def _describe(text: str, ident: int, **more: object) -> str:

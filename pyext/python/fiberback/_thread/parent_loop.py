@@ -3,8 +3,7 @@
 In this order:
 
 - what the thread was told: by `fiberback.to_thread`, or a `parent_loop` block;
-- the loop that awaits the executor's work item that runs on this stack (`asyncio.to_thread`,
-  `loop.run_in_executor`): the item's future has a callback from asyncio that names it;
+- the loop that awaits the executor's work item that runs on this stack;
 - Trio's and AnyIO's own worker threads;
 - the context, where it was copied from a task of `fiberback.run`.
 """
@@ -12,23 +11,19 @@ In this order:
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures.thread
 import contextvars
 import os
 import sys
 import threading
-import time
-from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, ref
 
 from .. import _messages
-from .._deadlock import blocked_thread
-from .._fiberback import frames_from, leak
+from .._fiberback import leak
 from .._modules import is_loaded
-from . import anyio_worker, generators, own_pool, trio_worker
-from .channel import Line
+from . import anyio_worker, executor_worker, generators, trio_worker
+from .channel import Channel
 
 
 class Parent(Protocol):
@@ -40,18 +35,18 @@ class _Mine(threading.local):
     told: tuple[Parent | None, ...] = ()
     # The stack of this thread is, in its outer part, a parent process's.
     is_forked = False
-    lines: _Lines | None = None
+    channels: _Channels | None = None
 
 
-class _Lines:
-    """Lines of a thread that nobody closes before its end, by loop."""
+class _Channels:
+    """Channels of a thread that nobody closes before its end, by loop."""
 
     def __init__(self) -> None:
-        self.of: WeakKeyDictionary[asyncio.AbstractEventLoop, Line] = WeakKeyDictionary()
+        self.of: WeakKeyDictionary[asyncio.AbstractEventLoop, Channel] = WeakKeyDictionary()
 
     def __del__(self) -> None:
-        for line in self.of.values():
-            line.close()
+        for channel in self.of.values():
+            channel.close()
 
 
 _mine = _Mine()
@@ -76,32 +71,32 @@ def find() -> Parent | None:
     if told and told[-1] is not None:
         return told[-1]
     if not _mine.is_forked:
-        line = _of_work_item()
-        if line is not None:
-            return line
+        channel = executor_worker.find_channel(sys._getframe(1))
+        if channel is not None:
+            return channel
         if is_loaded("trio") and trio_worker.is_worker():
             return _TRIO
         if is_loaded("anyio"):
-            line = anyio_worker.find_line(sys._getframe(1))
-            if line is not None:
-                return line
+            channel = anyio_worker.find_channel(sys._getframe(1))
+            if channel is not None:
+                return channel
     marked = _marked.get()
     if marked is None or marked[1] is not _process or marked[2] == threading.get_ident():
         return None
     loop = marked[0]()
-    return line_to(loop) if loop is not None else _GONE
+    return channel_to(loop) if loop is not None else _GONE
 
 
-def line_to(loop: asyncio.AbstractEventLoop) -> Line:
-    if _mine.lines is None:
-        _mine.lines = _Lines()
-    of = _mine.lines.of
-    line = of.get(loop)
-    if line is None:
+def channel_to(loop: asyncio.AbstractEventLoop) -> Channel:
+    if _mine.channels is None:
+        _mine.channels = _Channels()
+    of = _mine.channels.of
+    channel = of.get(loop)
+    if channel is None:
         for other in [each for each in of if each.is_closed()]:
             del of[other]
-        line = of[loop] = Line(loop)
-    return line
+        channel = of[loop] = Channel(loop)
+    return channel
 
 
 class parent_loop:
@@ -133,7 +128,9 @@ class parent_loop:
 
     def __enter__(self) -> None:
         generators.note()
-        parent: Any = Line(self._loop) if self._loop is not None else trio_worker.Line(self._token)
+        parent: Any = (
+            Channel(self._loop) if self._loop is not None else trio_worker.Channel(self._token)
+        )
         _mine.told = (*_mine.told, parent)
 
     def __exit__(
@@ -150,72 +147,17 @@ class parent_loop:
 
 
 class told:
-    """`parent_loop` with a line that somebody else made and closes."""
+    """`parent_loop` with a channel that somebody else made and closes."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
 
     def __enter__(self) -> None:
         generators.note()
-        _mine.told = (*_mine.told, self._line)
+        _mine.told = (*_mine.told, self._channel)
 
     def __exit__(self, *_: object) -> None:
         _mine.told = _mine.told[:-1]
-
-
-# Executors' work items.
-
-# Lines of work items whose loop was found, and the items of which we know that no loop awaits them.
-_lines: WeakKeyDictionary[Future[Any], Line] = WeakKeyDictionary()
-_unawaited: WeakKeyDictionary[Future[Any], bool] = WeakKeyDictionary()
-# Seconds; asyncio needs microseconds from submitting a work item to the callback on its future.
-_SUBMITTING = 0.25
-_executor: Any = concurrent.futures.thread.ThreadPoolExecutor
-_base_loop: Any = asyncio.BaseEventLoop
-_SUBMITS = {
-    _executor.submit.__code__,
-    _base_loop.run_in_executor.__code__,
-    asyncio.futures.wrap_future.__code__,
-}
-
-
-def _of_work_item() -> Line | None:
-    future = blocked_thread.work_future(sys._getframe(1))
-    if future is None:
-        return None
-    line = _lines.get(future)
-    if line is not None:
-        return line
-    until = time.monotonic() + _SUBMITTING
-    result = own_pool.awaited_through(future)
-    while result is None and future not in _unawaited:
-        # The item may have begun before whoever submitted it got to adding the callback.
-        submitting = _is_submitting()
-        result = own_pool.awaited_through(future)
-        if result is None and (not submitting or time.monotonic() > until):
-            _unawaited[future] = True
-        elif result is None:
-            time.sleep(0.0005)
-    if result is None:
-        return None
-    line = _lines[future] = Line(result.get_loop(), result)
-    future.add_done_callback(_is_over)
-    return line
-
-
-def _is_over(future: Future[Any]) -> None:
-    line = _lines.pop(future, None)
-    if line is not None:
-        line.close()
-
-
-def _is_submitting() -> bool:
-    """Whether some other thread is on the way from submitting a work item to awaiting it."""
-    mine = threading.get_ident()
-    for ident, frame in sys._current_frames().items():
-        if ident != mine and any(one.f_code in _SUBMITS for one in frames_from(frame, 8)):
-            return True
-    return False
 
 
 class _Gone:
@@ -231,7 +173,7 @@ _TRIO, _GONE = trio_worker.Worker(), _Gone()
 
 def is_of_trio(parent: Any) -> bool:
     """Whether what `find` has found is a Trio run."""
-    return isinstance(parent, (trio_worker.Worker, trio_worker.Line))
+    return isinstance(parent, (trio_worker.Worker, trio_worker.Channel))
 
 
 def _after_fork() -> None:
@@ -240,8 +182,8 @@ def _after_fork() -> None:
     _process = object()
     _mine.is_forked = True
     _mine.told = (None,) * len(_mine.told)
-    leak(_mine.lines)  # which would be closed at their loops
-    _mine.lines = None
+    leak(_mine.channels)  # which would be closed at their loops
+    _mine.channels = None
 
 
 if hasattr(os, "register_at_fork"):

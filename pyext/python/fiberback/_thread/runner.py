@@ -32,7 +32,8 @@ from .._fiberback import close_all, create_task_factory, leak, lend_context
 from .._loop import closing
 from .._thread_end import AtThreadEnd
 from . import generators, own_pool
-from .host import Host, Request
+from .host import Host
+from .request import Request
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from .._loop.library import current_library
 from . import contexts, parent_loop
-from .channel import Line
+from .channel import Channel
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -42,7 +42,7 @@ async def to_thread(fn: Callable[P, T], /, *args: P.args, **kwds: P.kwargs) -> T
 
 class _Work:
     def __init__(self, loop: asyncio.AbstractEventLoop, fn: Callable[[], Any]) -> None:
-        self._line = Line(loop)
+        self._channel = Channel(loop)
         self._fn = fn
         # "begun" or "withdrawn", set once by dict.setdefault, which is atomic between threads.
         self._fate: dict[str, str] = {}
@@ -50,17 +50,17 @@ class _Work:
         self._error: BaseException | None = None
 
     async def run(self) -> Any:
-        line = self._line
+        channel = self._channel
         context = contextvars.copy_context()
-        self._done = line.loop.run_in_executor(None, context.run, self._call)
-        self._done.add_done_callback(lambda _: line.finish())
-        await line.serve_until_finished(self._withdraw)
+        self._done = channel.loop.run_in_executor(None, context.run, self._call)
+        self._done.add_done_callback(lambda _: channel.finish())
+        await channel.serve_until_finished(self._withdraw)
         self._done.result()  # the executor's own errors
         error, result = self._error, self._result
         self._error = None
         try:
-            if line.undelivered is not None:
-                raise line.undelivered
+            if channel.undelivered is not None:
+                raise channel.undelivered
             if error is not None:
                 raise error
             return result
@@ -78,7 +78,7 @@ class _Work:
         if self._fate.setdefault("is", "begun") != "begun":
             return
         try:
-            with parent_loop.told(self._line):
+            with parent_loop.told(self._channel):
                 self._result = self._fn()
         except BaseException as error:
             self._error = contexts.without_our_frames(error)

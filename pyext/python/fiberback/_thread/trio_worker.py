@@ -16,7 +16,7 @@ from typing import Any
 
 from .. import _messages
 from .._fiberback import lend_context
-from .._portal import portals
+from .._portal import call_portal
 from . import contexts, generators
 
 # Seconds between two looks whether the run ends.
@@ -39,7 +39,7 @@ class Worker:
             request.discard()
 
 
-class Line:
+class Channel:
     """Of a thread that was told to work for the Trio run of `token`."""
 
     def __init__(self, token: Any) -> None:
@@ -149,7 +149,7 @@ class _Request:
         self._begun = True
         generators.adopt(self._generators)
         self._generators = []
-        coro = portals.with_portal_run(portals.as_coroutine, self._awaitable)
+        coro = call_portal.with_portal_run(call_portal.as_coroutine, self._awaitable)
         return await contexts.InContext(coro, self._context)
 
     def discard(self) -> None:

@@ -91,6 +91,17 @@ def _outside(name: str) -> Any:
     return property(get, put, doc=f"`sqlite3.Connection.{name}`.")
 
 
+class _WithoutAnswers:
+    """The queue of a connection's thread, whose answers nobody waits for: the loop may be closed by then,
+    and the thread would end with that error."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+
+    def put_nowait(self, job: tuple[Any, Callable[[], Any]]) -> None:
+        self._queue.put_nowait((None, job[1]))
+
+
 class Connection:
     """A `sqlite3.Connection` in all but its type. Make one with `connect()`."""
 
@@ -162,6 +173,7 @@ class Connection:
         if self._driver._connection is None:
             return
         if running_loop() is not None and not should_wait():
+            self._driver._tx = _WithoutAnswers(self._driver._tx)
             self._driver.stop()
         else:
             await_(self._driver.close())

@@ -25,7 +25,7 @@ def waiting_sync(n):
 
 
 async def portal_in_portal(n):
-    return await fiberback._portal.portals.through(
+    return await fiberback._portal.call_portal.through(
         fiberback._fiberback.Portal(portal_in_portal(n + 1)), asyncio.current_task()
     )
 

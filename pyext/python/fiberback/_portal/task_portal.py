@@ -1,32 +1,18 @@
-"""Portals for the current task, for another one, or for the length of one call.
+"""The portal of a task: whether it has one, and giving it one for the rest of its life.
 
 A task has a portal in one of two ways. Either its own coroutine was replaced by a `Portal`
 (`ensure_portal`, `bestow_portal`, the task factories): asking the task tells. Or part of what it
-runs is driven through a `Portal` (`with_portal_run…`), which the native layer notes until that has
+runs is driven through a `Portal` (`call_portal`), which the native layer notes until that has
 ended: `scoped_portal` tells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
-from inspect import CO_COROUTINE
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from .. import _messages
-from .._fiberback import (
-    bestow,
-    current_portal,
-    on_portal,
-    portal_of,
-    scope,
-    scoped,
-    scoped_call,
-    scoped_portal,
-)
+from .._fiberback import bestow, current_portal, portal_of, scoped_portal
 from .._loop.library import current_library, current_task
-
-T = TypeVar("T")
-P = ParamSpec("P")
 
 
 def usable_portal(task: Any) -> bool:
@@ -95,48 +81,3 @@ async def ensure_portal() -> None:
         import asyncio
 
         await asyncio.sleep(0)
-
-
-async def with_portal_run(
-    async_fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwds: P.kwargs
-) -> T:
-    """`await async_fn(*args, **kwds)` with a portal for the length of that call.
-
-    In a task that has a portal this is the plain call. Adds no checkpoint. Exceptions and
-    cancellation pass as through a plain `await`. Works under any async library. Meaning as in
-    greenback.
-    """
-    # One native call for all of it: this is what a short call's time goes to.
-    return await scoped(async_fn(*args, **kwds), coroutine_of)
-
-
-async def with_portal_run_sync(sync_fn: Callable[P, T], /, *args: P.args, **kwds: P.kwargs) -> T:
-    """`sync_fn(*args, **kwds)` with a portal for the length of that call.
-
-    In a task that has a portal this is the plain call. Adds no checkpoint beyond the function's
-    own `await_` calls. Works under any async library. Raises TypeError for an async function. Meaning
-    as in greenback otherwise.
-    """
-    code = getattr(sync_fn, "__code__", None)
-    if code is not None and code.co_flags & CO_COROUTINE:
-        name = getattr(sync_fn, "__qualname__", repr(sync_fn))
-        raise TypeError(_messages.ASYNC_FUNCTION.format(name=name))
-    if on_portal() and usable_portal(current_task()):
-        return sync_fn(*args, **kwds)
-    return await scoped_call(sync_fn, args, kwds)
-
-
-async def through(portal: Any, task: Any) -> Any:
-    return await scope(portal, task)
-
-
-def coroutine_of(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:
-    return awaitable if isinstance(awaitable, Coroutine) else as_coroutine(awaitable)
-
-
-async def as_coroutine(awaitable: Awaitable[T]) -> T:
-    return await awaitable
-
-
-async def call(sync_fn: Callable[..., T], args: Any, kwds: Any) -> T:
-    return sync_fn(*args, **kwds)

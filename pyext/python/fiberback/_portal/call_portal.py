@@ -1,0 +1,60 @@
+"""A portal for the length of one call, in a task that may have none."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from inspect import CO_COROUTINE
+from typing import Any, ParamSpec, TypeVar
+
+from .. import _messages
+from .._fiberback import on_portal, scope, scoped, scoped_call
+from .._loop.library import current_task
+from .task_portal import usable_portal
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+async def with_portal_run(
+    async_fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwds: P.kwargs
+) -> T:
+    """`await async_fn(*args, **kwds)` with a portal for the length of that call.
+
+    In a task that has a portal this is the plain call. Adds no checkpoint. Exceptions and
+    cancellation pass as through a plain `await`. Works under any async library. Meaning as in
+    greenback.
+    """
+    # One native call for all of it: this is what a short call's time goes to.
+    return await scoped(async_fn(*args, **kwds), coroutine_of)
+
+
+async def with_portal_run_sync(sync_fn: Callable[P, T], /, *args: P.args, **kwds: P.kwargs) -> T:
+    """`sync_fn(*args, **kwds)` with a portal for the length of that call.
+
+    In a task that has a portal this is the plain call. Adds no checkpoint beyond the function's
+    own `await_` calls. Works under any async library. Raises TypeError for an async function. Meaning
+    as in greenback otherwise.
+    """
+    code = getattr(sync_fn, "__code__", None)
+    if code is not None and code.co_flags & CO_COROUTINE:
+        name = getattr(sync_fn, "__qualname__", repr(sync_fn))
+        raise TypeError(_messages.ASYNC_FUNCTION.format(name=name))
+    if on_portal() and usable_portal(current_task()):
+        return sync_fn(*args, **kwds)
+    return await scoped_call(sync_fn, args, kwds)
+
+
+async def through(portal: Any, task: Any) -> Any:
+    return await scope(portal, task)
+
+
+def coroutine_of(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:
+    return awaitable if isinstance(awaitable, Coroutine) else as_coroutine(awaitable)
+
+
+async def as_coroutine(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+async def call(sync_fn: Callable[..., T], args: Any, kwds: Any) -> T:
+    return sync_fn(*args, **kwds)

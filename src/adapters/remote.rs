@@ -1,0 +1,191 @@
+//! Waiting for a fiber's event loop from other threads.
+
+use super::park::park_within;
+#[cfg(feature = "tokio")]
+use super::tokio::blocking::{self, Place};
+use crate::bridge::{self, Inbox, Outcome, Response, on_fiber, raise, try_await};
+use crate::error::AwaitError;
+use std::fmt;
+use std::panic;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a thread waits before it asks whether the loop still comes round. Doubled each time.
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
+const LAST_PATIENCE: Duration = Duration::from_secs(64);
+
+/// A handle by which other threads wait for futures on the event loop of the fiber that calls this.
+///
+/// For synchronous code that does part of its work on threads of its own, plain ones or rayon's, with code in
+/// it that wants to wait: it takes the handle along.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use std::time::Duration;
+///
+/// // Synchronous code that uses threads.
+/// fn sizes(pages: Vec<String>, size: impl Fn(String) -> usize + Send + Clone + 'static) -> usize {
+///     let threads: Vec<_> = pages
+///         .into_iter()
+///         .map(|page| {
+///             let size = size.clone();
+///             std::thread::spawn(move || size(page))
+///         })
+///         .collect();
+///     threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+/// }
+///
+/// let total = fiberback::run(|| {
+///     let remote = fiberback::remote();
+///     let size = move |page: String| {
+///         // On one of those threads; polled on the loop's.
+///         remote.await_(async move {
+///             tokio::time::sleep(Duration::from_millis(5)).await;
+///             page.len()
+///         })
+///     };
+///     // It joins its threads, so it must not do that on the loop's own thread.
+///     let work = move || sizes(vec!["one".into(), "three".into()], size);
+///     fiberback::await_(tokio::task::spawn_blocking(work)).unwrap()
+/// })
+/// .await;
+/// assert_eq!(total, 8);
+/// # }
+/// ```
+///
+/// # Panics
+///
+/// Off a fiber, with a message that says what to type; [`try_remote`] returns an error.
+#[track_caller]
+pub fn remote() -> Remote {
+    try_remote().unwrap_or_else(|error| raise(error))
+}
+
+/// [`remote`] that returns an error off a fiber.
+///
+/// # Errors
+///
+/// [`is_off_fiber`](AwaitError::is_off_fiber).
+pub fn try_remote() -> Result<Remote, AwaitError> {
+    Ok(Remote { inbox: bridge::inbox().ok_or(AwaitError::OFF_FIBER)? })
+}
+
+/// Leads from any thread to the event loop of one fiber. Made by [`remote`]; cheap to clone.
+///
+/// # How long it works
+///
+/// For as long as the code that [`remote`] was called in runs: the closure of its [`run`](crate::run), or the
+/// fiber of a [`scope`](crate::scope()). Let that code wait for its threads, *without blocking the loop*:
+/// `fiberback::await_(tokio::task::spawn_blocking(|| ...))`, or a channel.
+///
+/// If it does block the loop's thread, by joining a thread that waits here (`JoinHandle::join`,
+/// `std::thread::scope`, rayon's `install`), neither ever goes on. A thread that has waited for some seconds
+/// while the loop did not come round says so on standard error.
+#[derive(Clone)]
+pub struct Remote {
+    inbox: Arc<Inbox>,
+}
+
+impl Remote {
+    /// Waits for `future`, which is polled, and dropped, on the fiber's own thread, in the task that the fiber
+    /// is part of: with the timers, sockets, `LocalSet` and task-locals of that.
+    ///
+    /// On a plain thread this blocks; on another fiber it suspends that. The future is moved, so it owns what
+    /// it uses. Begin with `async { ... }` rather than with a ready-made future where that looks for its
+    /// runtime when it is made, as tokio's `sleep` does.
+    ///
+    /// # Cancellation
+    ///
+    /// When the fiber's [`Run`](crate::Run) is dropped, its futures are dropped first, and the threads that wait
+    /// unwind from here, without a panic message; then the fiber does. When the *caller* is a fiber and is
+    /// cancelled, the future is dropped soon after, on its thread.
+    ///
+    /// # Panics
+    ///
+    /// * If the future panics, with its panic.
+    /// * If the code that the handle was made in has ended.
+    /// * Where the thread must not block, off a fiber: inside an async runtime, or on the fiber's own thread.
+    /// * On a fiber, as [`await_`](crate::await_) in a destructor.
+    #[track_caller]
+    pub fn await_<F>(&self, future: F) -> F::Output
+    where
+        F: IntoFuture<IntoFuture: Send + 'static, Output: Send + 'static>,
+    {
+        self.try_await(future).unwrap_or_else(|error| raise(error))
+    }
+
+    /// [`await_`](Self::await_) that returns an error where that would unwind by itself, or panic.
+    ///
+    /// # Errors
+    ///
+    /// * [`is_cancelled`](AwaitError::is_cancelled): the fiber that the handle belongs to was, or the fiber
+    ///   that calls this.
+    /// * [`is_remote_ended`](AwaitError::is_remote_ended): the code that the handle was made in has ended.
+    /// * [`is_in_runtime`](AwaitError::is_in_runtime): this thread must not block.
+    /// * On a fiber, as [`try_await`](crate::try_await).
+    ///
+    /// The future was dropped then.
+    ///
+    /// # Panics
+    ///
+    /// If the future panics, with its panic.
+    pub fn try_await<F>(&self, future: F) -> Result<F::Output, AwaitError>
+    where
+        F: IntoFuture<IntoFuture: Send + 'static, Output: Send + 'static>,
+    {
+        let future = future.into_future();
+        let outcome = if on_fiber() {
+            try_await(self.inbox.send(future))?
+        } else {
+            self.may_block()?;
+            self.block_on(self.inbox.send(future))
+        };
+        match outcome {
+            Outcome::Returned(output) => Ok(output),
+            Outcome::Panicked(payload) => panic::resume_unwind(payload),
+            Outcome::Dropped(error) => Err(error),
+        }
+    }
+
+    /// True once nothing can be waited for any more: the code that the handle was made in has ended, or was
+    /// cancelled.
+    pub fn is_closed(&self) -> bool {
+        self.inbox.is_closed()
+    }
+
+    fn may_block(&self) -> Result<(), AwaitError> {
+        if self.inbox.is_here() {
+            return Err(AwaitError::ON_LOOPS_THREAD);
+        }
+        #[cfg(feature = "tokio")]
+        if let Place::Driving = blocking::place() {
+            return Err(AwaitError::IN_RUNTIME);
+        }
+        Ok(())
+    }
+
+    fn block_on<T>(&self, mut response: Response<T>) -> Outcome<T> {
+        let mut patience = FIRST_PATIENCE;
+        let mut seen = None;
+        loop {
+            if let Some(outcome) = park_within(Pin::new(&mut response), Some(patience)) {
+                return outcome;
+            }
+            let rounds = self.inbox.rounds();
+            if seen == Some(rounds) {
+                crate::events::loop_is_held_up();
+            }
+            seen = Some(rounds);
+            self.inbox.ask_for_a_round();
+            patience = LAST_PATIENCE.min(patience * 2);
+        }
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("is_closed", &self.is_closed()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,441 @@
+//! Threads that wait for a fiber's event loop.
+
+mod support;
+
+use fiberback::{Remote, await_, block_on, remote, run, try_remote};
+use std::cell::Cell;
+use std::future::{pending, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::Poll;
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+use support::{OnDrop, poll_once, text, yield_once, yields};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+use tokio::task::{LocalSet, spawn_blocking};
+
+fn current_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+async fn here() -> ThreadId {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    thread::current().id()
+}
+
+/// Runs `work` on a plain thread, while the fiber waits.
+fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> thread::Result<T> {
+    let (done, is_done) = oneshot::channel::<()>();
+    let thread = thread::spawn(move || {
+        let _done = done;
+        work()
+    });
+    let _ = await_(is_done);
+    thread.join()
+}
+
+/// Sends when dropped: where, by way of a thread id.
+struct TellsDrop(mpsc::Sender<ThreadId>);
+
+impl Drop for TellsDrop {
+    fn drop(&mut self) {
+        let _ = self.0.send(thread::current().id());
+    }
+}
+
+#[test]
+fn the_future_runs_on_the_fibers_thread() {
+    let loops = thread::current().id();
+    current_thread().block_on(run(move || {
+        let remote = remote();
+        let (threads, ran) = on_a_thread(move || {
+            (thread::current().id(), (remote.await_(here()), remote.await_(here())))
+        })
+        .unwrap();
+        assert_ne!(threads, loops);
+        assert_eq!(ran, (loops, loops));
+    }));
+}
+
+#[test]
+fn many_threads_wait_at_once() {
+    let sum: usize = current_thread().block_on(run(|| {
+        let remote = remote();
+        let mut results = Vec::new();
+        for _ in 0..8 {
+            let remote = remote.clone();
+            let (tell, told) = oneshot::channel();
+            thread::spawn(move || {
+                let sum: usize = (0..100)
+                    .map(|n| {
+                        remote.await_(async move {
+                            yields(n % 3).await;
+                            tokio::task::yield_now().await;
+                            n
+                        })
+                    })
+                    .sum();
+                tell.send(sum).unwrap();
+            });
+            results.push(told);
+        }
+        results.into_iter().map(|result| await_(result).unwrap()).sum()
+    }));
+    assert_eq!(sum, 8 * 99 * 50);
+}
+
+#[test]
+fn what_belongs_to_the_loops_thread_is_there() {
+    let runtime = current_thread();
+    let local = LocalSet::new();
+    let answer = local.block_on(
+        &runtime,
+        run(|| {
+            let remote = remote();
+            await_(spawn_blocking(move || {
+                remote.await_(async { tokio::task::spawn_local(async { 7 }).await.unwrap() })
+            }))
+            .unwrap()
+        }),
+    );
+    assert_eq!(answer, 7);
+}
+
+/// No tokio: an executor that polls when it is woken.
+#[test]
+fn any_executor_will_do() {
+    let answer = block_on(async {
+        let (tell, told) = mpsc::channel();
+        let mut run = run(move || {
+            let remote = remote();
+            on_a_thread(move || {
+                let _ = told.recv();
+                remote.await_(async {
+                    yield_once().await;
+                    5
+                })
+            })
+        });
+        poll_fn(move |context| {
+            let polled = std::pin::Pin::new(&mut run).poll(context);
+            let _ = tell.send(()); // only when the fiber has waited
+            polled
+        })
+        .await
+    });
+    assert_eq!(answer.unwrap(), 5);
+}
+
+#[test]
+fn a_fiber_waits_without_blocking() {
+    let (send, receive) = mpsc::channel::<Remote>();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let loops = thread::spawn(move || {
+        current_thread().block_on(run(move || {
+            send.send(remote()).unwrap();
+            let _ = await_(stopped);
+        }));
+        thread::current().id()
+    });
+    let theirs = receive.recv().unwrap();
+    let turns = Rc::new(Cell::new(0));
+    let ours = Rc::clone(&turns);
+    let ran = current_thread().block_on(async move {
+        let waiting = run(move || theirs.await_(here()));
+        let counting = async {
+            loop {
+                ours.set(ours.get() + 1);
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            ran = waiting => ran,
+            () = counting => unreachable!(),
+        }
+    });
+    assert!(turns.get() > 0, "this loop stood still");
+    stop.send(()).unwrap();
+    assert_eq!(loops.join().unwrap(), ran);
+}
+
+#[test]
+fn on_the_fiber_itself_it_is_like_await() {
+    let answer = current_thread().block_on(run(|| {
+        remote().await_(async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            3
+        })
+    }));
+    assert_eq!(answer, 3);
+}
+
+#[test]
+fn dropping_the_run_tells_the_threads_and_drops_their_futures_on_the_loops_thread() {
+    let (told, is_told) = mpsc::channel();
+    let (begun, has_begun) = mpsc::channel();
+    let (dropped, was_dropped) = mpsc::channel();
+    let mut run = run(move || {
+        let remote = remote();
+        for polite in [true, false] {
+            let (told, begun) = (told.clone(), begun.clone());
+            let (remote, guard) = (remote.clone(), TellsDrop(dropped.clone()));
+            thread::spawn(move || {
+                let future = async move {
+                    let _guard = guard;
+                    begun.send(()).unwrap();
+                    pending::<()>().await;
+                };
+                if polite {
+                    told.send(remote.try_await(future).unwrap_err().is_cancelled()).unwrap();
+                } else {
+                    let unwound = catch_unwind(AssertUnwindSafe(|| remote.await_(future)));
+                    let words = unwound.unwrap_err().downcast::<String>();
+                    told.send(words.is_err()).unwrap(); // no panic of ours
+                }
+                assert!(remote.is_closed());
+            });
+        }
+        await_(pending::<()>());
+    });
+    let mut count = 0;
+    while count < 2 {
+        assert!(poll_once(&mut run).is_pending());
+        count += has_begun.try_iter().count();
+        thread::yield_now();
+    }
+    drop(run);
+    assert!(is_told.recv().unwrap() && is_told.recv().unwrap());
+    let here = thread::current().id();
+    assert_eq!([was_dropped.recv(), was_dropped.recv()], [Ok(here), Ok(here)]);
+}
+
+/// The thread is told before the fiber unwinds through the scope that joins it.
+#[test]
+fn a_cancelled_fiber_may_join_the_threads_that_wait_for_it() {
+    let (begun, has_begun) = mpsc::channel();
+    let seen = Arc::new(AtomicBool::new(false));
+    let theirs = Arc::clone(&seen);
+    let mut run = run(move || {
+        let remote = remote();
+        thread::scope(|threads| {
+            threads.spawn(|| {
+                let future = async move {
+                    begun.send(()).unwrap();
+                    pending::<()>().await;
+                };
+                let told = remote.try_await(future).unwrap_err();
+                theirs.store(told.is_cancelled(), Ordering::SeqCst);
+                // And whoever comes later.
+                assert!(remote.try_await(async {}).unwrap_err().is_cancelled());
+            });
+            await_(pending::<()>());
+        });
+    });
+    while has_begun.try_recv().is_err() {
+        assert!(poll_once(&mut run).is_pending());
+        thread::yield_now();
+    }
+    drop(run);
+    assert!(seen.load(Ordering::SeqCst));
+}
+
+#[test]
+fn a_handle_made_while_the_fiber_is_cancelled_is_closed() {
+    let seen = Rc::new(Cell::new(false));
+    let theirs = Rc::clone(&seen);
+    let mut run = run(move || {
+        let _late = OnDrop(|| {
+            let remote = remote();
+            let refused = thread::spawn(move || remote.try_await(async {}).unwrap_err());
+            theirs.set(refused.join().unwrap().is_cancelled());
+        });
+        await_(pending::<()>());
+    });
+    assert!(poll_once(&mut run).is_pending());
+    drop(run);
+    assert!(seen.get());
+}
+
+#[test]
+fn after_the_code_has_ended_the_error_says_so() {
+    let remote = current_thread().block_on(run(remote));
+    assert!(remote.is_closed());
+    let late = thread::spawn(move || {
+        let error = remote.try_await(async {}).unwrap_err();
+        assert!(error.is_remote_ended() && !error.is_cancelled());
+        assert!(error.to_string().contains("spawn_blocking"), "{error}");
+        remote.await_(async {});
+    });
+    let panicked = late.join().unwrap_err().downcast::<String>().unwrap();
+    assert!(panicked.contains("has ended"), "{panicked}");
+}
+
+#[test]
+fn what_was_sent_but_not_begun_when_the_code_ends_is_dropped() {
+    let (sent, was_sent) = mpsc::channel();
+    let (dropped, was_dropped) = mpsc::channel();
+    let guard = TellsDrop(dropped);
+    let mut run = run(move || {
+        let remote = remote();
+        let waiting = thread::spawn(move || {
+            let future = async move { drop(guard) };
+            sent.send(()).unwrap();
+            remote.try_await(future)
+        });
+        // Blocks, and so never comes round; the thread gets time to send.
+        was_sent.recv().unwrap();
+        thread::sleep(Duration::from_millis(50));
+        waiting
+    });
+    let Poll::Ready(waiting) = poll_once(&mut run) else { panic!("has nothing to wait for") };
+    assert!(waiting.join().unwrap().unwrap_err().is_remote_ended());
+    was_dropped.recv().unwrap();
+}
+
+#[test]
+fn a_panic_of_the_future_comes_out_where_it_is_waited_for() {
+    current_thread().block_on(run(|| {
+        let remote = remote();
+        let others = remote.clone();
+        let panicked = on_a_thread(move || {
+            remote.await_(async {
+                yield_once().await;
+                panic!("in the future");
+            })
+        });
+        assert_eq!(*panicked.unwrap_err().downcast::<&str>().unwrap(), "in the future");
+        assert_eq!(on_a_thread(move || others.await_(async { 1 })).unwrap(), 1);
+    }));
+}
+
+#[test]
+fn a_waiter_that_is_cancelled_takes_its_future_along() {
+    let (begun, has_begun) = mpsc::channel();
+    let (dropped, was_dropped) = mpsc::channel();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (send, receive) = mpsc::channel::<Remote>();
+    let loops = thread::spawn(move || {
+        current_thread().block_on(run(move || {
+            send.send(remote()).unwrap();
+            let _ = await_(stopped);
+        }));
+        thread::current().id()
+    });
+    let theirs = receive.recv().unwrap();
+    let guard = TellsDrop(dropped);
+    let mut waiting = run(move || {
+        theirs.await_(async move {
+            let _guard = guard;
+            begun.send(()).unwrap();
+            pending::<()>().await;
+        });
+    });
+    assert!(poll_once(&mut waiting).is_pending());
+    has_begun.recv().unwrap();
+    drop(waiting);
+    let dropped_on = was_dropped.recv().unwrap();
+    stop.send(()).unwrap();
+    assert_eq!(dropped_on, loops.join().unwrap());
+}
+
+#[test]
+fn a_thread_that_must_not_block_is_told_what_to_type() {
+    let runtime = current_thread();
+    // The fiber's own.
+    runtime.block_on(async {
+        let (send, receive) = mpsc::channel();
+        let mut waits = run(move || {
+            send.send(remote()).unwrap();
+            await_(pending::<()>());
+        });
+        assert!(poll_once(&mut waits).is_pending());
+        let remote: Remote = receive.recv().unwrap();
+        let error = remote.try_await(async {}).unwrap_err();
+        assert!(error.is_in_runtime() && error.is_off_fiber());
+        assert!(error.to_string().contains("fiberback::run"), "{error}");
+        // Another one's.
+        let other = thread::spawn(move || {
+            current_thread().block_on(async { remote.try_await(async {}).unwrap_err() })
+        });
+        assert!(other.join().unwrap().is_in_runtime());
+    });
+    assert!(try_remote().unwrap_err().is_off_fiber());
+    let panicked = catch_unwind(remote).unwrap_err().downcast::<String>().unwrap();
+    assert!(panicked.contains("fiberback::run"), "{panicked}");
+}
+
+#[test]
+fn a_fiber_that_blocks_its_loop_is_told_of() {
+    if support::is_child("blocked") {
+        static UNBLOCKED: AtomicUsize = AtomicUsize::new(0);
+        current_thread().block_on(run(|| {
+            let remote = remote();
+            // What nobody should write.
+            thread::scope(|threads| {
+                threads.spawn(move || {
+                    remote.await_(async {});
+                    UNBLOCKED.fetch_add(1, Ordering::SeqCst);
+                });
+            });
+        }));
+        unreachable!("the two wait for each other");
+    }
+    let test = "a_fiber_that_blocks_its_loop_is_told_of";
+    let output = support::run_child_with(test, "blocked", |command| {
+        // It hangs, as it must; it is to be ended when it has said why.
+        let program = command.get_program().to_owned();
+        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        let environment: Vec<_> = command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+            .collect();
+        *command = std::process::Command::new("timeout");
+        command
+            .arg("8")
+            .arg(program)
+            .args(arguments)
+            .envs(environment)
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+    });
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(124), "{text}");
+    assert_eq!(text.matches("has not come round").count(), 1, "{text}");
+    assert!(text.contains("spawn_blocking"), "{text}");
+}
+
+#[test]
+fn a_long_wait_on_a_loop_that_comes_round_is_not_told_of() {
+    if support::is_child("long") {
+        current_thread().block_on(run(|| {
+            let remote = remote();
+            let long = async { tokio::time::sleep(Duration::from_millis(3_500)).await };
+            on_a_thread(move || remote.await_(long)).unwrap();
+        }));
+        return;
+    }
+    let output =
+        support::run_child("a_long_wait_on_a_loop_that_comes_round_is_not_told_of", "long");
+    let text = text(&output);
+    assert!(output.status.success() && !text.contains("come round"), "{text}");
+}
+
+#[test]
+fn the_handle_of_a_scopes_fiber_ends_with_it() {
+    let mut all = run(|| {
+        fiberback::scope(|s| {
+            let inner = s.spawn(remote).join();
+            assert!(inner.is_closed());
+            let own = remote();
+            assert_eq!(on_a_thread(move || own.await_(async { 2 })).unwrap(), 2);
+        });
+    });
+    while poll_once(&mut all).is_pending() {
+        thread::yield_now();
+    }
+}
