@@ -94,7 +94,11 @@ impl Store {
     }
 
     /// Calls `each(path, content)`, which may wait as well, with every object; returns what it returned.
-    fn map<'py>(&self, py: Python<'py>, each: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    fn map<'py>(
+        &self,
+        py: Python<'py>,
+        each: &Bound<'py, PyAny>,
+    ) -> PyResult<Vec<Bound<'py, PyAny>>> {
         // A copy: other tasks may put objects while `each` waits.
         let mut objects: Vec<_> = self.objects.lock().unwrap().clone().into_iter().collect();
         objects.sort();

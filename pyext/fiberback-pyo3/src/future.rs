@@ -1,8 +1,8 @@
 //! Rust futures, polled where they are waited for; in between the event loop runs.
 
-use crate::{api, apart};
 #[cfg(feature = "tokio")]
 use crate::runtime;
+use crate::{apart, api};
 use pyo3::prelude::*;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};

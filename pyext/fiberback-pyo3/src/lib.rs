@@ -58,8 +58,8 @@
 //! [PyO3]: https://pyo3.rs
 //! [fiberback]: https://pypi.org/project/fiberback/
 
-mod api;
 mod apart;
+mod api;
 mod future;
 #[cfg(feature = "tokio")]
 mod runtime;

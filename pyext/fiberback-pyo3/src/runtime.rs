@@ -15,7 +15,9 @@ pub struct TokioHandleIsSet(());
 
 impl fmt::Display for TokioHandleIsSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the tokio runtime for run_on_loop() was set before: call set_tokio_handle() once")
+        f.write_str(
+            "the tokio runtime for run_on_loop() was set before: call set_tokio_handle() once",
+        )
     }
 }
 
@@ -55,7 +57,9 @@ fn own() -> &'static Runtime {
                 .thread_name("fiberback-pyo3")
                 .enable_all()
                 .build()
-                .expect("a tokio runtime for run_on_loop(): the system gives no thread or descriptor");
+                .expect(
+                    "a tokio runtime for run_on_loop(): the system gives no thread or descriptor",
+                );
             // For the life of the process: futures that are suspended refer to it.
             let runtime: &'static Runtime = Box::leak(Box::new(runtime));
             *own = Some((here, runtime));

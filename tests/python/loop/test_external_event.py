@@ -73,12 +73,12 @@ def test_set_after_the_loop_was_closed(event):
 
 
 def test_trio(event):
-    trio = import_or_skip("trio")
+    trio, testing = import_or_skip("trio"), import_or_skip("trio.testing")
 
     async def main():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(event.wait)
-            await trio.testing.wait_all_tasks_blocked()
+            await testing.wait_all_tasks_blocked()
             threading.Thread(target=event.set).start()
         await event.wait()
 
@@ -86,8 +86,6 @@ def test_trio(event):
         with trio.move_on_after(0):
             await type(event)().wait()
             raise AssertionError
-
-    import trio.testing
 
     trio.run(main)
     trio.run(cancelled)
