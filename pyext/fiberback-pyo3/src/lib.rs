@@ -38,7 +38,7 @@
 //! - No lock may be held over the call, and no `RefCell` borrowed: the other code would wait for it on
 //!   the same thread, for ever, or panic. A `#[pyclass]` method with `&mut self` holds such a borrow.
 //! - Thread-local variables are shared with the code that runs meanwhile.
-//! - PyO3 counts for each thread how deep in calls from Python it is, and [`Python::detach`] puts an
+//! - PyO3 counts for each thread how deep in calls from Python it is, and [`Python::detach`](pyo3::Python::detach) puts an
 //!   absolute count back. Calls that overlap on one thread would mix these counts up. The functions
 //!   here take the calling function's count out of it while it is suspended (they detach, and attach
 //!   below PyO3's notice), so none of it is left behind. Plain `call0()` of a Python function that waits
