@@ -39,6 +39,7 @@
 //! | `greenlet/` | real greenlet in the same process |
 //! | `fallbacks.rs` | what was done instead of what was wanted: how often |
 //! | `notices.rs` | what users hear of once |
+//! | `c_api.rs` | what native extensions call: the capsule behind `include/fiberback.h` |
 //! | `other_threads.rs` | frames of other threads, looked at without letting those go on |
 //! | `ended.rs` | the end of the interpreter that has loaded the module |
 //! | `leaks.rs` | stacks that were given up: how many, and why |
@@ -51,6 +52,7 @@
 
 mod await_;
 mod backends;
+mod c_api;
 mod call;
 mod coroutine_methods;
 mod ended;
@@ -99,6 +101,7 @@ fn _fiberback(module: &Bound<'_, PyModule>) -> PyResult<()> {
             && call::init()
             && portal::init(raw)
             && parking::init(raw)
+            && c_api::init(raw)
             && ffi::PyModule_AddFunctions(raw, FUNCTIONS.0.get().cast()) == 0
     };
     if !ready {
@@ -351,7 +354,7 @@ const AWAIT_DOC: &CStr = {
     }
 };
 
-const FUNCTION_COUNT: usize = 37;
+const FUNCTION_COUNT: usize = 38;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -401,6 +404,11 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         ffi::PyMethodDefPointer { PyCFunctionWithKeywords: await_::set_hooks },
         ffi::METH_VARARGS | ffi::METH_KEYWORDS,
         c"set_hooks($module, /, *, no_portal=None, is_usable=None, guard=None, not_awaitable=None, awaited=None, before_wait=None, after_wait=None, future=None, pure_future=None, wait=None, wait_for=None, current_task=None)\n--\n\nSet what await_() calls where it cannot suspend a portal, or may not, and what it must know of asyncio.",
+    ),
+    unary(
+        c"set_external_event",
+        c_api::set_external_event,
+        c"set_external_event(type, /)\n--\n\nThe type of the events that the C API makes.",
     ),
     unary(
         c"set_guarded",
