@@ -34,6 +34,7 @@
 //! | `backends/` | asyncio's and Trio's tasks, and loops that begin to run |
 //! | `greenlet/` | real greenlet in the same process |
 //! | `other_threads.rs` | frames of other threads, looked at without letting those go on |
+//! | `own_stack.rs` | what runs on this stack, found without making frame objects |
 //! | `ended.rs` | the end of the interpreter that has loaded the module |
 //! | `leaks.rs` | stacks that were given up: how many, and why |
 //! | `error.rs`, `names.rs` | exceptions, the panic barrier; interned strings |
@@ -55,6 +56,7 @@ mod leaks;
 mod lend;
 mod names;
 mod other_threads;
+mod own_stack;
 mod parking;
 mod portal;
 mod position;
@@ -334,7 +336,7 @@ const AWAIT_DOC: &CStr = {
     }
 };
 
-const FUNCTION_COUNT: usize = 37;
+const FUNCTION_COUNT: usize = 38;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -411,6 +413,12 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"locals_of",
         other_threads::locals_of,
         c"locals_of(frame, /)\n--\n\nThe f_locals of another thread's frame.",
+    ),
+    function(
+        c"local_of",
+        ffi::PyMethodDefPointer { PyCFunctionFast: own_stack::local_of },
+        ffi::METH_FASTCALL,
+        c"local_of(codes, index, /)\n--\n\nThat local variable of the innermost frame of this thread that executes one of 'codes'; None if there is none.",
     ),
     unary(
         c"lend_context",

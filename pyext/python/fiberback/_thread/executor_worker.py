@@ -12,12 +12,11 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
-from types import FrameType
+from types import CodeType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from .._deadlock import blocked_thread
-from .._fiberback import frames_from
+from .._fiberback import frames_from, local_of
 from . import own_pool
 from .channel import Channel
 
@@ -26,7 +25,9 @@ _channels: WeakKeyDictionary[Future[Any], Channel] = WeakKeyDictionary()
 _unawaited: WeakKeyDictionary[Future[Any], bool] = WeakKeyDictionary()
 # Seconds; asyncio needs microseconds from submitting a work item to the callback on its future.
 _SUBMITTING = 0.25
-_executor: Any = concurrent.futures.thread.ThreadPoolExecutor
+_pools: Any = concurrent.futures.thread
+_RUNS: tuple[CodeType, ...] = (_pools._WorkItem.run.__code__,)
+_executor: Any = _pools.ThreadPoolExecutor
 _base_loop: Any = asyncio.BaseEventLoop
 _SUBMITS = {
     _executor.submit.__code__,
@@ -35,10 +36,10 @@ _SUBMITS = {
 }
 
 
-def find_channel(frame: FrameType | None) -> Channel | None:
-    """The channel to whoever awaits the work item that runs on the stack that ends in `frame`."""
-    future = blocked_thread.work_future(frame)
-    if future is None:
+def find_channel() -> Channel | None:
+    """The channel to whoever awaits the work item that runs on this stack."""
+    future = getattr(local_of(_runs(), 0), "future", None)
+    if not isinstance(future, Future):
         return None
     channel = _channels.get(future)
     if channel is not None:
@@ -58,6 +59,14 @@ def find_channel(frame: FrameType | None) -> Channel | None:
     channel = _channels[future] = Channel(result.get_loop(), result)
     future.add_done_callback(_is_over)
     return channel
+
+
+def _runs() -> tuple[CodeType, ...]:
+    """The functions that run work items, each `self`'s."""
+    asgiref: Any = sys.modules.get("asgiref.current_thread_executor")
+    run = getattr(getattr(asgiref, "_WorkItem", None), "run", None)
+    code = getattr(run, "__code__", None)
+    return _RUNS if code is None else (*_RUNS, code)
 
 
 def _is_over(future: Future[Any]) -> None:
