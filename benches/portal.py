@@ -4,8 +4,9 @@
 whatever else the machine does hits all alike; each number is the median over the rounds, of CPU
 time of the thread, since nothing here waits. What is compared with native `await` is measured twice: with
 the peers, whose greenlet package makes a portal keep a stack of its own and look out for greenlets,
-and in a process of its own without them. Memory is measured in a fresh process for each contender,
-all running the same program. Each target of issue 3 is printed with its value and PASS or MISS.
+and in a process of its own without them. Memory is measured in a fresh process for each contender
+and each shape of a wait, all running the same program; "parked" is fiberback without a portal, under
+plain `asyncio.run`, "+greenlet" with the greenlet package imported. Each target of issue 3 is printed with its value and PASS or MISS.
 Peers that are not installed are left out. `--rounds N`, `--quick`, `--alone`.
 """
 
@@ -177,37 +178,67 @@ def rss():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
 
-who, count = sys.argv[1], int(sys.argv[2])
-if who == "fiberback":
+who, kind, frames, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+if who.startswith(("fiberback", "parked")):
     import fiberback
+    if who.endswith("+greenlet"):
+        import greenlet
     start, wait = fiberback.with_portal_run_sync, fiberback.await_
+    if who.startswith("parked"):
+        async def start(function, *arguments):
+            return function(*arguments)
 elif who == "greenback":
     import greenback
     start, wait = greenback.with_portal_run_sync, greenback.await_
 elif who == "sqlalchemy":
     from sqlalchemy.util import await_only as wait, greenlet_spawn as start
 
-def sync(future):
-    wait(future)
+waited_for = []
 
-async def native(future):
-    await future
+def begin():
+    # In the innermost function, as user code does: each task waits for something of its own.
+    if kind == "future":
+        waited_for.append(asyncio.get_running_loop().create_future())
+        return waited_for[-1]
+    event = asyncio.Event()
+    waited_for.append(event)
+    return event.wait() if kind == "coroutine" else within(1000, event)
+
+async def within(seconds, event):
+    async with asyncio.timeout(seconds):
+        await event.wait()
+
+def sync(frames, total):
+    below = frames - 1
+    if frames:
+        result = sync(below, total + below)
+        return result
+    return wait(begin())
+
+async def native(frames, total):
+    below = frames - 1
+    if frames:
+        result = await native(below, total + below)
+        return result
+    return await begin()
 
 async def main():
     async def batch(count):
-        future = asyncio.get_running_loop().create_future()
         before = rss()
         if who == "native":
-            tasks = [asyncio.create_task(native(future)) for _ in range(count)]
+            tasks = [asyncio.create_task(native(frames, 0)) for _ in range(count)]
         else:
-            tasks = [asyncio.create_task(start(sync, future)) for _ in range(count)]
-        await asyncio.sleep(0)
+            tasks = [asyncio.create_task(start(sync, frames, 0)) for _ in range(count)]
+        while len(waited_for) < count:
+            await asyncio.sleep(0)
         await asyncio.sleep(0)
         used = (rss() - before) / count
-        future.set_result(None)
+        for one in waited_for:
+            one.set_result(None) if kind == "future" else one.set()
+        waited_for.clear()
         await asyncio.gather(*tasks)
         return used
-    await batch(10)
+    await batch(20)
     gc.collect()
     print(await batch(count))
 
@@ -215,14 +246,19 @@ asyncio.run(main())
 """
 
 
-def memory(count, rounds):
-    names = ["native", "fiberback"] + [name for name, have in HAVE.items() if have]
+def memory(kind, frames, count, rounds):
+    """Bytes of resident memory for each of `count` tasks that wait, whatever they wait for included."""
+    names = ["native", "fiberback", "parked"]
+    if HAVE["greenback"]:
+        names += ["fiberback+greenlet", "parked+greenlet", "greenback"]
+    if HAVE["sqlalchemy"]:
+        names.append("sqlalchemy")
     results = {name: [] for name in names}
     for number in range(rounds):
         for name in names:
-            progress(f"memory: round {number + 1} of {rounds}, {name}")
+            progress(f"memory: {kind}, {frames} frames, round {number + 1} of {rounds}, {name}")
             done = subprocess.run(
-                [sys.executable, "-c", MEMORY, name, str(count)],
+                [sys.executable, "-c", MEMORY, name, kind, str(frames), str(count)],
                 capture_output=True,
                 text=True,
                 check=True,
@@ -230,6 +266,29 @@ def memory(count, rounds):
             results[name].append(float(done.stdout))
     progress("")
     return {name: statistics.median(values) for name, values in results.items()}
+
+
+def memory_of_waits(count, rounds):
+    """A wait on a bare future, on a coroutine, and on one inside `asyncio.timeout`, made in a
+    function so many frames below the task."""
+    missed = 0
+    for kind in ("future", "coroutine", "timeout"):
+        for frames in (0, 5, 20):
+            medians = memory(kind, frames, count, rounds)
+            targets = []
+            if (kind, frames) == ("coroutine", 5) and sys.version_info < (3, 14):
+                for name in ("fiberback", "fiberback+greenlet"):
+                    if name in medians:
+                        targets.append((f"bytes, {name}", medians[name], 7168, "at most"))
+            if HAVE["greenback"]:
+                bound = 0.75 if (kind, frames) == ("future", 0) else 1.0
+                for name in ("fiberback", "fiberback+greenlet", "parked"):
+                    factor = ratio(medians, name, "greenback")
+                    most = bound if name != "parked" else 1.0
+                    targets.append((f"× greenback, {name}", factor, most, "at most"))
+            title = f"RSS per task, {count:,} wait for a {kind} below {frames} frames"
+            missed += report(title, "bytes", medians, targets)
+    return missed
 
 
 def report(title, unit, medians, targets):
@@ -293,12 +352,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--quick", action="store_true", help="small counts, few rounds")
+    parser.add_argument("--memory", action="store_true", help="memory alone")
     parser.add_argument("--alone", action="store_true", help="no peers, no greenlet loaded")
     options = parser.parse_args()
     rounds, scale = (3, 10) if options.quick else (options.rounds, 1)
     if not options.alone:
         print(f"CPython {platform.python_version()}, {platform.machine()}, fiberback", end=" ")
         print(f"{fiberback.__version__}, medians of {rounds} rounds")
+    if options.memory:
+        return memory_of_waits(5_000 // min(scale, 5), 1 if options.quick else 3) and 0
     missed = asyncio.run(against_native(rounds, scale))
     if options.alone:
         return missed
@@ -308,16 +370,7 @@ def main():
     missed += subprocess.run(alone + ["--quick"] * options.quick).returncode
     missed += asyncio.run(against_greenback(rounds, scale))
 
-    count = 20_000 // scale
-    medians = memory(count, 1 if options.quick else 3)
-    targets = []
-    if HAVE["greenback"]:
-        factor = ratio(medians, "fiberback", "greenback")
-        targets.append(("× greenback", factor, 0.75, "at most"))
-    if HAVE["sqlalchemy"]:
-        factor = ratio(medians, "fiberback", "sqlalchemy")
-        targets.append(("× SQLAlchemy", factor, 1.0, "at most"))
-    missed += report(f"RSS per task, {count:,} suspended", "bytes", medians, targets)
+    missed += memory_of_waits(5_000 // min(scale, 5), 1 if options.quick else 3)
     print("\nall targets met" if not missed else f"\n{missed} targets missed")
     return 0
 

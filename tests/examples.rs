@@ -1,6 +1,10 @@
 //! Every example is also a test: its functions are called here and their results checked.
 
 #[allow(dead_code)]
+#[cfg(all(feature = "io", feature = "stream"))]
+#[path = "../examples/axum_csv.rs"]
+mod axum_csv;
+#[allow(dead_code)]
 #[path = "../examples/cancellation.rs"]
 mod cancellation;
 #[allow(dead_code)]
@@ -83,4 +87,13 @@ async fn multi_thread_jobs_wait_together() {
     assert_eq!(outcome.sum, 2 * ((0..JOBS).sum::<u64>() + 3 * JOBS));
     assert!(outcome.threads <= 2, "{outcome:?}");
     assert!(outcome.panicked);
+}
+
+#[cfg(all(feature = "io", feature = "stream"))]
+#[tokio::test(flavor = "multi_thread")]
+async fn axum_csv_streams_a_body_and_answers_others_meanwhile() {
+    let outcome = axum_csv::serve_and_download(64 << 20).await.unwrap();
+    assert!(outcome.text >= 64 << 20, "{outcome:?}");
+    assert!(outcome.compressed < outcome.text && outcome.rows > 1_000_000, "{outcome:?}");
+    assert!(outcome.pings > 1, "{outcome:?}");
 }

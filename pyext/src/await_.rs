@@ -6,6 +6,7 @@
 //! what the task sends or throws next comes back here, and goes into the awaitable as `yield from`
 //! would pass it on (`gen_send_ex`, `_gen_throw` in Objects/genobject.c).
 
+use crate::step::{self, Stepper};
 use crate::worker::{self, Input, Worker};
 use crate::{error, greenlet, interp, names, parking, thrown};
 use pyo3::ffi::PySendResult::{PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
@@ -73,12 +74,19 @@ pub(crate) unsafe extern "C" fn await_(
                 let send = COROUTINE_SEND.load(Ordering::Relaxed);
                 let send = std::mem::transmute::<*mut c_void, ffi::sendfunc>(send);
                 let mut result = ptr::null_mut();
-                if send(awaitable, ffi::Py_None(), &raw mut result) != PYGEN_NEXT {
+                let stepper = Stepper::of(worker, awaitable);
+                let status;
+                if stepper.is_here() {
+                    status = send(awaitable, ffi::Py_None(), &raw mut result);
+                } else {
+                    (status, result) = stepper.send(awaitable, ffi::Py_None());
+                }
+                if status != PYGEN_NEXT {
                     return result;
                 }
                 // A reference of our own from here on: what the portal shows to the collector.
                 ffi::Py_INCREF(awaitable);
-                result = go_on(worker, awaitable, PYGEN_NEXT, result, arguments);
+                result = go_on(worker, awaitable, stepper, (PYGEN_NEXT, result), arguments);
                 ffi::Py_DECREF(awaitable);
                 return unless_awaited(result);
             }
@@ -101,9 +109,9 @@ unsafe fn drive(
         if iterator.is_null() {
             return ptr::null_mut();
         }
-        let mut result = ptr::null_mut();
-        let status = ffi::PyIter_Send(iterator, ffi::Py_None(), &raw mut result);
-        let result = go_on(worker, iterator, status, result, arguments);
+        let stepper = Stepper::of(worker, awaitable);
+        let outcome = stepper.send(iterator, ffi::Py_None());
+        let result = go_on(worker, iterator, stepper, outcome, arguments);
         ffi::Py_DECREF(iterator);
         result
     }
@@ -134,8 +142,8 @@ unsafe fn unless_awaited(result: *mut PyObject) -> *mut PyObject {
 unsafe fn go_on(
     worker: *mut Worker,
     iterator: *mut PyObject,
-    mut status: ffi::PySendResult,
-    mut result: *mut PyObject,
+    stepper: Stepper,
+    (mut status, mut result): step::Outcome,
     arguments: *const *mut PyObject,
 ) -> *mut PyObject {
     // SAFETY: attached (all callers); the results and inputs are owned as their types say.
@@ -168,12 +176,12 @@ unsafe fn go_on(
             match input {
                 Input::Value(value) => {
                     thrown::note_value(worker, value);
-                    status = ffi::PyIter_Send(iterator, value, &raw mut result);
+                    (status, result) = stepper.send(iterator, value);
                     ffi::Py_DECREF(value);
                 }
                 Input::Raise(exception) => {
                     thrown::note_exception(worker, exception, 1);
-                    (status, result) = delegate_throw(iterator, exception);
+                    (status, result) = stepper.throw(iterator, exception);
                 }
                 Input::Send { .. }
                 | Input::Throw { .. }
@@ -636,6 +644,21 @@ unsafe fn is_allowed(awaitable: *mut PyObject) -> bool {
     }
 }
 
+/// Whether the object is one of asyncio's futures: a task, for one.
+///
+/// # Safety
+///
+/// A valid object.
+#[inline]
+pub(crate) unsafe fn is_asyncio_future(object: *mut PyObject) -> bool {
+    let future: *mut ffi::PyTypeObject = FUTURE.load(Ordering::Relaxed).cast();
+    // SAFETY: the contract; two types.
+    unsafe {
+        let class = ffi::Py_TYPE(object);
+        class == future || !future.is_null() && ffi::PyType_IsSubtype(class, future) != 0
+    }
+}
+
 /// Whether the object that an awaitable has yielded is a future that a task may be behind.
 ///
 /// Tasks and what `gather` makes are subclasses of `Future`. `shield` makes a plain one that has a
@@ -721,7 +744,7 @@ unsafe fn may_wait(future: *mut PyObject, watched: &mut *mut PyObject) -> bool {
     // SAFETY: attached; `future` is valid and borrowed, the hook kept alive over its call.
     unsafe {
         let hook = ffi::Py_NewRef(hook);
-        let answer = ffi::PyObject_CallOneArg(hook, future);
+        let answer = step::call(hook, future);
         ffi::Py_DECREF(hook);
         if answer == ffi::Py_None() {
             ffi::Py_DECREF(answer);
@@ -768,7 +791,7 @@ unsafe fn ask(hook: &AtomicPtr<PyObject>, argument: *mut PyObject) -> bool {
     // SAFETY: attached; the hook is owned by the static, and kept alive over its call.
     unsafe {
         let hook = ffi::Py_NewRef(hook);
-        let answer = ffi::PyObject_CallOneArg(hook, argument);
+        let answer = step::call(hook, argument);
         ffi::Py_DECREF(hook);
         ffi::Py_XDECREF(answer);
         !answer.is_null()

@@ -118,6 +118,25 @@ messages! {
         "it was dropped, and goes on waiting each time that GeneratorExit is raised in it, so its stack, and \
          all that its frames refer to, is given up for good (stats()['stacks_leaked'] counts such stacks)",
         "do not wait again in a loop after 'except BaseException' or 'finally'");
+    /// A warning: tasks get stacks that are smaller than was asked for.
+    STACKS_SMALL = ("stacks-small",
+        "no address space is left for stacks of fiberback.get_stack_size() bytes, so tasks get small ones, on \
+         which C code cannot recurse as deeply (stats()['stacks_small'] counts them)",
+        "raise the limit (ulimit -v, vm.overcommit_memory, vm.max_map_count), or type \
+         'fiberback.set_stack_size(2 << 20)' before the first task");
+    /// A warning: awaitables are stepped on the stacks of the tasks that wait.
+    STACKS_NOT_SHARED = ("stacks-not-shared",
+        "no stack is left on which what tasks await could run, so it runs on the tasks' own, and each that \
+         waits takes a page of memory more (stats()['stacks_not_shared'] counts such steps)",
+        "raise the limit (ulimit -v, vm.max_map_count), or type 'fiberback.set_stack_size(2 << 20)' before the \
+         first task");
+    /// A warning: the loop stays on its stack while callers on fibers wait.
+    LOOP_NOT_PASSED_ON = ("loop-not-passed",
+        "no stack is left on which the event loop could go on beside callers that wait in await_() without a \
+         portal, so it goes on on its own, and a callback that waits may keep the loop's end waiting \
+         (stats()['loops_not_passed_on'] counts this)",
+        "raise the limit (ulimit -v, vm.max_map_count), or type 'fiberback.set_stack_size(2 << 20)' before the \
+         first task");
     /// What is no task at all.
     NOT_A_TASK = ("not-a-task",
         "a portal can be given to a running asyncio or Trio task only, an object with get_coro() or coro",

@@ -6,10 +6,9 @@
 //! zero at the end of a process that did not ask for it.
 
 use crate::error;
+use crate::notices::Notice;
 use pyo3::ffi::{self, PyObject};
-use std::ffi::CString;
-use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Why a stack is given up.
 #[derive(Clone, Copy)]
@@ -22,9 +21,11 @@ pub(crate) enum Reason {
     WouldNotEnd,
 }
 
+static LEFT_BEHIND: Notice = Notice::new(error::LEFT_BEHIND);
+static THREAD_ENDED: Notice = Notice::new(error::THREAD_ENDED);
+static WOULD_NOT_END: Notice = Notice::new(error::WOULD_NOT_END);
+
 static STACKS: AtomicUsize = AtomicUsize::new(0);
-/// The reasons that were told.
-static TOLD: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
 
 /// Stacks that were given up since the process began.
 pub(crate) fn stacks() -> usize {
@@ -44,28 +45,14 @@ pub(crate) fn count(stacks: usize) {
 /// Attached.
 #[cold]
 pub(crate) unsafe fn tell(reason: Reason, whose: *mut PyObject) {
-    if TOLD[reason as usize].swap(true, Ordering::Relaxed) {
-        return;
-    }
-    let message = match reason {
-        Reason::Disorder => error::LEFT_BEHIND,
-        Reason::ThreadEnded => error::THREAD_ENDED,
-        Reason::WouldNotEnd => error::WOULD_NOT_END,
+    let notice = match reason {
+        Reason::Disorder => &LEFT_BEHIND,
+        Reason::ThreadEnded => &THREAD_ENDED,
+        Reason::WouldNotEnd => &WOULD_NOT_END,
     };
-    let message = CString::new(message).expect("our messages have no zero bytes");
-    // SAFETY: attached; the format takes an object, which is alive, and a C string. What is raised where warnings
-    // are errors has nobody to go to.
+    // SAFETY: passed on. Whoever has no portal any more is told as None.
     unsafe {
-        let pending = error::take();
         let whose = if whose.is_null() { ffi::Py_None() } else { whose };
-        let text = ffi::PyUnicode_FromFormat(c"%R: %s".as_ptr(), whose, message.as_ptr());
-        let bytes = if text.is_null() { ptr::null() } else { ffi::PyUnicode_AsUTF8(text) };
-        if bytes.is_null() || ffi::PyErr_WarnEx(ffi::PyExc_RuntimeWarning, bytes, 1) < 0 {
-            ffi::PyErr_WriteUnraisable(whose);
-        }
-        ffi::Py_XDECREF(text);
-        if !pending.is_null() {
-            error::restore(pending);
-        }
+        notice.tell(whose);
     }
 }

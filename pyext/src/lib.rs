@@ -25,6 +25,10 @@
 //! |---|---|
 //! | `interp/` | what of `PyThreadState` belongs to a C stack, one file for each CPython version |
 //! | `worker.rs` | fibers that run portals' steps, idle and suspended ones, per thread |
+//! | `step.rs` | one step of an awaitable, and on which stack it is made |
+//! | `side_stack.rs` | stacks that the fibers of a thread share for such steps |
+//! | `needs.rs` | what a call takes of its stacks |
+//! | `stacks.rs` | the stacks that fibers get, their sizes and pools |
 //! | `portal.rs` | the `Portal` type |
 //! | `await_.rs` | `await_` |
 //! | `coroutine_methods.rs` | what `send` and `throw` of every coroutine take and give back |
@@ -33,6 +37,9 @@
 //! | `scope.rs` | the making of such portals |
 //! | `backends/` | asyncio's and Trio's tasks, and loops that begin to run |
 //! | `greenlet/` | real greenlet in the same process |
+//! | `fallbacks.rs` | what was done instead of what was wanted: how often |
+//! | `notices.rs` | what users hear of once |
+//! | `c_api.rs` | what native extensions call: the capsule behind `include/fiberback.h` |
 //! | `other_threads.rs` | frames of other threads, looked at without letting those go on |
 //! | `own_stack.rs` | what runs on this stack, found without making frame objects |
 //! | `ended.rs` | the end of the interpreter that has loaded the module |
@@ -46,21 +53,28 @@
 
 mod await_;
 mod backends;
+mod c_api;
 mod call;
 mod coroutine_methods;
 mod ended;
 mod error;
+mod fallbacks;
 mod greenlet;
 mod interp;
 mod leaks;
 mod lend;
 mod names;
+mod needs;
+mod notices;
 mod other_threads;
 mod own_stack;
 mod parking;
 mod portal;
 mod position;
 mod scope;
+mod side_stack;
+mod stacks;
+mod step;
 mod task_scopes;
 mod thread_exit;
 mod thrown;
@@ -89,6 +103,7 @@ fn _fiberback(module: &Bound<'_, PyModule>) -> PyResult<()> {
             && call::init()
             && portal::init(raw)
             && parking::init(raw)
+            && c_api::init(raw)
             && ffi::PyModule_AddFunctions(raw, FUNCTIONS.0.get().cast()) == 0
     };
     if !ready {
@@ -195,8 +210,8 @@ unsafe extern "C" fn set_stack_size(_: *mut PyObject, bytes: *mut PyObject) -> *
             if bytes == usize::MAX && !ffi::PyErr_Occurred().is_null() {
                 return ptr::null_mut();
             }
-            if bytes < worker::LEAST_STACK_SIZE {
-                let least = worker::LEAST_STACK_SIZE;
+            if bytes < stacks::LEAST_STACK_SIZE {
+                let least = stacks::LEAST_STACK_SIZE;
                 error::set(
                     ffi::PyExc_ValueError,
                     &error::SMALL_STACK
@@ -205,7 +220,7 @@ unsafe extern "C" fn set_stack_size(_: *mut PyObject, bytes: *mut PyObject) -> *
                 );
                 return ptr::null_mut();
             }
-            if let Err(refused) = worker::set_stack_size(bytes) {
+            if let Err(refused) = stacks::set_stack_size(bytes) {
                 error::set(ffi::PyExc_ValueError, &refused.to_string());
                 return ptr::null_mut();
             }
@@ -219,7 +234,7 @@ unsafe extern "C" fn set_stack_size(_: *mut PyObject, bytes: *mut PyObject) -> *
 unsafe extern "C" fn get_stack_size(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
         // SAFETY: attached.
-        unsafe { ffi::PyLong_FromSize_t(worker::pool().stack_size()) }
+        unsafe { ffi::PyLong_FromSize_t(stacks::pool().stack_size()) }
     })
 }
 
@@ -229,8 +244,8 @@ unsafe extern "C" fn trim(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
         // SAFETY: attached; this thread's record.
         unsafe {
             worker::Thread::trim(worker::thread());
-            let fallback = worker::fallback().map_or(0, |pool| pool.trim());
-            ffi::PyLong_FromSize_t(worker::pool().trim() + fallback)
+            let fallback = stacks::fallback().map_or(0, |pool| pool.trim());
+            ffi::PyLong_FromSize_t(stacks::pool().trim() + fallback)
         }
     })
 }
@@ -238,24 +253,29 @@ unsafe extern "C" fn trim(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
 /// `stats()`.
 unsafe extern "C" fn stats(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
-        let pool = worker::pool().stats();
+        let pool = stacks::pool().stats();
         // Made at once with the pool, hence of use only where that could get no more.
-        let small = worker::fallback().map(|pool| pool.stats());
+        let small = stacks::fallback().map(|pool| pool.stats());
         let sum = |count: fn(&fiberback::fiber::PoolStats) -> usize| {
             count(&pool) + small.as_ref().map_or(0, count)
         };
         // SAFETY: attached; this thread's record; fresh objects.
         unsafe {
-            let (idle, suspended) = worker::Thread::counts(worker::thread());
+            let [idle, suspended, shared] = worker::Thread::counts(worker::thread());
             let entries = [
                 (c"fibers_idle", idle),
                 (c"fibers_suspended", suspended),
                 (c"stack_size", pool.stack_size),
+                (c"stacks_shared", shared),
                 (c"stacks_in_use", sum(|pool| pool.in_use)),
                 (c"stacks_warm", sum(|pool| pool.warm)),
                 (c"stacks_cold", sum(|pool| pool.cold)),
                 (c"stacks_high_water", sum(|pool| pool.high_water)),
                 (c"stacks_leaked", leaks::stacks()),
+                (c"stacks_small", fallbacks::SMALL_STACK.count()),
+                (c"stacks_not_shared", fallbacks::OWN_STACK.count()),
+                (c"wakes_put_off", fallbacks::WAKE_PUT_OFF.count()),
+                (c"loops_not_passed_on", fallbacks::NO_RUNNER.count()),
                 (c"reserved_bytes", sum(|pool| pool.reserved_bytes)),
                 (c"greenlet_loaded", usize::from(greenlet::look())),
                 (c"greenlets_put_off", greenlet::deferred()),
@@ -386,6 +406,11 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         ffi::PyMethodDefPointer { PyCFunctionWithKeywords: await_::set_hooks },
         ffi::METH_VARARGS | ffi::METH_KEYWORDS,
         c"set_hooks($module, /, *, no_portal=None, is_usable=None, guard=None, not_awaitable=None, awaited=None, before_wait=None, after_wait=None, future=None, pure_future=None, wait=None, wait_for=None, current_task=None)\n--\n\nSet what await_() calls where it cannot suspend a portal, or may not, and what it must know of asyncio.",
+    ),
+    unary(
+        c"set_external_event",
+        c_api::set_external_event,
+        c"set_external_event(type, /)\n--\n\nThe type of the events that the C API makes.",
     ),
     unary(
         c"set_guarded",

@@ -487,7 +487,7 @@ pub(crate) unsafe fn close_all() -> usize {
     // the list is read anew each time; a portal that will not end is left in it, and with it an
     // upper bound on the rounds.
     unsafe {
-        let (_, count) = worker::Thread::counts(thread);
+        let [_, count, _] = worker::Thread::counts(thread);
         let mut stubborn = Vec::new();
         for _ in 0..count.saturating_mul(2).saturating_add(64) {
             let mut worker = worker::Thread::first_suspended(thread);

@@ -23,16 +23,20 @@ use crate::interp::frames::Place;
 use crate::interp::instrumentation::Instrumented;
 use crate::interp::references::Visitor;
 use crate::leaks::{self, Reason};
+use crate::needs::Needs;
 use crate::parking::{self, Driver, Parked};
 use crate::portal::PortalObject;
+use crate::side_stack::{self, SideStack, SideStacks};
+use crate::stacks::PAGE;
 use crate::thrown::{self, Thrown};
-use crate::{error, greenlet};
-use fiberback::fiber::{Ambient, Fiber, Stack, StackPool, Step, Suspender};
+use crate::{error, fallbacks, greenlet, stacks};
+use fiberback::fiber::{Ambient, Fiber, Stack, Step, Suspender};
 use pyo3::ffi::{self, PyObject, PyThreadState};
-use std::cell::{Cell, UnsafeCell};
+use std::cell::Cell;
 use std::ffi::c_void;
+use std::hint::black_box;
 use std::mem::ManuallyDrop;
-use std::ptr::{self, NonNull};
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -78,7 +82,11 @@ pub(crate) struct Worker {
     input: Input,
     output: Output,
     state: State,
+    stack_size: usize,
     suspender: *const Suspender<(), ()>,
+    /// The stack that the code of the worker is on, if that is not its own (see [`Worker::call_aside`]);
+    /// or null.
+    side: *mut SideStack,
     thread: *mut Thread,
     /// The thread's block, for who knows the worker already.
     local: *const Local,
@@ -115,9 +123,14 @@ pub(crate) struct Worker {
     next: *mut Worker,
 }
 
+const _: () = assert!(size_of::<Worker>() <= stacks::OWNER);
+
 /// What one thread knows. Freed when the thread ends.
 pub(crate) struct Thread {
     idle: Vec<*mut Worker>,
+    /// Workers that were made and not freed, idle ones included.
+    workers: usize,
+    side_stacks: SideStacks,
     /// The first of the workers that are `mid_step`.
     suspended: *mut Worker,
     suspended_count: usize,
@@ -146,6 +159,9 @@ unsafe impl Send for Mail {}
 
 /// Idle workers that a thread keeps; more go back to the stack pool.
 const MAX_IDLE: usize = 256;
+
+/// So many workers in use are few; see [`Worker::is_one_of_many`].
+const FEW: usize = 16;
 
 struct Local {
     current: Cell<*mut Worker>,
@@ -221,6 +237,8 @@ fn new_thread() -> *mut Thread {
     let thread = Box::into_raw(Box::new(Thread {
         // Never grows, so that giving a worker back allocates nothing.
         idle: Vec::with_capacity(MAX_IDLE),
+        workers: 0,
+        side_stacks: SideStacks::new(),
         suspended: ptr::null_mut(),
         suspended_count: 0,
         greenlets: greenlet::Calls::new(),
@@ -250,9 +268,18 @@ impl Drop for Teardown {
         }
         // SAFETY: made by `new_thread`, and just unlinked from the only place that names it. A
         // worker in the middle of a step still points here, but is never touched again.
-        let thread = unsafe { Box::from_raw(thread) };
+        let mut thread = unsafe { Box::from_raw(thread) };
         drop(thread.mailbox.lock().take());
-        leaks::count(thread.suspended_count);
+        let mut worker = thread.suspended;
+        while !worker.is_null() {
+            // SAFETY: one of this thread's that are in the middle of a step; they are never freed.
+            unsafe {
+                leaks::count(Worker::stacks(worker));
+                worker = (*worker).next;
+            }
+        }
+        // SAFETY: this thread's.
+        unsafe { thread.side_stacks.trim() };
         for &worker in &thread.idle {
             // SAFETY: an idle worker of this thread, reached by nothing else.
             unsafe { Worker::free(worker) };
@@ -269,6 +296,11 @@ impl Mailbox {
     /// Whether the thread is dead.
     fn is_closed(&self) -> bool {
         self.lock().is_none()
+    }
+
+    /// Has the thread look for what is to be done soon, as if there were mail.
+    pub(crate) fn ring(&self) {
+        self.has_mail.store(true, Ordering::Release);
     }
 
     /// Leaves `mail` for the thread. Gives it back if the thread is dead.
@@ -307,6 +339,7 @@ impl Thread {
         unsafe {
             let mailbox = Arc::clone(&(*this).mailbox);
             mailbox.has_mail.store(false, Ordering::Relaxed);
+            fallbacks::tell_due();
             let mail = mailbox.lock().as_mut().map(std::mem::take).unwrap_or_default();
             for mail in mail {
                 match mail {
@@ -337,20 +370,20 @@ impl Thread {
         unsafe { (*this).suspended }
     }
 
-    /// Idle and suspended workers.
+    /// Idle and suspended workers, and side stacks.
     ///
     /// # Safety
     ///
     /// `this` must be the calling thread's record.
-    pub(crate) unsafe fn counts(this: *mut Self) -> (usize, usize) {
+    pub(crate) unsafe fn counts(this: *mut Self) -> [usize; 3] {
         // SAFETY: the record is ours.
         unsafe {
-            let idle = &(*this).idle;
-            (idle.len(), (*this).suspended_count)
+            let (idle, side_stacks) = (&(*this).idle, &(*this).side_stacks);
+            [idle.len(), (*this).suspended_count, side_stacks.count()]
         }
     }
 
-    /// Ends all idle workers; their stacks go back to the pool. Returns how many.
+    /// Ends all idle workers and side stacks; their stacks go back to the pool. Returns how many.
     ///
     /// # Safety
     ///
@@ -358,11 +391,13 @@ impl Thread {
     pub(crate) unsafe fn trim(this: *mut Self) -> usize {
         // SAFETY: the record is ours; idle workers are reached by nothing else.
         unsafe {
-            let idle = std::mem::take(&mut (*this).idle);
-            for &worker in &idle {
+            let (idle, side_stacks) = (&mut (*this).idle, &mut (*this).side_stacks);
+            let ended = idle.len();
+            for worker in idle.drain(..) {
                 Worker::free(worker);
             }
-            idle.len()
+            (*this).workers -= ended;
+            ended + side_stacks.trim()
         }
     }
 }
@@ -419,8 +454,17 @@ impl Worker {
 
     #[cold]
     fn new(thread: *mut Thread) -> *mut Self {
-        match take_stack() {
-            Some(stack) => Self::on(stack, thread),
+        match stacks::take() {
+            Some((stack, kind)) => {
+                // SAFETY: the calling thread's record.
+                unsafe {
+                    (*thread).workers += 1;
+                    if kind == stacks::Kind::Small && fallbacks::SMALL_STACK.note() {
+                        (*thread).mailbox.ring();
+                    }
+                }
+                Self::on(stack, thread)
+            }
             None => ptr::null_mut(),
         }
     }
@@ -428,18 +472,14 @@ impl Worker {
     fn on(stack: Stack, thread: *mut Thread) -> *mut Self {
         /// The worker's address, for the closure.
         struct Address(*mut Worker);
-        let memory = stack.reserved();
+        let (memory, data_stack) = stacks::reserved(&stack);
         let worker: *mut Self = memory.as_ptr().cast();
-        assert!(memory.len() == RESERVE && worker.is_aligned());
+        assert!(worker.is_aligned());
         let address = Address(worker);
-        let range = stack.range();
-        // SAFETY: within the reserved bytes, behind the worker. They are ours as long as the fiber
-        // is, which we have until `free`, or for ever.
-        let state = unsafe {
-            let rest = worker.add(1).cast::<u8>();
-            let rest = NonNull::slice_from_raw_parts(NonNull::new_unchecked(rest), DATA_STACK);
-            State::new(range, rest)
-        };
+        // SAFETY: the reserved bytes are ours as long as the fiber is, which we have until `free`, or
+        // for ever.
+        let state = unsafe { State::new(stack.range(), data_stack) };
+        let stack_size = stack.range().len();
         let fiber = Fiber::new(stack, move |suspender, ()| {
             let Address(worker) = { address };
             // SAFETY: the worker is there as long as the fiber.
@@ -455,7 +495,9 @@ impl Worker {
                 input: Input::Unpark,
                 output: Output::Left,
                 state,
+                stack_size,
                 suspender: ptr::null(),
+                side: ptr::null_mut(),
                 thread,
                 local: LOCAL.with(ptr::from_ref),
                 mailbox: Arc::clone(&(*thread).mailbox),
@@ -658,7 +700,10 @@ impl Worker {
                 let state = &(*worker).state;
                 state.hide_tracing((*worker).ts)
             };
-            match (*(*worker).suspender).suspend(()) {
+            let side = (*worker).side;
+            let suspender =
+                if side.is_null() { (*worker).suspender } else { SideStack::suspender(side) };
+            match (*suspender).suspend(()) {
                 Ok(()) => {
                     let input = (*worker).input;
                     hidden.show((*worker).ts);
@@ -672,6 +717,102 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Calls `function` with `argument` on a stack that the thread's workers share (see `side_stack`), and
+    /// notes what that has needed. False, and nothing is called, if the worker is on one already, or there is none.
+    ///
+    /// # Safety
+    ///
+    /// Attached, no error set; `worker` must be [`current`]. `function` must not unwind.
+    #[inline]
+    pub(crate) unsafe fn call_aside(
+        worker: *mut Self,
+        function: side_stack::Function,
+        argument: *mut c_void,
+        needs: Option<&mut Needs>,
+    ) -> bool {
+        // SAFETY: the contract. The worker is entered, with its thread state. What suspends it meanwhile
+        // does so by `switch_back`, and it is resumed with the same thread state.
+        unsafe {
+            if !(*worker).side.is_null() {
+                return false;
+            }
+            let thread = (*worker).thread;
+            // How deep C code may get was told the interpreter for the worker's own stack.
+            let least = (*worker).stack_size;
+            let side = SideStacks::take(&raw mut (*thread).side_stacks, least);
+            if side.is_null() {
+                if fallbacks::OWN_STACK.note() {
+                    (*thread).mailbox.ring();
+                }
+                return false;
+            }
+            let ts = (*worker).ts;
+            let needs = needs.map_or(ptr::null_mut(), ptr::from_mut);
+            SideStack::set(side, function, argument, needs);
+            {
+                let (state, other) = (&mut (*worker).state, &mut (*side).state);
+                state.move_to(ts, other);
+            }
+            (*worker).side = side;
+            while !SideStack::resume(side) {
+                // The code there has suspended the worker, and has said for what.
+                if let Err(error) = (*(*worker).suspender).suspend(()) {
+                    unreachable!("a portal's fiber was ended in the middle of a step: {error}")
+                }
+            }
+            (*worker).side = ptr::null_mut();
+            let (state, other) = (&mut (*worker).state, &mut (*side).state);
+            state.move_back(ts, other);
+            if !SideStacks::give_back(&raw mut (*thread).side_stacks, side) {
+                leaks::count(1);
+                leaks::tell(Reason::Disorder, (*worker).portal.cast());
+            }
+            true
+        }
+    }
+
+    /// Whether it matters how many pages the worker's stack has touched: so many of the thread's are in
+    /// use, and its code is on that stack.
+    ///
+    /// # Safety
+    ///
+    /// `worker` must be [`current`].
+    #[inline(always)]
+    pub(crate) unsafe fn is_one_of_many(worker: *mut Self) -> bool {
+        // SAFETY: current, so its thread is there.
+        unsafe {
+            let thread = (*worker).thread;
+            let idle = &(*thread).idle;
+            (*thread).workers - idle.len() > FEW && (*worker).side.is_null()
+        }
+    }
+
+    /// What is left of the pages of its stack that the worker touches in any case.
+    ///
+    /// # Safety
+    ///
+    /// `worker` must be [`current`], and its code on its own stack.
+    #[inline(always)]
+    pub(crate) unsafe fn room(worker: *mut Self) -> Needs {
+        let here = 0u64;
+        let here = black_box(&raw const here).addr();
+        // SAFETY: current, hence entered.
+        unsafe {
+            // The worker is in the first page. A runner's own calls go on into the next one.
+            let first = worker.addr() & !(PAGE - 1);
+            let first = if (*worker).drives.is_null() { first } else { first - PAGE };
+            let bottom = if here < first { here & !(PAGE - 1) } else { first };
+            let top = State::data_stack_top((*worker).ts);
+            Needs { c_stack: here - bottom, data_stack: top.next_multiple_of(PAGE) - top }
+        }
+    }
+
+    /// How many stacks the worker has.
+    unsafe fn stacks(worker: *mut Self) -> usize {
+        // SAFETY: alive, or in the middle of a step when its thread ended.
+        1 + usize::from(unsafe { !(*worker).side.is_null() })
     }
 
     /// The worker that has resumed this one; null if that was the thread's own stack.
@@ -814,6 +955,7 @@ impl Worker {
             if idle.len() < MAX_IDLE {
                 idle.push(worker);
             } else {
+                (*(*worker).thread).workers -= 1;
                 Self::free(worker);
             }
         }
@@ -862,7 +1004,7 @@ impl Worker {
             (*worker).portal = ptr::null_mut();
             // What was suspended has been counted when its thread ended.
             if !((*worker).mid_step && (*worker).mailbox.is_closed()) {
-                leaks::count(1);
+                leaks::count(Self::stacks(worker));
             }
             leaks::tell(reason, whose);
         }
@@ -1029,178 +1171,4 @@ pub(crate) unsafe fn outcome_of_call(result: *mut PyObject) -> (ffi::PySendResul
         }
         (ffi::PySendResult::PYGEN_RETURN, value)
     }
-}
-
-/// The stacks that workers run on.
-struct Pools {
-    first: StackPool,
-    /// Smaller stacks, for when `first` can have no more address space. None if the size was set.
-    fallback: Option<StackPool>,
-}
-
-struct Pool(UnsafeCell<Option<Pools>>);
-
-// SAFETY: only accessed with the GIL held (`pool`, `fallback`, `set_stack_size`).
-unsafe impl Sync for Pool {}
-
-static POOL: Pool = Pool(UnsafeCell::new(None));
-
-/// Virtual: a stack uses memory for the pages that it has touched.
-///
-/// Much of CPython's C code, and of extension modules', recurses without any check and relies on
-/// the 8 MiB that a thread has: `hash()` of nested tuples, deallocation of chained iterators. So a
-/// fiber must have no less. Twice that is room for the 10,000 nested C calls that 3.13 allows and
-/// for 5,000 calls on 3.11, which counts Python's and C's in one. Beyond 2 MiB the size costs
-/// nothing more: a suspended task takes one page of page tables (4.1 KiB; 2.1 at 1 MiB), and as
-/// much resident memory as with any other size.
-pub(crate) const DEFAULT_STACK_SIZE: usize = 16 * 1024 * 1024;
-/// Where address space is scarce (`RLIMIT_AS`, `vm.overcommit_memory=2`, which counts it as
-/// memory): what CPython's own checked recursions get by with. 3.11 needs more for its 1000 calls.
-const SMALL_STACK_SIZE: usize = if cfg!(cpython = "3.11") { 4 * 1024 * 1024 } else { 1024 * 1024 };
-/// Address space with which the default size is used: some thousand stacks of it.
-const AMPLE_ADDRESS_SPACE: u64 = 32 << 30;
-/// What the parser needs until it gets to its own recursion limit (measured: 640 KiB on 3.12), or
-/// to the end of the stack that 3.14 looks out for.
-pub(crate) const LEAST_STACK_SIZE: usize =
-    if cfg!(any(cpython = "3.11", cpython = "3.12", cpython = "3.13")) { 768 } else { 256 } * 1024;
-
-/// Above a fiber's frames are the record of the fiber layer, the [`Worker`], and the chunk that the
-/// first interpreter frames go to, which grows up as the C stack grows down. All begins in one page,
-/// so that is the only one that a task touches which waits a few calls deep. How much of it is left
-/// to C frames decides how many that are, and of which kind; these were measured (`benches/portal.py`)
-/// to suffice for synchronous code that calls `await_` from its second function, on 3.11 to 3.13.
-const FIRST_C_FRAMES: usize = 2368;
-const PAGE: usize = 4096;
-/// At least as much as CPython's own chunks, so that not everybody needs a second one.
-const LEAST_DATA_STACK: usize = 16 * 1024;
-const RESERVE: usize = {
-    let least = size_of::<Worker>() + LEAST_DATA_STACK + StackPool::RECORD_SIZE;
-    // Such that the frames begin `FIRST_C_FRAMES` above the bottom of a page.
-    least.next_multiple_of(PAGE) + (PAGE - FIRST_C_FRAMES) - StackPool::RECORD_SIZE
-};
-const DATA_STACK: usize = RESERVE - size_of::<Worker>();
-const _: () = assert!(RESERVE % 64 == 0 && align_of::<Worker>() <= 64);
-fn pools() -> *mut Pools {
-    // SAFETY: the GIL is held, and the borrow ends before anything can release it.
-    unsafe { (*POOL.0.get()).get_or_insert_with(default_pools) }
-}
-
-fn default_pools() -> Pools {
-    let make = |size| new_pool(size).expect("a valid size");
-    if address_space_is_scarce() {
-        return Pools { first: make(SMALL_STACK_SIZE), fallback: None };
-    }
-    Pools { first: make(DEFAULT_STACK_SIZE), fallback: Some(make(SMALL_STACK_SIZE)) }
-}
-
-/// The current pool; a cheap handle.
-pub(crate) fn pool() -> StackPool {
-    // SAFETY: as in `pools`.
-    unsafe { (*pools()).first.clone() }
-}
-
-/// The pool of smaller stacks, if there is one.
-pub(crate) fn fallback() -> Option<StackPool> {
-    // SAFETY: as in `pools`.
-    unsafe { (*pools()).fallback.clone() }
-}
-
-fn new_pool(stack_size: usize) -> Result<StackPool, fiberback::StackError> {
-    StackPool::builder()
-        .stack_size(stack_size)
-        .reserve(RESERVE)
-        .overflow_advice(
-            "Deep recursion in C code that CPython does not check. Give portals more: \
-             `fiberback.set_stack_size(bytes)`, before they are made.",
-        )
-        .build()
-}
-
-/// Whether large mappings that are never touched count against some limit.
-fn address_space_is_scarce() -> bool {
-    address_space_is_limited()
-        || std::fs::read("/proc/sys/vm/overcommit_memory")
-            .is_ok_and(|mode| mode.first() == Some(&b'2'))
-}
-
-fn address_space_is_limited() -> bool {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: fills in the structure.
-    let known = unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) } == 0;
-    known && limit.rlim_cur != libc::RLIM_INFINITY && limit.rlim_cur < AMPLE_ADDRESS_SPACE
-}
-
-/// A stack from the pool. None with `StackMemoryError` set if there is none.
-fn take_stack() -> Option<Stack> {
-    let (pool, fallback) = (pool(), fallback());
-    if !reserve::hold() {
-        // Memory ran out earlier, and is still short. Only a stack that is there already will do.
-        let idle = [Some(&pool), fallback.as_ref()].into_iter().flatten().find(|pool| {
-            let stats = pool.stats();
-            stats.warm + stats.cold > 0
-        });
-        let stack = idle.and_then(|pool| pool.take().ok());
-        if stack.is_none() {
-            error::set_no_memory();
-        }
-        return stack;
-    }
-    match fallback {
-        // The limit was set since: the large stacks would use all of it up.
-        Some(smaller) if address_space_is_limited() => smaller.take(),
-        Some(smaller) => pool.take().or_else(|_| smaller.take()),
-        None => pool.take(),
-    }
-    .map_err(|error| {
-        reserve::release();
-        error::set_no_stack(&error);
-    })
-    .ok()
-}
-
-/// Address space kept for the rest of the process.
-///
-/// The pool takes address space until there is no more, and with nothing left for its own
-/// allocations CPython can hardly tell anybody. So a little is kept aside as long as the pool finds
-/// some, and given up when it does not.
-mod reserve {
-    use std::ffi::c_void;
-    use std::ptr;
-    use std::sync::atomic::{AtomicPtr, Ordering};
-
-    const SIZE: usize = 32 * 1024 * 1024;
-
-    static HELD: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
-
-    /// Makes sure that the reserve is there. False if it cannot be had. Needs the GIL.
-    pub(super) fn hold() -> bool {
-        if !HELD.load(Ordering::Relaxed).is_null() {
-            return true;
-        }
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: a fresh mapping at no particular address, which nobody reads or writes.
-        let held = unsafe { libc::mmap(ptr::null_mut(), SIZE, libc::PROT_NONE, flags, -1, 0) };
-        if held == libc::MAP_FAILED {
-            return false;
-        }
-        HELD.store(held, Ordering::Relaxed);
-        true
-    }
-
-    /// Gives the reserve up. Needs the GIL.
-    pub(super) fn release() {
-        let held = HELD.swap(ptr::null_mut(), Ordering::Relaxed);
-        if !held.is_null() {
-            // SAFETY: our own mapping, given up by nobody else.
-            unsafe { libc::munmap(held, SIZE) };
-        }
-    }
-}
-
-/// Makes new workers' stacks `bytes` long. Existing ones stay as they are.
-pub(crate) fn set_stack_size(bytes: usize) -> Result<(), fiberback::StackError> {
-    let pool = new_pool(bytes)?;
-    // SAFETY: the GIL is held, and nothing borrows the option beyond an expression.
-    unsafe { *POOL.0.get() = Some(Pools { first: pool, fallback: None }) };
-    Ok(())
 }

@@ -38,9 +38,6 @@ pub(crate) struct Header {
     pub(super) resumed_panicking: Cell<bool>,
     /// How often the fiber asked to suspend after it was cancelled.
     pub(super) refusals: Cell<u32>,
-    /// What to tell whoever has overflown the stack. Read by the fault handler.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-    pub(super) overflow_advice: Cell<&'static str>,
 
     /// Four words lent to the layer above, which alone gives them a meaning. Null until it writes
     /// them. [`crate::bridge`] says what it keeps here.
@@ -67,7 +64,6 @@ impl Header {
             cancelled: Cell::new(false),
             resumed_panicking: Cell::new(false),
             refusals: Cell::new(0),
-            overflow_advice: Cell::new(""),
             hot: Cell::new(ptr::null()),
             home: Cell::new(ptr::null()),
             state: Cell::new(ptr::null()),
@@ -106,6 +102,15 @@ impl Header {
         if refusals >= MAX_REFUSALS {
             crate::error::abort_for_uncancellable(self.display_name(), MAX_REFUSALS);
         }
+    }
+
+    /// What to tell whoever has overflown the stack. Read by the fault handler, on that stack.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    #[allow(unsafe_code)]
+    pub(super) fn overflow_advice(&self) -> &'static str {
+        // SAFETY: null, or of the stack that the fiber holds, with one strong reference, as long as this
+        // header is there (`switch::Fiber::new`); the text never changes.
+        unsafe { self.pool.get().as_ref() }.map_or("", Shared::overflow_advice)
     }
 
     /// The fiber's name, or a placeholder.

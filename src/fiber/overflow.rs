@@ -193,7 +193,7 @@ fn report(header: &Header, stack_size: usize) -> ! {
         "' has used up its stack of ",
         kib,
         " KiB.\n",
-        header.overflow_advice.get(),
+        header.overflow_advice(),
         "\n",
     ] {
         // SAFETY: the bytes are valid; errors cannot be helped here.

@@ -34,12 +34,6 @@ impl Stack {
         self.slot
     }
 
-    /// What to tell whoever has overflown it.
-    pub(super) fn overflow_advice(&self) -> &'static str {
-        // SAFETY: the strong reference keeps the pool alive; the field never changes.
-        unsafe { self.pool.as_ref() }.overflow_advice()
-    }
-
     /// The pool, which lives as long as the stack, or what was put into its place.
     pub(super) fn pool(&self) -> *const Shared {
         self.pool.as_ptr()

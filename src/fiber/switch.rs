@@ -218,11 +218,10 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
         // that what it borrows outlives the fiber.
         unsafe {
             let coroutine = Coroutine::with_stack_unchecked(slot, body);
-            let (advice, pool) = (stack.overflow_advice(), stack.pool());
+            let pool = stack.pool();
             let stack = ManuallyDrop::new(stack);
             record.write(Record { header: Header::off_fiber(), coroutine, stack });
             let header = header.as_ref();
-            header.overflow_advice.set(advice);
             header.lowest.set(slot.usable().start);
             header.pool.set(pool);
             #[cfg(target_os = "linux")]

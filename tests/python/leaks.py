@@ -1,8 +1,10 @@
-"""Stacks that were given up: none may be, in any process of the suite, unless a test asks for it.
+"""Stacks that were given up, and less that was done than was wanted: never, in any process of the suite,
+unless a test asks for it.
 
-Whatever is not safe to free is leaked, which is right, and must not go unnoticed. So each test is
-compared with what was there before it, in this process (`fiberback.stats()["stacks_leaked"]`) and in those
-that it has started (at_exit/sitecustomize.py). `@pytest.mark.leaks` is for tests that give stacks up.
+Whatever is not safe to free is leaked, which is right, and what cannot be had is done without; neither may
+go unnoticed. So each test is compared with what was there before it, in this process (`COUNTED` in
+`fiberback.stats()`) and in those that it has started (at_exit/sitecustomize.py). `@pytest.mark.leaks` is
+for tests that give stacks up, or have to do without.
 """
 
 from __future__ import annotations
@@ -11,6 +13,11 @@ import os
 import pathlib
 import sys
 import tempfile
+from collections import Counter
+
+sys.path.insert(0, str(pathlib.Path(__file__).with_name("at_exit")))
+
+from counted import of
 
 HERE = pathlib.Path(__file__).parent
 
@@ -30,9 +37,9 @@ def stop_watching() -> None:
         pathlib.Path(path).unlink(missing_ok=True)
 
 
-def in_this_process() -> int:
+def in_this_process() -> Counter[str]:
     native = sys.modules.get("fiberback._fiberback")
-    return native.stats()["stacks_leaked"] if native is not None else 0
+    return Counter(of(native.stats())) if native is not None else Counter()
 
 
 def in_subprocesses() -> list[str]:

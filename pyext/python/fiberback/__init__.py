@@ -47,6 +47,7 @@ from ._await.wrappers import async_context as async_context
 from ._await.wrappers import async_iter as async_iter
 from ._await.wrappers import autoawait as autoawait
 from ._await.wrappers import decorate_as_sync as decorate_as_sync
+from ._fiberback import _C_API as _C_API  # for native extensions
 from ._fiberback import StackMemoryError as StackMemoryError
 from ._fiberback import __version__ as __version__
 from ._fiberback import await_ as await_

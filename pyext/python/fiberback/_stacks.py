@@ -20,8 +20,10 @@ class Stats(TypedDict):
     """Portals of the calling thread that wait in `await_` now."""
     stack_size: int
     """Bytes of each new stack, as `get_stack_size()`."""
+    stacks_shared: int
+    """Stacks of the calling thread that what its tasks await is run on, where many of them wait."""
     stacks_in_use: int
-    """Stacks that fibers of any thread hold, idle ones included."""
+    """Stacks that fibers of any thread hold, idle ones and shared ones included."""
     stacks_warm: int
     """Stacks kept for reuse with the memory that they have touched."""
     stacks_cold: int
@@ -32,6 +34,18 @@ class Stats(TypedDict):
     """Stacks that were given up for good since the process began, with what they refer to: 0, unless
     something is wrong. A RuntimeWarning says what, once for each kind: threads that end while their
     tasks wait, portals that will not end, native code that leaves frames of its own behind."""
+    stacks_small: int
+    """Stacks smaller than `stack_size` that fibers got since the process began, since there was no address
+    space for larger ones: 0, unless something limits it. A RuntimeWarning says so once."""
+    stacks_not_shared: int
+    """Steps of what tasks await that took a page of the task's own stack, since there was no other: 0,
+    unless memory or address space is short. A RuntimeWarning says so once."""
+    wakes_put_off: int
+    """Callers that waited without a portal and could not go on at once when their wait was over, because
+    other code was in their context: each went on a millisecond later, or was tried again."""
+    loops_not_passed_on: int
+    """Event loops that stayed on their own stack while callers without a portal waited, since there was
+    no other: 0, unless memory or address space is short. A RuntimeWarning says so once."""
     reserved_bytes: int
     """Address space of all stacks, in bytes; not memory."""
     greenlet_loaded: int

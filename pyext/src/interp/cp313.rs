@@ -94,6 +94,11 @@ impl Version {
         }
     }
 
+    /// The fiber goes on on another C stack. The interpreter counts C calls, and does not know where
+    /// they are.
+    #[inline(always)]
+    pub(super) unsafe fn swap_stack(&mut self, _: *mut PyThreadState, _: &mut Range<usize>) {}
+
     pub(super) fn top_frame(&self) -> *mut Frame {
         self.top
     }

@@ -102,6 +102,14 @@ impl Version {
         }
     }
 
+    /// The fiber goes on on the C stack `other`, which becomes the one that it was on.
+    #[inline(always)]
+    pub(super) unsafe fn swap_stack(&mut self, ts: *mut PyThreadState, other: &mut Range<usize>) {
+        std::mem::swap(&mut self.stack, other);
+        // SAFETY: `ts` is the attached thread state (contract of `State::move_to`).
+        unsafe { stack_bounds::set(ts, &self.stack) }
+    }
+
     pub(super) fn top_frame(&self) -> *mut Frame {
         self.top
     }

@@ -180,6 +180,7 @@ const struct table fiberback_layout = {
         FACT(CODE_UNIT_SIZE, sizeof(_Py_CODEUNIT)),
 
         /* PyGenObject, which coroutines share: cpython/genobject.h, from 3.14 internal. */
+        FIELD(GEN_FRAME, PyGenObject, gi_iframe),
         FIELD(GEN_FRAME_STATE, PyGenObject, gi_frame_state),
         FIELD(GEN_FINALIZER, PyAsyncGenObject, ag_origin_or_finalizer),
         FACT(GEN_CREATED, FRAME_CREATED),

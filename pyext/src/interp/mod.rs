@@ -258,6 +258,95 @@ impl State {
     }
 }
 
+/// The part of the thread state that belongs to a C stack which a fiber uses besides its own, for a call:
+/// where it is, and the memory for its interpreter frames.
+pub(crate) struct SideState {
+    stack: Range<usize>,
+    data_stack: DataStack,
+}
+
+impl SideState {
+    /// For a C stack of these addresses with nothing on it.
+    ///
+    /// # Safety
+    ///
+    /// As [`State::new`].
+    pub(crate) unsafe fn new(stack: Range<usize>, data_stack: NonNull<[u8]>) -> Self {
+        // SAFETY: passed on.
+        Self { stack, data_stack: unsafe { DataStack::new(data_stack) } }
+    }
+
+    /// Bytes of the C stack. Not to be asked while a fiber is on it.
+    #[inline(always)]
+    pub(crate) fn stack_size(&self) -> usize {
+        self.stack.len()
+    }
+
+    /// Where the first interpreter frame goes.
+    pub(crate) fn data_stack_bottom(&self) -> *mut u8 {
+        self.data_stack.bottom_of_all()
+    }
+
+    /// No frame is left on it.
+    #[inline(always)]
+    pub(crate) fn is_clean(&self) -> bool {
+        self.data_stack.is_clean()
+    }
+
+    /// Frees what the state owns.
+    ///
+    /// # Safety
+    ///
+    /// No frame may be left, and no fiber go there any more.
+    pub(crate) unsafe fn free(&mut self) {
+        // SAFETY: passed on.
+        unsafe { self.data_stack.free() }
+    }
+}
+
+impl State {
+    /// Right before the switch of the running fiber to another C stack, for a call there. All else in the
+    /// thread state stays the fiber's.
+    ///
+    /// # Safety
+    ///
+    /// The state must be entered, with the same `ts`, and the fiber be on its own stack; `side` must have
+    /// nothing on it.
+    #[inline(always)]
+    pub(crate) unsafe fn move_to(&mut self, ts: *mut PyThreadState, side: &mut SideState) {
+        // SAFETY: passed on.
+        unsafe {
+            side.data_stack.enter(ts);
+            self.version.swap_stack(ts, &mut side.stack);
+        }
+    }
+
+    /// Where the thread's next interpreter frame goes.
+    ///
+    /// # Safety
+    ///
+    /// `ts` must be the attached thread state.
+    #[inline(always)]
+    pub(crate) unsafe fn data_stack_top(ts: *mut PyThreadState) -> usize {
+        // SAFETY: passed on.
+        unsafe { DataStack::top(ts).addr() }
+    }
+
+    /// Undoes [`move_to`](Self::move_to), right after the switch back.
+    ///
+    /// # Safety
+    ///
+    /// The state must be entered, with the same `ts`, and the fiber be on that side stack.
+    #[inline(always)]
+    pub(crate) unsafe fn move_back(&mut self, ts: *mut PyThreadState, side: &mut SideState) {
+        // SAFETY: passed on.
+        unsafe {
+            side.data_stack.leave(ts);
+            self.version.swap_stack(ts, &mut side.stack);
+        }
+    }
+}
+
 /// The thread state's id, unique in the life of the process (`PyThreadState_GetID`).
 ///
 /// # Safety
@@ -321,6 +410,17 @@ pub(crate) unsafe fn coroutine_state(coroutine: *mut PyObject) -> CoroutineState
     } else {
         CoroutineState::Finished
     }
+}
+
+/// What tells the code of a coroutine that has not begun from others': an address, only to be compared.
+///
+/// # Safety
+///
+/// `coroutine` must be of `PyCoro_Type` or `PyGen_Type`, exactly, and not have begun.
+#[inline(always)]
+pub(crate) unsafe fn code_address(coroutine: *mut PyObject) -> usize {
+    // SAFETY: the contract: its frame is in the object, and has its code. (3.14 tags the pointer.)
+    unsafe { *field::<_, usize>(coroutine, facts::GEN_FRAME + facts::FRAME_CODE) & !1 }
 }
 
 /// Whether the code that runs now owns, on its frame's value stack, the references to the

@@ -164,6 +164,18 @@ impl DataStack {
         root.wrapping_add(1).cast::<*mut PyObject>().wrapping_add(1).cast()
     }
 
+    /// Where the first frame goes.
+    pub(super) fn bottom_of_all(&self) -> *mut u8 {
+        Self::bottom(self.root)
+    }
+
+    /// Where the thread's next frame goes.
+    #[inline(always)]
+    pub(super) unsafe fn top(ts: *mut PyThreadState) -> *mut u8 {
+        // SAFETY: `ts` is the attached thread state (contract of `State::data_stack_top`).
+        unsafe { *field::<_, *mut u8>(ts, facts::TS_DATASTACK_TOP) }
+    }
+
     /// No frame is left.
     #[inline]
     pub(super) fn is_clean(&self) -> bool {

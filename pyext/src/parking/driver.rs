@@ -8,7 +8,7 @@ use crate::interp::frames::Place;
 use crate::interp::level::Level;
 use crate::interp::tracing;
 use crate::worker::{self, Input, Output, Worker};
-use crate::{error, greenlet, interp, names};
+use crate::{error, fallbacks, greenlet, interp, names};
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::cell::Cell;
 use std::ptr;
@@ -882,6 +882,9 @@ pub(super) unsafe fn take_over(driver: *mut Driver) -> bool {
         let worker = Worker::take();
         if worker.is_null() {
             ffi::PyErr_Clear();
+            if fallbacks::NO_RUNNER.note() {
+                fallbacks::tell_due();
+            }
             return settle(driver, ts);
         }
         idle(driver, Next::Fresh(worker))

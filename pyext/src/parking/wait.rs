@@ -9,6 +9,7 @@ use super::waker::{self, WakerObject};
 use super::{hooks, task};
 use crate::interp::contexts;
 use crate::interp::tracing;
+use crate::step::Stepper;
 use crate::{await_, error, greenlet, interp, names, worker};
 use pyo3::ffi::PySendResult::PYGEN_NEXT;
 use pyo3::ffi::{self, PyObject};
@@ -187,7 +188,8 @@ unsafe fn park(
     // SAFETY: attached; owned references are dropped where they are not handed on.
     unsafe {
         if !yielded.is_null() {
-            return go_on(event_loop, awaitable, ffi::Py_NewRef(yielded));
+            let stepper = Stepper::of(worker::current(), awaitable);
+            return go_on(event_loop, awaitable, stepper, ffi::Py_NewRef(yielded));
         }
         let Ok(waited_for) = with_task(event_loop, awaitable) else { return ptr::null_mut() };
         let result = wait_from_the_start(event_loop, waited_for);
@@ -209,10 +211,10 @@ unsafe fn wait_from_the_start(
         if iterator.is_null() {
             return ptr::null_mut();
         }
-        let mut result = ptr::null_mut();
-        let status = ffi::PyIter_Send(iterator, ffi::Py_None(), &raw mut result);
+        let stepper = Stepper::of(worker::current(), awaitable);
+        let (status, mut result) = stepper.send(iterator, ffi::Py_None());
         if status == PYGEN_NEXT {
-            result = go_on(event_loop, iterator, result);
+            result = go_on(event_loop, iterator, stepper, result);
         }
         ffi::Py_DECREF(iterator);
         result
@@ -296,6 +298,7 @@ unsafe fn may_begin_task(event_loop: *mut PyObject) -> bool {
 unsafe fn go_on(
     event_loop: *mut PyObject,
     iterator: *mut PyObject,
+    stepper: Stepper,
     mut yielded: *mut PyObject,
 ) -> *mut PyObject {
     // SAFETY: attached; references are owned as said.
@@ -312,12 +315,8 @@ unsafe fn go_on(
             let answer = wait_for(driver, iterator, yielded);
             ffi::Py_DECREF(yielded);
             let (status, result) = match answer {
-                Answer::Send => {
-                    let mut result = ptr::null_mut();
-                    let status = ffi::PyIter_Send(iterator, ffi::Py_None(), &raw mut result);
-                    (status, result)
-                }
-                Answer::Throw(exception) => await_::delegate_throw(iterator, exception),
+                Answer::Send => stepper.send(iterator, ffi::Py_None()),
+                Answer::Throw(exception) => stepper.throw(iterator, exception),
                 Answer::Refused => {
                     Driver::release(driver);
                     return refused(iterator);

@@ -1,7 +1,7 @@
 //! The callback that ends a wait, as a Python object: what futures and handles call.
 
 use super::driver::{self, Driver, Parked};
-use crate::{error, names};
+use crate::{error, fallbacks, names};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
@@ -112,7 +112,10 @@ unsafe extern "C" fn tp_call(
                         (*waker).parked = ptr::null_mut();
                         true
                     }
-                    driver::Wake::Later => driver::call_later(driver, this),
+                    driver::Wake::Later => {
+                        fallbacks::WAKE_PUT_OFF.note();
+                        driver::call_later(driver, this)
+                    }
                     driver::Wake::Switch(first) => {
                         (*waker).parked = ptr::null_mut();
                         driver::idle(driver, first)

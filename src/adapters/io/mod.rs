@@ -6,6 +6,8 @@
 //! | the same of `futures-io` (smol, async-std) | as above | [`SyncIo`] over `FuturesIo` (feature `futures-io`), or over `tokio_util::compat` |
 //! | a synchronous reader that waits inside (a decompressor over `SyncIo`) | tokio's `AsyncRead` | [`AsyncReader`] |
 //! | a synchronous writer that waits inside | tokio's `AsyncWrite` | [`AsyncWriter`] |
+//! | synchronous code that writes, on a multi-threaded server | a `Send` `AsyncRead`, or a response body | [`PinnedPool::reader`](crate::tokio::PinnedPool::reader) |
+//! | synchronous code that reads, on a multi-threaded server | a `Send` `AsyncWrite` | [`PinnedPool::writer`](crate::tokio::PinnedPool::writer) |
 //! | a synchronous reader or writer that computes for long | others to have a turn | [`Yielding`] |
 //! | an error from somewhere above all this | to know whether it was a cancellation | [`await_error`] |
 //!
@@ -64,6 +66,7 @@ mod error;
 #[cfg(feature = "futures-io")]
 mod futures_io;
 mod operation;
+mod pinned;
 mod sync_io;
 mod yielding;
 
@@ -72,5 +75,6 @@ pub use async_writer::AsyncWriter;
 pub use error::await_error;
 #[cfg(feature = "futures-io")]
 pub use futures_io::FuturesIo;
+pub use pinned::{ByteReceiver, ByteSender, PinnedReader, PinnedWriter};
 pub use sync_io::SyncIo;
 pub use yielding::Yielding;

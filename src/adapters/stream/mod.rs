@@ -7,6 +7,7 @@
 //! | synchronous code that produces items as it goes | a `Stream` | [`from_fn`], [`try_from_fn`] |
 //! | a `Sink` | to send from synchronous code | [`SyncSink`] |
 //! | synchronous code that takes items as they come | a `Sink` | [`into_sink`] |
+//! | either of these two on a multi-threaded server | a `Send` stream or sink | `PinnedPool::stream`, `PinnedPool::sink` (feature `tokio`) |
 //! | a channel | either of its ends in synchronous code | see [below](#channels) |
 //!
 //! ```
@@ -52,11 +53,15 @@
 
 mod exchange;
 mod iter;
+#[cfg(feature = "tokio")]
+mod pinned;
 mod producer;
 mod sink;
 mod sync_sink;
 
 pub use iter::{Iter, iter};
+#[cfg(feature = "tokio")]
+pub use pinned::{PinnedItems, PinnedSink, PinnedStream, PinnedYielder};
 pub use producer::{Producer, Yielder, from_fn, from_iter, try_from_fn};
 pub use sink::{Consumer, Items, into_sink};
 pub use sync_sink::SyncSink;

@@ -11,12 +11,16 @@
 
 pub mod background;
 pub(super) mod blocking;
+pub(super) mod call;
 mod clock;
 mod fork;
+#[cfg(any(feature = "io", feature = "stream"))]
+pub(super) mod handover;
 mod job;
 mod pinned_pool;
 mod spawn;
 mod worker;
 
+pub use call::PinnedRun;
 pub use pinned_pool::{PinnedPool, PinnedPoolBuilder, PoolClosed};
 pub use spawn::spawn_local;

@@ -34,7 +34,7 @@ pub(in crate::fiber) const RESERVE_ALIGNMENT: usize = 64;
 
 /// Bytes kept free for the fiber layer's record of a fiber, right above the stack's base. A multiple of
 /// the stack alignment on every platform, and of [`RESERVE_ALIGNMENT`].
-pub(in crate::fiber) const RECORD_SIZE: usize = 256;
+pub(in crate::fiber) const RECORD_SIZE: usize = 192;
 
 impl Geometry {
     /// Bytes of address space of one stack with its guard.

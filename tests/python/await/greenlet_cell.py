@@ -6,13 +6,17 @@
 import asyncio
 import ctypes
 import gc
+import pathlib
 import sys
 import threading
 import time
 import types
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
 import fiberback
 import greenlet
+from crowd import crowd
 from fiberback._fiberback import Portal
 
 log = []
@@ -318,6 +322,35 @@ def waiting_greenlet(how):
         greenlet.greenlet(body).switch()
 
     fiberback.run(main())
+
+
+def awaited_code(how):
+    """Code that a portal awaits, on a side stack."""
+    with crowd():
+        fiberback.run(awaits(how))
+
+
+def awaited_code_without_a_portal(how):
+    with crowd():
+        asyncio.run(awaits(how))
+
+
+async def awaits(how):
+    async def inside():
+        await asyncio.sleep(0.001)
+        row(how)
+        await asyncio.sleep(0.001)
+
+    async def task():
+        fiberback.await_(inside())
+
+    # The first of them may be on the thread's own stack.
+    await asyncio.gather(asyncio.create_task(park()), asyncio.create_task(task()))
+    assert fiberback.stats()["stacks_shared"] > 0
+
+
+async def park():
+    fiberback.await_(asyncio.sleep(0.1))
 
 
 def another_thread(how):

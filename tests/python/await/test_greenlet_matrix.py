@@ -24,6 +24,8 @@ WHO = [
     "parked on a runner",
     "greenlet of a portal",
     "waiting greenlet",
+    "awaited code",
+    "awaited code without a portal",
     "another thread",
 ]
 ECHO, PING = "('echo', 7)", "('echo', 'ping')"

@@ -566,7 +566,7 @@ def test_the_suite_hears_of_its_subprocesses():
     """)
     assert done.stdout == "sitecustomize\n", done.stderr
     (line,) = leaks.in_subprocesses()
-    assert line.startswith("2 by ")
+    assert line.startswith("{'stacks_leaked': 2} by ")
 
 
 def test_in_threads_that_end(fb):

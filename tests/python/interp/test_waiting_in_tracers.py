@@ -397,6 +397,8 @@ def test_coverage_beside_it(run, tmp_path):
     source = PROGRAM.replace("RUN", run).replace(
         "breakpoint()", "log += [fiberback.await_(value())]"
     )
+    # Long enough for the ticker to begin on a busy machine.
+    source = source.replace("sleep(0.01)", "sleep(0.5)")
     script.write_text(source)
     env = dict(os.environ, COVERAGE_CORE="sysmon", COVERAGE_FILE=str(tmp_path / "data"))
     for command in (["run", str(script)], ["report", "-m"]):

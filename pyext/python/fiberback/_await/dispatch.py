@@ -19,7 +19,8 @@ from asyncio import _get_running_loop
 from typing import Any
 
 from .._deadlock import wait_cycle, watchdog
-from .._fiberback import set_hooks
+from .._fiberback import set_external_event, set_hooks
+from .._loop.external_event import ExternalEvent
 from .._loop.library import current_task, is_trio_running
 from .._loop.parking import install as _install_parking
 from .._portal.task_portal import usable_portal
@@ -39,6 +40,7 @@ def is_usable() -> bool:
 
 def install() -> None:
     in_greenlet.prepare()
+    set_external_event(ExternalEvent)
     _install_parking(in_callback.is_future, in_callback.answer)
     set_hooks(
         no_portal=no_portal,
