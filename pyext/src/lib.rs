@@ -356,7 +356,7 @@ const AWAIT_DOC: &CStr = {
     }
 };
 
-const FUNCTION_COUNT: usize = 38;
+const FUNCTION_COUNT: usize = 39;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -443,7 +443,7 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"local_of",
         ffi::PyMethodDefPointer { PyCFunctionFast: own_stack::local_of },
         ffi::METH_FASTCALL,
-        c"local_of(codes, index, /)\n--\n\nThat local variable of the innermost frame of this thread that executes one of 'codes'; None if there is none.",
+        c"local_of(code, index, /)\n--\n\nThat local variable of the innermost frame of this thread that executes 'code', or code whose qualified name ends so; None if there is none.",
     ),
     unary(
         c"lend_context",

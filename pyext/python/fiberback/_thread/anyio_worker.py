@@ -53,7 +53,7 @@ def find_channel() -> Channel | None:
 def _local(code: CodeType, name: str) -> Any:
     """What the thread's function knows by that name."""
     names = code.co_varnames
-    return local_of((code,), names.index(name)) if name in names else None
+    return local_of(code, names.index(name)) if name in names else None
 
 
 class _AnyIOChannel(Channel):

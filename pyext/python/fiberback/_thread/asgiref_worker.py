@@ -47,7 +47,7 @@ def is_sensitive() -> bool:
     code = getattr(handler, "__code__", None)
     if code is None:
         return False
-    return bool(getattr(local_of((code,), 0), "_thread_sensitive", False))
+    return bool(getattr(local_of(code, 0), "_thread_sensitive", False))
 
 
 class Cancellable:

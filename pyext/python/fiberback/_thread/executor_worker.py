@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
-from types import CodeType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -25,9 +24,7 @@ _channels: WeakKeyDictionary[Future[Any], Channel] = WeakKeyDictionary()
 _unawaited: WeakKeyDictionary[Future[Any], bool] = WeakKeyDictionary()
 # Seconds; asyncio needs microseconds from submitting a work item to the callback on its future.
 _SUBMITTING = 0.25
-_pools: Any = concurrent.futures.thread
-_RUNS: tuple[CodeType, ...] = (_pools._WorkItem.run.__code__,)
-_executor: Any = _pools.ThreadPoolExecutor
+_executor: Any = concurrent.futures.thread.ThreadPoolExecutor
 _base_loop: Any = asyncio.BaseEventLoop
 _SUBMITS = {
     _executor.submit.__code__,
@@ -38,7 +35,8 @@ _SUBMITS = {
 
 def find_channel() -> Channel | None:
     """The channel to whoever awaits the work item that runs on this stack."""
-    future = getattr(local_of(_runs(), 0), "future", None)
+    # The name that asgiref's have, too, and others made after them.
+    future = getattr(local_of("_WorkItem.run", 0), "future", None)
     if not isinstance(future, Future):
         return None
     channel = _channels.get(future)
@@ -59,14 +57,6 @@ def find_channel() -> Channel | None:
     channel = _channels[future] = Channel(result.get_loop(), result)
     future.add_done_callback(_is_over)
     return channel
-
-
-def _runs() -> tuple[CodeType, ...]:
-    """The functions that run work items, each `self`'s."""
-    asgiref: Any = sys.modules.get("asgiref.current_thread_executor")
-    run = getattr(getattr(asgiref, "_WorkItem", None), "run", None)
-    code = getattr(run, "__code__", None)
-    return _RUNS if code is None else (*_RUNS, code)
 
 
 def _is_over(future: Future[Any]) -> None:

@@ -33,7 +33,7 @@ _waiting: set[int] = set()
 
 def of_stack() -> Any:
     """The pool that this thread belongs to, or None."""
-    reference = local_of((_WORKER,), _REFERENCE)
+    reference = local_of(_WORKER, _REFERENCE)
     return reference() if reference is not None else None
 
 
@@ -54,7 +54,7 @@ def help_out(frame: FrameType | None, task: asyncio.Task[Any] | None) -> bool:
 
 def is_in_pool() -> bool:
     """Whether this thread is a pool's."""
-    return local_of((_WORKER,), _REFERENCE) is not None
+    return local_of(_WORKER, _REFERENCE) is not None
 
 
 class Helper:
