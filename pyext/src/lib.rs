@@ -41,6 +41,7 @@
 //! | `notices.rs` | what users hear of once |
 //! | `c_api.rs` | what native extensions call: the capsule behind `include/fiberback.h` |
 //! | `other_threads.rs` | frames of other threads, looked at without letting those go on |
+//! | `own_stack.rs` | what runs on this stack, found without making frame objects |
 //! | `ended.rs` | the end of the interpreter that has loaded the module |
 //! | `leaks.rs` | stacks that were given up: how many, and why |
 //! | `error.rs`, `names.rs` | exceptions, the panic barrier; interned strings |
@@ -66,6 +67,7 @@ mod names;
 mod needs;
 mod notices;
 mod other_threads;
+mod own_stack;
 mod parking;
 mod portal;
 mod position;
@@ -355,7 +357,7 @@ const AWAIT_DOC: &CStr = {
     }
 };
 
-const FUNCTION_COUNT: usize = 38;
+const FUNCTION_COUNT: usize = 39;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -437,6 +439,12 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"locals_of",
         other_threads::locals_of,
         c"locals_of(frame, /)\n--\n\nThe f_locals of another thread's frame.",
+    ),
+    function(
+        c"local_of",
+        ffi::PyMethodDefPointer { PyCFunctionFast: own_stack::local_of },
+        ffi::METH_FASTCALL,
+        c"local_of(code, index, /)\n--\n\nThat local variable of the innermost frame of this thread that executes 'code', or code whose qualified name ends so; None if there is none.",
     ),
     unary(
         c"lend_context",

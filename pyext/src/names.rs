@@ -42,6 +42,8 @@ names! {
     CANCEL_MESSAGE = c"_cancel_message",
     CLOSE = c"close",
     CODE = c"__code__",
+    CO_QUALNAME = c"co_qualname",
+    CO_VARNAMES = c"co_varnames",
     CONTEXT = c"context",
     CONTEXT_FIELD = c"_context",
     CORO = c"coro",

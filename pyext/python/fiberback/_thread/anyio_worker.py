@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from types import FrameType
+from types import CodeType
 from typing import Any
 
+from .._fiberback import local_of
 from .channel import Channel
 
 
@@ -32,26 +33,27 @@ class _Mine(threading.local):
 _mine = _Mine()
 
 
-def find_channel(frame: FrameType | None) -> Channel | None:
-    """The channel of the call that runs on the stack that ends in `frame`, if it is AnyIO's."""
+def find_channel() -> Channel | None:
+    """The channel of the call that runs on this stack, if it is AnyIO's."""
     backend: Any = sys.modules.get("anyio._backends._asyncio")
     run = getattr(getattr(backend, "WorkerThread", None), "run", None)
     code = getattr(run, "__code__", None)
     if code is None:
         return None
-    while frame is not None and frame.f_code is not code:
-        frame = frame.f_back
-    if frame is None:
-        return None
-    local = frame.f_locals
-    future = local.get("future")
+    future = _local(code, "future")
     if not asyncio.isfuture(future):
         return None
     latest = _mine.latest
     if latest is None or latest.channel.result is not future:
-        channel = _AnyIOChannel(future, local.get("cancel_scope"), backend)
+        channel = _AnyIOChannel(future, _local(code, "cancel_scope"), backend)
         latest = _mine.latest = _Latest(channel)
     return latest.channel
+
+
+def _local(code: CodeType, name: str) -> Any:
+    """What the thread's function knows by that name."""
+    names = code.co_varnames
+    return local_of(code, names.index(name)) if name in names else None
 
 
 class _AnyIOChannel(Channel):

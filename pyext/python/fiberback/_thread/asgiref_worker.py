@@ -17,8 +17,9 @@ import sys
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from types import FrameType
 from typing import Any
+
+from .._fiberback import local_of
 
 _executor_class: Any = None
 
@@ -39,16 +40,14 @@ def rehome() -> None:
             variable.set(move(value))
 
 
-def is_sensitive(frame: FrameType | None) -> bool:
-    """Whether the stack that ends in `frame` is thread-sensitive code that asgiref runs."""
+def is_sensitive() -> bool:
+    """Whether asgiref runs what is on this stack, and as thread-sensitive code."""
     asgiref: Any = sys.modules.get("asgiref.sync")
     handler = getattr(getattr(asgiref, "SyncToAsync", None), "thread_handler", None)
     code = getattr(handler, "__code__", None)
-    while frame is not None and code is not None:
-        if frame.f_code is code:
-            return bool(getattr(frame.f_locals.get("self"), "_thread_sensitive", False))
-        frame = frame.f_back
-    return False
+    if code is None:
+        return False
+    return bool(getattr(local_of(code, 0), "_thread_sensitive", False))
 
 
 class Cancellable:

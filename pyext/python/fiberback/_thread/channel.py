@@ -167,12 +167,12 @@ class Channel(Host):
     def _waiter(self, context: contextvars.Context) -> Any:
         is_sensitive = self._is_sensitive
         if is_sensitive is None:
-            is_sensitive = asgiref_worker.is_sensitive(sys._getframe(1))
+            is_sensitive = asgiref_worker.is_sensitive()
             if self.result is not None:  # it belongs to the work that runs on this stack
                 self._is_sensitive = is_sensitive
         if not is_sensitive:
             return _Plain()
-        return asgiref_worker.serving(context, own_pool.of_stack(sys._getframe(1)))
+        return asgiref_worker.serving(context, own_pool.of_stack())
 
     def _wait_watchfully(self, request: Request, waiter: Any) -> None:
         pause, since, warned = _FIRST_LOOK, time.monotonic(), False

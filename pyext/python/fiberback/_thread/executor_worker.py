@@ -12,12 +12,10 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
-from types import FrameType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from .._deadlock import blocked_thread
-from .._fiberback import frames_from
+from .._fiberback import frames_from, local_of
 from . import own_pool
 from .channel import Channel
 
@@ -35,10 +33,11 @@ _SUBMITS = {
 }
 
 
-def find_channel(frame: FrameType | None) -> Channel | None:
-    """The channel to whoever awaits the work item that runs on the stack that ends in `frame`."""
-    future = blocked_thread.work_future(frame)
-    if future is None:
+def find_channel() -> Channel | None:
+    """The channel to whoever awaits the work item that runs on this stack."""
+    # The name that asgiref's have, too, and others made after them.
+    future = getattr(local_of("_WorkItem.run", 0), "future", None)
+    if not isinstance(future, Future):
         return None
     channel = _channels.get(future)
     if channel is not None:

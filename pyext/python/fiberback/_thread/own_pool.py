@@ -14,13 +14,15 @@ import sys
 import threading
 from concurrent.futures import Future
 from concurrent.futures import thread as pools
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 from .._deadlock import wait_cycle
+from .._fiberback import local_of
 
 _pools: Any = pools
-_WORKER = _pools._worker.__code__
+_WORKER: CodeType = _pools._worker.__code__
+_REFERENCE = _WORKER.co_varnames.index("executor_reference")
 
 # Seconds between two looks.
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 0.5
@@ -29,10 +31,10 @@ _FIRST_LOOK, _LONGEST_LOOK = 0.05, 0.5
 _waiting: set[int] = set()
 
 
-def of_stack(frame: FrameType | None) -> Any:
-    """The pool that the thread whose stack ends in `frame` belongs to, or None."""
-    worker = _worker_of(frame)
-    return worker.f_locals["executor_reference"]() if worker is not None else None
+def of_stack() -> Any:
+    """The pool that this thread belongs to, or None."""
+    reference = local_of(_WORKER, _REFERENCE)
+    return reference() if reference is not None else None
 
 
 def help_out(frame: FrameType | None, task: asyncio.Task[Any] | None) -> bool:
@@ -50,10 +52,9 @@ def help_out(frame: FrameType | None, task: asyncio.Task[Any] | None) -> bool:
         return False
 
 
-def is_in_pool(frame: FrameType) -> bool:
-    """Whether the stack that ends in `frame`, of the calling thread, is that of a pool's thread."""
-    is_main = threading.current_thread() is threading.main_thread()
-    return not is_main and _worker_of(frame) is not None
+def is_in_pool() -> bool:
+    """Whether this thread is a pool's."""
+    return local_of(_WORKER, _REFERENCE) is not None
 
 
 class Helper:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
-import sys
 import threading
 from types import TracebackType
 from typing import Any, Protocol
@@ -71,13 +70,13 @@ def find() -> Parent | None:
     if told and told[-1] is not None:
         return told[-1]
     if not _mine.is_forked:
-        channel = executor_worker.find_channel(sys._getframe(1))
+        channel = executor_worker.find_channel()
         if channel is not None:
             return channel
         if is_loaded("trio") and trio_worker.is_worker():
             return _TRIO
         if is_loaded("anyio"):
-            channel = anyio_worker.find_channel(sys._getframe(1))
+            channel = anyio_worker.find_channel()
             if channel is not None:
                 return channel
     marked = _marked.get()

@@ -83,7 +83,7 @@ class ThreadRunner:
         request = _Request(awaitable, context, self._is_answered, generators.begun(awaitable))
         self._request = request
         host.deliver(request)
-        helper = own_pool.Helper(loop, host) if own_pool.is_in_pool(sys._getframe()) else None
+        helper = own_pool.Helper(loop, host) if own_pool.is_in_pool() else None
         try:
             with _Interrupts(request, loop) as interrupts:
                 loop.run_forever()
@@ -166,9 +166,9 @@ def _closes_generator(task: asyncio.Task[Any]) -> bool:
     return type(getattr(coro, "wrapped", coro)) is generators.CLOSING
 
 
-# Without the enumerations that the functions of `signal` make of numbers.
-_signal: Any = getattr(signal.signal, "__wrapped__", signal.signal)
-_getsignal: Any = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+# Those that `signal` itself uses: its own make enumerations of numbers, which takes longer than a wait.
+_signals: Any = sys.modules["_signal"]
+_signal, _getsignal = _signals.signal, _signals.getsignal
 
 
 class _Interrupts:
