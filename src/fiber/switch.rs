@@ -450,8 +450,11 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     }
 
     /// Gives the fiber up where it stands: its code never runs again, its destructors never run,
-    /// and its stack is never reused, so that pointers into it stay valid.
+    /// and its stack is never reused, so that pointers into it stay valid. The pool
+    /// [counts](super::PoolStats::leaked) it.
     pub fn leak(self) {
+        // SAFETY: in the record from `place` to `end`, and written by nobody in between.
+        unsafe { (*self.record.as_ptr()).stack.count_leak() };
         mem::forget(self);
     }
 
