@@ -19,7 +19,7 @@ from support import import_or_skip, only_fiberback
 pytestmark = only_fiberback
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # Django's settings are the process's
 def _configured(postgres):
     import_or_skip("django")
     import_or_skip("psycopg")
