@@ -34,8 +34,8 @@
 //! | keep a second fiber out of what one waits in (an interpreter) | [`Exclusive`] |
 //! | know how deep code may still recurse | [`stack_remaining`] |
 //! | give a fiber a name or another stack size, or handle the lack of memory | [`Builder`] |
-//! | give an async library a synchronous face | `Facade` (feature `tokio`) |
-//! | do all this on a multi-threaded runtime | `fiberback::tokio::PinnedPool` |
+//! | give an async library a synchronous face | [`Facade`] (feature `tokio`) |
+//! | do all this on a multi-threaded runtime | [`fiberback::tokio::PinnedPool`] (feature `tokio`) |
 //! | build something else on the same switch | [`fiber`] |
 //!
 //! # How it works
@@ -61,12 +61,12 @@
 //!
 //! # Features
 //!
-//! * `tokio` (default): `fiberback::tokio`, and a tokio runtime under [`block_on`] where none is current.
+//! * `tokio` (default): [`fiberback::tokio`], [`Facade`], and a tokio runtime under [`block_on`] where none is current.
 //! * `tracing`: spans entered on a fiber leave the thread when it suspends and come back when it
 //!   resumes; the crate's own events, target `fiberback`.
-//! * `io`, `futures-io`: `fiberback::io`, synchronous readers and writers over async ones, and back.
-//! * `stream`: `fiberback::stream`, iterators over streams, and back.
-//! * `diesel-postgres` and the other `diesel-...`: `fiberback::diesel`, the synchronous Diesel API
+//! * `io`, `futures-io`: [`fiberback::io`], synchronous readers and writers over async ones, and back.
+//! * `stream`: [`fiberback::stream`], iterators over streams, and back.
+//! * `diesel-postgres` and the other `diesel-...`: [`fiberback::diesel`], the synchronous Diesel API
 //!   over async connections.
 //!
 //! In a build with `-Zsanitizer=address` the sanitizer is told about every stack switch.
@@ -134,7 +134,38 @@
 //! fit into a few dozen. On older kernels guards cost two mappings a stack, the number of stacks is
 //! limited by `vm.max_map_count`, and running out is an error ([`StackError`]), never an unguarded
 //! stack.
-
+//!
+// Where a feature is off, its items are elsewhere.
+#![cfg_attr(feature = "tokio", doc = "[`Facade`]: Facade")]
+#![cfg_attr(
+    not(feature = "tokio"),
+    doc = "[`Facade`]: https://docs.rs/fiberback/latest/fiberback/struct.Facade.html"
+)]
+#![cfg_attr(feature = "tokio", doc = "[`fiberback::tokio`]: mod@tokio")]
+#![cfg_attr(
+    not(feature = "tokio"),
+    doc = "[`fiberback::tokio`]: https://docs.rs/fiberback/latest/fiberback/tokio/index.html"
+)]
+#![cfg_attr(feature = "tokio", doc = "[`fiberback::tokio::PinnedPool`]: crate::tokio::PinnedPool")]
+#![cfg_attr(
+    not(feature = "tokio"),
+    doc = "[`fiberback::tokio::PinnedPool`]: https://docs.rs/fiberback/latest/fiberback/tokio/struct.PinnedPool.html"
+)]
+#![cfg_attr(feature = "io", doc = "[`fiberback::io`]: mod@io")]
+#![cfg_attr(
+    not(feature = "io"),
+    doc = "[`fiberback::io`]: https://docs.rs/fiberback/latest/fiberback/io/index.html"
+)]
+#![cfg_attr(feature = "stream", doc = "[`fiberback::stream`]: mod@stream")]
+#![cfg_attr(
+    not(feature = "stream"),
+    doc = "[`fiberback::stream`]: https://docs.rs/fiberback/latest/fiberback/stream/index.html"
+)]
+#![cfg_attr(feature = "diesel", doc = "[`fiberback::diesel`]: mod@diesel")]
+#![cfg_attr(
+    not(feature = "diesel"),
+    doc = "[`fiberback::diesel`]: https://docs.rs/fiberback/latest/fiberback/diesel/index.html"
+)]
 // `unsafe` is confined to the modules that opt in, each of which opens with its invariant.
 #![deny(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
