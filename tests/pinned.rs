@@ -303,6 +303,23 @@ async fn a_writers_code_may_fail_return_early_or_be_dropped() {
     // Not the end of the file: what was not shut down is not complete.
     assert!(told.recv().unwrap());
 
+    // Nor where the code only gets to reading when all is dropped, and its abortion is on the way.
+    let (tell, told) = mpsc::channel();
+    let (begun, begins) = mpsc::channel();
+    let (drop_it, dropped) = mpsc::channel::<()>();
+    let mut late = pool.writer(move |mut from| {
+        begun.send(()).unwrap();
+        dropped.recv().unwrap_err();
+        let error = from.read_to_end(&mut Vec::new()).unwrap_err();
+        tell.send(await_error(&error).unwrap().is_cancelled()).unwrap();
+        Err(error)
+    });
+    begins.recv().unwrap();
+    late.write_all(b"x").await.unwrap();
+    drop(late);
+    drop(drop_it);
+    assert!(told.recv().unwrap());
+
     let mut panicking = pool.writer(|_| panic!("in the code"));
     assert_eq!(panic_of(panicking.shutdown()).await, "in the code");
 }
@@ -414,4 +431,20 @@ async fn a_sinks_code_may_fail_return_early_or_be_dropped() {
     pool.run(|| await_(yield_now())).await;
     drop(dropped);
     assert!(told.recv().unwrap());
+
+    // What was not closed does not come to an end, where its abortion is only on the way.
+    let (tell, told) = mpsc::channel();
+    let (begun, begins) = mpsc::channel();
+    let (drop_it, dropped) = mpsc::channel::<()>();
+    let mut late = pool.sink(move |items| {
+        begun.send(()).unwrap();
+        dropped.recv().unwrap_err();
+        tell.send(items.collect::<Vec<_>>()).unwrap();
+        Ok::<_, ()>(())
+    });
+    begins.recv().unwrap();
+    late.feed(1).await.unwrap();
+    drop(late);
+    drop(drop_it);
+    assert!(told.recv().is_err());
 }

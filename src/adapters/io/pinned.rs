@@ -370,6 +370,15 @@ impl AsyncWrite for PinnedWriter {
     }
 }
 
+impl Drop for PinnedWriter {
+    /// Before the job is aborted, which takes effect later.
+    fn drop(&mut self) {
+        if let Some(chunks) = self.chunks.take() {
+            chunks.abandon();
+        }
+    }
+}
+
 impl fmt::Debug for PinnedWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PinnedWriter").finish_non_exhaustive()

@@ -276,6 +276,15 @@ impl<T, E> Sink<T> for PinnedSink<T, E> {
 
 impl<T, E> Unpin for PinnedSink<T, E> {}
 
+impl<T, E> Drop for PinnedSink<T, E> {
+    /// Before the job is aborted, which takes effect later.
+    fn drop(&mut self) {
+        if let Some(items) = self.items.take() {
+            items.abandon();
+        }
+    }
+}
+
 impl<T, E> fmt::Debug for PinnedSink<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PinnedSink").finish_non_exhaustive()

@@ -11,6 +11,7 @@ struct State<T> {
     items: VecDeque<T>,
     giver: Side,
     taker: Side,
+    is_abandoned: bool,
 }
 
 #[derive(Default)]
@@ -31,7 +32,7 @@ impl<T> Shared<T> {
     }
 }
 
-/// The side that gives. Dropping it lets the other come to the end.
+/// The side that gives. Dropping it lets the other come to the end; [abandoning](Giver::abandon) it does not.
 pub(in crate::adapters) struct Giver<T>(Arc<Shared<T>>);
 
 /// The side that takes. Dropping it drops what is queued.
@@ -44,7 +45,7 @@ pub(in crate::adapters) struct Gone;
 /// A queue of up to `capacity` items.
 pub(in crate::adapters) fn handover<T>(capacity: usize) -> (Giver<T>, Taker<T>) {
     let (giver, taker) = (Side::default(), Side::default());
-    let state = Mutex::new(State { items: VecDeque::new(), giver, taker });
+    let state = Mutex::new(State { items: VecDeque::new(), giver, taker, is_abandoned: false });
     let shared = Arc::new(Shared { state, capacity: capacity.max(1) });
     (Giver(Arc::clone(&shared)), Taker(shared))
 }
@@ -92,12 +93,18 @@ impl<T> Giver<T> {
             taker.wake();
         }
     }
+
+    /// Drops it, and has the other side wait for more: for its job to be aborted, since what it has got is
+    /// not all. An end could be taken for that of the whole.
+    pub(in crate::adapters) fn abandon(self) {
+        self.0.lock().is_abandoned = true;
+    }
 }
 
 impl<T> Drop for Giver<T> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
-        state.giver.is_gone = true;
+        state.giver.is_gone = !state.is_abandoned;
         let (own, taker) = (state.giver.waker.take(), state.taker.waker.take());
         drop(state);
         drop(own);
