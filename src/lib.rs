@@ -34,6 +34,7 @@
 //! | keep a second fiber out of what one waits in (an interpreter) | [`Exclusive`] |
 //! | know how deep code may still recurse | [`stack_remaining`] |
 //! | give a fiber a name or another stack size, or handle the lack of memory | [`Builder`] |
+//! | give an async library a synchronous face | `Facade` (feature `tokio`) |
 //! | do all this on a multi-threaded runtime | `fiberback::tokio::PinnedPool` |
 //! | build something else on the same switch | [`fiber`] |
 //!
@@ -152,7 +153,7 @@ pub use adapters::io;
 #[cfg(feature = "stream")]
 pub use adapters::stream;
 #[cfg(feature = "tokio")]
-pub use adapters::tokio;
+pub use adapters::tokio::{self, facade::Facade};
 
 pub use adapters::{
     Budget, Remote, block_on, remote, try_block_on, try_remote, try_yield_now, yield_now,

@@ -12,6 +12,10 @@ mod cancellation;
 mod gzip_csv;
 #[allow(dead_code)]
 #[cfg(feature = "tokio")]
+#[path = "../examples/http_facade.rs"]
+mod http_facade;
+#[allow(dead_code)]
+#[cfg(feature = "tokio")]
 #[path = "../examples/multi_thread.rs"]
 mod multi_thread;
 #[allow(dead_code)]
@@ -96,4 +100,13 @@ async fn axum_csv_streams_a_body_and_answers_others_meanwhile() {
     assert!(outcome.text >= 64 << 20, "{outcome:?}");
     assert!(outcome.compressed < outcome.text && outcome.rows > 1_000_000, "{outcome:?}");
     assert!(outcome.pings > 1, "{outcome:?}");
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn http_facade_works_everywhere_over_one_connection() {
+    let (answers, connections) = http_facade::everywhere().unwrap();
+    assert_eq!(answers[..3], ["/fiber", "/thread", "/blocking"]);
+    assert!(answers[3].contains("fiberback::run"), "{answers:?}");
+    assert_eq!(connections, 1);
 }

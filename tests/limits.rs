@@ -3,7 +3,7 @@
 mod support;
 
 use fiberback::fiber::current_stack;
-use fiberback::{Builder, Exclusive, await_, run, stack_remaining};
+use fiberback::{Builder, Exclusive, StackPool, await_, run, stack_remaining};
 use std::cell::RefCell;
 use std::rc::Rc;
 use support::{poll_once, poll_to_end, yield_once};
@@ -88,19 +88,23 @@ fn a_run_that_is_dropped_at_the_end_of_its_thread_is_leaked_with_a_message() {
         }
     }
     if support::is_child("teardown") {
-        std::thread::spawn(|| {
-            // Made before the thread's first fiber, and so destroyed after all that fibers use.
-            HOLDER.with_borrow_mut(|holder| {
-                let mut waits = run(|| {
-                    let _noisy = Noisy;
-                    await_(std::future::pending::<()>());
+        for leaked in 0..2 {
+            assert_eq!(StackPool::global().stats().leaked, leaked);
+            std::thread::spawn(|| {
+                // Made before the thread's first fiber, and so destroyed after all that fibers use.
+                HOLDER.with_borrow_mut(|holder| {
+                    let mut waits = run(|| {
+                        let _noisy = Noisy;
+                        await_(std::future::pending::<()>());
+                    });
+                    assert!(poll_once(&mut waits).is_pending());
+                    *holder = Some(waits);
                 });
-                assert!(poll_once(&mut waits).is_pending());
-                *holder = Some(waits);
-            });
-        })
-        .join()
-        .unwrap();
+            })
+            .join()
+            .unwrap();
+        }
+        assert_eq!(StackPool::global().stats().leaked, 2);
         println!("ended");
         return;
     }

@@ -63,6 +63,7 @@ fn main() {
         assert_eq!(pool.stats().in_use, leaked + 1);
         drop(run);
         assert_eq!(pool.stats().in_use, leaked + 1);
+        assert_eq!(pool.stats().leaked, leaked + 1);
     }
     println!("leaked");
 

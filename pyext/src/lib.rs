@@ -225,6 +225,7 @@ unsafe extern "C" fn set_stack_size(_: *mut PyObject, bytes: *mut PyObject) -> *
                 return ptr::null_mut();
             }
             worker::Thread::trim(worker::thread());
+            step::forget();
             ffi::Py_NewRef(ffi::Py_None())
         }
     })

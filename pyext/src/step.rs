@@ -95,6 +95,15 @@ impl Record {
     }
 }
 
+/// Has all kinds measured anew.
+pub(crate) fn forget() {
+    for record in &RECORDS {
+        record.count.store(0, Ordering::Relaxed);
+        record.c_stack.store(0, Ordering::Relaxed);
+        record.data_stack.store(0, Ordering::Relaxed);
+    }
+}
+
 /// How an awaitable is stepped.
 #[derive(Clone, Copy)]
 pub(crate) struct Stepper {

@@ -97,8 +97,7 @@ mod with_tokio {
     use crate::adapters::park::park_until_ready;
     use crate::adapters::tokio::background;
     use crate::adapters::tokio::blocking::{self, Place};
-    use std::future::poll_fn;
-    use std::pin::pin;
+    use crate::adapters::tokio::within::within;
     use tokio::runtime::Handle;
 
     /// Blocks this thread until `future` is ready, if nobody else needs the thread.
@@ -123,17 +122,6 @@ mod with_tokio {
 
     fn background() -> Result<&'static Handle, AwaitError> {
         background::running_or_started().map_err(|error| AwaitError::no_runtime(error.kind()))
-    }
-
-    /// Polls `future` with `runtime` made current, if there is one to be made.
-    async fn within<F: Future>(runtime: Option<&'static Handle>, future: F) -> F::Output {
-        let mut future = pin!(future);
-        poll_fn(move |context| {
-            // For each poll: not across a suspension, where other tasks would see it.
-            let _entered = runtime.map(Handle::enter);
-            future.as_mut().poll(context)
-        })
-        .await
     }
 }
 

@@ -7,14 +7,13 @@
 //! resumes the fiber and passes in the poll's `Context`. `await_` finds the waiter through the
 //! fiber's header, polls the future, and suspends the fiber while it is pending.
 //!
-//! # The four words of a fiber's header
+//! # The three words of a fiber's header
 //!
 //! | word | holds | null when |
 //! |---|---|---|
 //! | `hot` | the waker to poll with | off a fiber, before the first wait, during a poll, while suspended, cancelled |
 //! | `home` | what `hot` returns to after a poll | before the first wait, while suspended outside any poll, cancelled |
 //! | `state` | the `Waiter` | off a fiber, or on a fiber that is not `run`'s |
-//! | `server` | the `Server` of the fiber's inbox, which the `Waiter` owns | before the first [`inbox`] |
 //!
 //! So the one load of `hot` answers every question that an `await_` of a ready future has to ask.
 

@@ -165,10 +165,10 @@ impl<T: 'static> Run<T> {
     /// What other threads have sent to the fiber, if they can.
     #[inline(always)]
     fn server(&self) -> Option<&Server> {
-        let server = self.fiber.as_ref()?.server().cast::<Server>();
-        // SAFETY: null, or that of the waiter in the fiber's root frame (`waiter.rs`), which clears it before
-        // the server goes; while that frame is suspended, and the fiber is borrowed, it stays.
-        unsafe { server.as_ref() }
+        let waiter = self.fiber.as_ref()?.state().cast::<Waiter>();
+        // SAFETY: null, or the waiter in the fiber's root frame, which clears it before that frame goes
+        // (`waiter.rs`); while the fiber is suspended, and borrowed, the frame stays.
+        unsafe { waiter.as_ref() }?.server()
     }
 
     /// [`close`](Self::close) for a fiber that is given up.

@@ -23,7 +23,6 @@
 //!
 //! [`Header::state`] is null, or points at the waiter of the fiber's root frame, which sets it
 //! ([`Waiter::enter`]) and clears it ([`Waiter::leave`]) around everything that runs above that frame.
-//! Likewise [`Header::server`] is null, or points at the [`Server`] that this waiter owns.
 //! A [`Current`] that finds it set was therefore made above that frame, and is gone before the waiter
 //! is.
 
@@ -51,7 +50,7 @@ pub(super) struct Waiter {
     resumptions: Cell<usize>,
     /// What `resumptions` was when `waker` was last found to be, or made, the latest.
     waker_taken_at: Cell<usize>,
-    /// Boxed, since few have it; pointed at by [`Header::server`].
+    /// Boxed, since few have it.
     server: OnceCell<Box<Server>>,
 }
 
@@ -78,14 +77,18 @@ impl Waiter {
             current.hot.set(ptr::null());
             current.home.set(ptr::null());
             current.state.set(ptr::null());
-            current.server.set(ptr::null());
         });
+    }
+
+    /// What other threads have sent, if they can.
+    #[inline(always)]
+    pub(super) fn server(&self) -> Option<&Server> {
+        self.server.get().map(|server| &**server)
     }
 
     /// Where other threads may send futures, for whoever polls the fiber to poll.
     pub(super) fn inbox(&self, current: &Current<'_>) -> Arc<Inbox> {
         let server = self.server.get_or_init(|| Box::new(Server::new()));
-        current.server.set(ptr::from_ref::<Server>(server).cast());
         if current.is_cancelled() {
             server.close(AwaitError::REMOTE_CANCELLED);
         }

@@ -38,6 +38,8 @@ pub(super) struct Shared {
     pub(super) overflow_advice: &'static str,
     /// Set when no handle is left: stacks then go to the depot at once.
     pub(super) closed: AtomicBool,
+    /// How many stacks were given up with a fiber on them.
+    pub(super) leaked: AtomicUsize,
     pub(super) depot: Mutex<Depot>,
 }
 

@@ -17,9 +17,8 @@ pub(crate) struct Header {
     /// [`LIVE`] while the fiber exists, 0 otherwise. Read by the fault handler.
     #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub(super) live: Cell<u64>,
-    /// The name given to the fiber, or null. Owned by the fiber as a `Box<str>`.
-    pub(super) name: Cell<*const u8>,
-    pub(super) name_len: Cell<usize>,
+    /// The name given to the fiber, or null. Owned by the fiber, as a `Box<Box<str>>`: one word here.
+    pub(super) name: Cell<*const Box<str>>,
     /// Where the values of the current resume are exchanged: the resumer's `Transfer` union.
     /// Dangling while the fiber is suspended.
     pub(super) transfer: Cell<*mut ()>,
@@ -39,15 +38,13 @@ pub(crate) struct Header {
     /// How often the fiber asked to suspend after it was cancelled.
     pub(super) refusals: Cell<u32>,
 
-    /// Four words lent to the layer above, which alone gives them a meaning. Null until it writes
+    /// Three words lent to the layer above, which alone gives them a meaning. Null until it writes
     /// them. [`crate::bridge`] says what it keeps here.
     pub(crate) hot: Cell<*const ()>,
     /// See `hot`.
     pub(crate) home: Cell<*const ()>,
     /// See `hot`.
     pub(crate) state: Cell<*const ()>,
-    /// See `hot`.
-    pub(crate) server: Cell<*const ()>,
 }
 
 impl Header {
@@ -56,7 +53,6 @@ impl Header {
         Self {
             live: Cell::new(0),
             name: Cell::new(ptr::null()),
-            name_len: Cell::new(0),
             transfer: Cell::new(ptr::null_mut()),
             yielder: Cell::new(ptr::null()),
             lowest: Cell::new(0),
@@ -67,7 +63,6 @@ impl Header {
             hot: Cell::new(ptr::null()),
             home: Cell::new(ptr::null()),
             state: Cell::new(ptr::null()),
-            server: Cell::new(ptr::null()),
         }
     }
 
@@ -116,15 +111,9 @@ impl Header {
     /// The fiber's name, or a placeholder.
     #[allow(unsafe_code)]
     pub(super) fn display_name(&self) -> &str {
-        if self.name.get().is_null() {
-            return "<unnamed>";
-        }
-        // SAFETY: `name` and `name_len` are set together from a `Box<str>` that `Fiber` owns and
-        // frees only after it has cleared both (`switch::Fiber::end`).
-        unsafe {
-            let bytes = std::slice::from_raw_parts(self.name.get(), self.name_len.get());
-            std::str::from_utf8_unchecked(bytes)
-        }
+        // SAFETY: null, or the `Box<str>` that `Fiber::set_name` has boxed, which `Fiber` frees only after it has
+        // cleared the word (`switch::Fiber::end`).
+        unsafe { self.name.get().as_ref() }.map_or("<unnamed>", |name| &**name)
     }
 }
 

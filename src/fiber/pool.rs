@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::mem::{self, ManuallyDrop};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -176,6 +176,7 @@ impl StackPoolBuilder {
             max_stacks: self.max_stacks,
             overflow_advice: self.overflow_advice,
             closed: AtomicBool::new(false),
+            leaked: AtomicUsize::new(0),
             depot: Mutex::new(Depot {
                 warm: Vec::new(),
                 warm_bytes: 0,
@@ -314,6 +315,11 @@ pub struct PoolStats {
     pub guard_size: usize,
     /// Stacks in use, forgotten ones included.
     pub in_use: usize,
+    /// Those in use that were given up, and will never be idle again: by [`Fiber::leak`](super::Fiber::leak), and
+    /// where a suspended [`Run`](crate::Run) was dropped that could not be unwound (at the end of its thread; in
+    /// a program with `panic = "abort"`). Those of `mem::forget`,
+    /// and of fibers that are owned by one that was given up, are not counted.
+    pub leaked: usize,
     /// Idle stacks whose pages are resident.
     pub warm: usize,
     /// Bytes that are resident of those of them that no thread keeps for itself. Linux only.
@@ -416,6 +422,7 @@ impl StackPool {
             stack_size: shared.geometry.stack_size,
             guard_size: shared.geometry.guard_size,
             in_use: depot.made.saturating_sub(warm + cold),
+            leaked: shared.leaked.load(Ordering::Relaxed),
             warm,
             warm_bytes: depot.warm_bytes,
             cold,

@@ -7,6 +7,7 @@ use super::memory::Slot;
 use super::warm;
 use std::fmt;
 use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
 
 /// A guarded call stack, taken from a [`StackPool`](super::StackPool).
 ///
@@ -37,6 +38,12 @@ impl Stack {
     /// The pool, which lives as long as the stack, or what was put into its place.
     pub(super) fn pool(&self) -> *const Shared {
         self.pool.as_ptr()
+    }
+
+    /// Tells the pool that this will not come back.
+    pub(super) fn count_leak(&self) {
+        // SAFETY: the strong reference keeps the pool alive.
+        unsafe { self.pool.as_ref() }.leaked.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The addresses that frames can use, lowest to highest; the guard pages lie below.

@@ -233,20 +233,15 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     /// Names the fiber, for the stack-overflow and cancellation reports.
     pub fn set_name(&mut self, name: &str) {
         self.free_name();
-        let name: &mut str = Box::leak(Box::from(name));
-        let header = self.header();
-        header.name_len.set(name.len());
-        header.name.set(name.as_ptr());
+        let name: Box<Box<str>> = Box::new(Box::from(name));
+        self.header().name.set(Box::into_raw(name));
     }
 
     fn free_name(&mut self) {
-        let header = self.header();
-        let (name, len) = (header.name.take_ptr(), header.name_len.take());
+        let name = self.header().name.take_ptr();
         if !name.is_null() {
-            // SAFETY: `set_name` leaked exactly this `Box<str>`, and both words are now cleared.
-            drop(unsafe {
-                Box::from_raw(std::ptr::slice_from_raw_parts_mut(name.cast_mut(), len))
-            });
+            // SAFETY: `set_name` made this of a box, and the word is now cleared.
+            drop(unsafe { Box::from_raw(name.cast_mut()) });
         }
     }
 
@@ -262,10 +257,10 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
         self.record.as_ptr().addr()
     }
 
-    /// `Header::server`, as the code on the fiber has left it.
+    /// `Header::state`, as the code on the fiber has left it.
     #[inline(always)]
-    pub(crate) fn server(&self) -> *const () {
-        self.header().server.get()
+    pub(crate) fn state(&self) -> *const () {
+        self.header().state.get()
     }
 
     #[inline(always)]
@@ -450,8 +445,11 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     }
 
     /// Gives the fiber up where it stands: its code never runs again, its destructors never run,
-    /// and its stack is never reused, so that pointers into it stay valid.
+    /// and its stack is never reused, so that pointers into it stay valid. The pool
+    /// [counts](super::PoolStats::leaked) it.
     pub fn leak(self) {
+        // SAFETY: in the record from `place` to `end`, and written by nobody in between.
+        unsafe { (*self.record.as_ptr()).stack.count_leak() };
         mem::forget(self);
     }
 

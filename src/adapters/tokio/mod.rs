@@ -13,12 +13,14 @@ pub mod background;
 pub(super) mod blocking;
 pub(super) mod call;
 mod clock;
+pub(crate) mod facade;
 mod fork;
 #[cfg(any(feature = "io", feature = "stream"))]
 pub(super) mod handover;
 mod job;
 mod pinned_pool;
 mod spawn;
+pub(super) mod within;
 mod worker;
 
 pub use call::PinnedRun;

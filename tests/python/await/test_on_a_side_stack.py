@@ -25,8 +25,8 @@ pytestmark = only_fiberback
 
 @pytest.fixture(autouse=True)
 def many_wait(fb):
-    """Where few do, nothing is stepped on side stacks."""
-    fb.trim()
+    """Where few do, nothing is stepped on side stacks; nor what was seen to need little, by other tests."""
+    fb.trim()  # which has everything measured anew, on side stacks
     with crowd():
         yield
 

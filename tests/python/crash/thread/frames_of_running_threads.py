@@ -14,7 +14,7 @@ import time
 import fiberback  # noqa: F401
 from fiberback._deadlock import blocked_thread
 from fiberback._loop.thread import thread_of
-from fiberback._thread.parent_loop import _is_submitting
+from fiberback._thread.executor_worker import _is_submitting
 
 sys.setswitchinterval(1e-5)
 
