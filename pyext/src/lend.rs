@@ -4,9 +4,9 @@
 //! `contextvars` context meanwhile, in this thread or in another one. A context is entered once at a
 //! time, so the waiter leaves it for as long as it waits.
 
-use crate::error;
 use crate::interp::contexts::{self, Lent};
 use crate::interp::facts::{self, field};
+use crate::{arguments, error};
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
 use std::time::{Duration, Instant};
@@ -82,15 +82,16 @@ pub(crate) unsafe extern "C" fn set_finalizer(
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
-        if count != 2 {
-            error::set_type("set_finalizer() takes two arguments");
-            return ptr::null_mut();
-        }
         // SAFETY: attached; `METH_FASTCALL`: two borrowed objects. The type is checked before the
         // field is touched, which owns its reference or is null (`async_gen_init_hooks` in
         // Objects/genobject.c).
         unsafe {
-            let (generator, finalizer) = (*arguments, *arguments.add(1));
+            let usage = "set_finalizer() takes two arguments";
+            let Some([generator, finalizer]) =
+                arguments::exactly(arguments, count, usage, |_| true)
+            else {
+                return ptr::null_mut();
+            };
             let mut is_set = false;
             if ffi::Py_TYPE(generator) == &raw mut ffi::PyAsyncGen_Type {
                 let slot = field::<_, *mut PyObject>(generator, facts::GEN_FINALIZER);

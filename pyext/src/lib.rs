@@ -28,9 +28,13 @@
 //! | `step.rs` | one step of an awaitable, and on which stack it is made |
 //! | `side_stack.rs` | stacks that the fibers of a thread share for such steps |
 //! | `needs.rs` | what a call takes of its stacks |
+//! | `stack_memory.rs` | `set_stack_size`, `trim`, `stats` |
 //! | `stacks.rs` | the stacks that fibers get, their sizes and pools |
 //! | `portal.rs` | the `Portal` type |
 //! | `await_.rs` | `await_` |
+//! | `on_portal.rs` | `current_portal`, `on_portal`, and where it must not be suspended |
+//! | `close_all.rs` | the end of all waits of a thread |
+//! | `arguments.rs` | the arguments of the module's functions |
 //! | `coroutine_methods.rs` | what `send` and `throw` of every coroutine take and give back |
 //! | `call.rs` | a function call in the shape of a coroutine |
 //! | `task_scopes.rs` | which portals serve a task for one call only |
@@ -51,10 +55,12 @@
 //! fiber must not be suspended inside PyO3's own per-call bookkeeping. PyO3 initialises the module
 //! and knows the API of each version.
 
+mod arguments;
 mod await_;
 mod backends;
 mod c_api;
 mod call;
+mod close_all;
 mod coroutine_methods;
 mod ended;
 mod error;
@@ -66,6 +72,7 @@ mod lend;
 mod names;
 mod needs;
 mod notices;
+mod on_portal;
 mod other_threads;
 mod own_stack;
 mod parking;
@@ -73,6 +80,7 @@ mod portal;
 mod position;
 mod scope;
 mod side_stack;
+mod stack_memory;
 mod stacks;
 mod step;
 mod task_scopes;
@@ -81,11 +89,10 @@ mod thrown;
 mod worker;
 
 use pyo3::exceptions::PyImportError;
-use pyo3::ffi::{self, PyObject};
+use pyo3::ffi;
 use pyo3::prelude::*;
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int};
-use std::ptr;
 
 #[pymodule(gil_used = true)]
 fn _fiberback(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -115,201 +122,6 @@ fn _fiberback(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let close_all = module.getattr("close_all")?;
     module.py().import("atexit")?.call_method1("register", (close_all,))?;
     Ok(())
-}
-
-/// `current_portal()`.
-unsafe extern "C" fn current_portal(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    // SAFETY: attached; the worker is running its portal's step, or the greenlets of that step run.
-    unsafe {
-        let worker = await_::worker_here();
-        let portal = if worker.is_null() || worker::Worker::is_masked(worker) {
-            ffi::Py_None()
-        } else {
-            (*worker).portal.cast::<PyObject>()
-        };
-        ffi::Py_NewRef(portal)
-    }
-}
-
-/// `on_portal()`.
-unsafe extern "C" fn on_portal(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    // SAFETY: attached; as in `current_portal`.
-    unsafe {
-        let worker = await_::worker_here();
-        let on_portal = !worker.is_null() && !worker::Worker::is_masked(worker);
-        ffi::PyBool_FromLong(on_portal.into())
-    }
-}
-
-/// `call_masked(fn, *args, **kwargs)`.
-unsafe extern "C" fn call_masked(
-    _: *mut PyObject,
-    arguments: *const *mut PyObject,
-    count: ffi::Py_ssize_t,
-    keywords: *mut PyObject,
-) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
-        if count < 1 {
-            error::set_type("call_masked() needs a callable");
-            return ptr::null_mut();
-        }
-        // SAFETY: `METH_FASTCALL | METH_KEYWORDS`; the first value is the callable. A masked worker
-        // does not suspend, so we are still on it when the call returns.
-        unsafe {
-            let worker = await_::worker_here();
-            let was_masked = worker.is_null() || std::mem::replace(&mut (*worker).masked, true);
-            let rest = (count - 1) as usize;
-            let result = ffi::PyObject_Vectorcall(*arguments, arguments.add(1), rest, keywords);
-            if !was_masked {
-                // Not in a child that the call has forked.
-                (*worker).masked = !(*worker).forked_on.is_null();
-            }
-            result
-        }
-    })
-}
-
-/// `note_fork(loop)`.
-unsafe extern "C" fn note_fork(_: *mut PyObject, event_loop: *mut PyObject) -> *mut PyObject {
-    // SAFETY: attached; lent. The caller is a function that `os.register_at_fork` was given.
-    unsafe {
-        worker::note_fork(event_loop);
-        ffi::Py_NewRef(ffi::Py_None())
-    }
-}
-
-/// `set_guarded(guarded)`.
-unsafe extern "C" fn set_guarded(_: *mut PyObject, guarded: *mut PyObject) -> *mut PyObject {
-    // SAFETY: attached; lent.
-    unsafe {
-        match ffi::PyObject_IsTrue(guarded) {
-            -1 => ptr::null_mut(),
-            truth => {
-                worker::set_guarded(truth != 0);
-                ffi::Py_NewRef(ffi::Py_None())
-            }
-        }
-    }
-}
-
-/// `leak(object)`.
-unsafe extern "C" fn leak(_: *mut PyObject, object: *mut PyObject) -> *mut PyObject {
-    // SAFETY: attached; lent. One reference that nobody will drop.
-    unsafe {
-        ffi::Py_INCREF(object);
-        ffi::Py_NewRef(ffi::Py_None())
-    }
-}
-
-/// `set_stack_size(bytes)`.
-unsafe extern "C" fn set_stack_size(_: *mut PyObject, bytes: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
-        // SAFETY: attached; lent.
-        unsafe {
-            let bytes = ffi::PyLong_AsSize_t(bytes);
-            if bytes == usize::MAX && !ffi::PyErr_Occurred().is_null() {
-                return ptr::null_mut();
-            }
-            if bytes < stacks::LEAST_STACK_SIZE {
-                let least = stacks::LEAST_STACK_SIZE;
-                error::set(
-                    ffi::PyExc_ValueError,
-                    &error::SMALL_STACK
-                        .replace("{bytes}", &bytes.to_string())
-                        .replace("{least}", &least.to_string()),
-                );
-                return ptr::null_mut();
-            }
-            if let Err(refused) = stacks::set_stack_size(bytes) {
-                error::set(ffi::PyExc_ValueError, &refused.to_string());
-                return ptr::null_mut();
-            }
-            worker::Thread::trim(worker::thread());
-            step::forget();
-            ffi::Py_NewRef(ffi::Py_None())
-        }
-    })
-}
-
-/// `get_stack_size()`.
-unsafe extern "C" fn get_stack_size(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
-        // SAFETY: attached.
-        unsafe { ffi::PyLong_FromSize_t(stacks::pool().stack_size()) }
-    })
-}
-
-/// `trim()`.
-unsafe extern "C" fn trim(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
-        // SAFETY: attached; this thread's record.
-        unsafe {
-            worker::Thread::trim(worker::thread());
-            let fallback = stacks::fallback().map_or(0, |pool| pool.trim());
-            ffi::PyLong_FromSize_t(stacks::pool().trim() + fallback)
-        }
-    })
-}
-
-/// `stats()`.
-unsafe extern "C" fn stats(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
-        let pool = stacks::pool().stats();
-        // Made at once with the pool, hence of use only where that could get no more.
-        let small = stacks::fallback().map(|pool| pool.stats());
-        let sum = |count: fn(&fiberback::fiber::PoolStats) -> usize| {
-            count(&pool) + small.as_ref().map_or(0, count)
-        };
-        // SAFETY: attached; this thread's record; fresh objects.
-        unsafe {
-            let [idle, suspended, shared] = worker::Thread::counts(worker::thread());
-            let entries = [
-                (c"fibers_idle", idle),
-                (c"fibers_suspended", suspended),
-                (c"stack_size", pool.stack_size),
-                (c"stacks_shared", shared),
-                (c"stacks_in_use", sum(|pool| pool.in_use)),
-                (c"stacks_warm", sum(|pool| pool.warm)),
-                (c"stacks_cold", sum(|pool| pool.cold)),
-                (c"stacks_high_water", sum(|pool| pool.high_water)),
-                (c"stacks_leaked", leaks::stacks()),
-                (c"stacks_small", fallbacks::SMALL_STACK.count()),
-                (c"stacks_not_shared", fallbacks::OWN_STACK.count()),
-                (c"wakes_put_off", fallbacks::WAKE_PUT_OFF.count()),
-                (c"loops_not_passed_on", fallbacks::NO_RUNNER.count()),
-                (c"reserved_bytes", sum(|pool| pool.reserved_bytes)),
-                (c"greenlet_loaded", usize::from(greenlet::look())),
-                (c"greenlets_put_off", greenlet::deferred()),
-            ];
-            let dict = ffi::PyDict_New();
-            if dict.is_null() {
-                return dict;
-            }
-            for (name, value) in entries {
-                let value = ffi::PyLong_FromSize_t(value);
-                let failed =
-                    value.is_null() || ffi::PyDict_SetItemString(dict, name.as_ptr(), value) < 0;
-                ffi::Py_XDECREF(value);
-                if failed {
-                    ffi::Py_DECREF(dict);
-                    return ptr::null_mut();
-                }
-            }
-            dict
-        }
-    })
-}
-
-/// `close_all()`.
-unsafe extern "C" fn close_all(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
-        thread_exit::exits_here();
-        // SAFETY: attached, called with no error set.
-        unsafe {
-            let parked = parking::close_all();
-            ffi::PyLong_FromSize_t(parked + portal::close_all())
-        }
-    })
 }
 
 struct Functions(UnsafeCell<[ffi::PyMethodDef; FUNCTION_COUNT + 1]>);
@@ -415,12 +227,12 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     ),
     unary(
         c"set_guarded",
-        set_guarded,
+        on_portal::set_guarded,
         c"set_guarded(guarded, /)\n--\n\nWhether await_() calls the 'guard' hook in this thread first.",
     ),
     unary(
         c"leak",
-        leak,
+        leaks::leak,
         c"leak(object, /)\n--\n\nKeep an object for ever, beyond the end of the interpreter: it is never finalized.",
     ),
     function(
@@ -459,12 +271,12 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     ),
     nullary(
         c"current_portal",
-        current_portal,
+        on_portal::current_portal,
         c"current_portal()\n--\n\nThe portal whose step runs on this thread now, or None.",
     ),
     nullary(
         c"on_portal",
-        on_portal,
+        on_portal::on_portal,
         c"on_portal()\n--\n\nWhether a portal's step runs on this thread now.",
     ),
     unary(
@@ -533,29 +345,29 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     ),
     any(
         c"call_masked",
-        call_masked,
+        on_portal::call_masked,
         c"call_masked(fn, /, *args, **kwargs)\n--\n\nCall with no portal current, so that await_() cannot suspend the one we are on.",
     ),
     unary(
         c"note_fork",
-        note_fork,
+        on_portal::note_fork,
         c"note_fork(loop, /)\n--\n\nIn a forked child: the portals that this code is on are of 'loop', which is the parent's.",
     ),
     unary(
         c"set_stack_size",
-        set_stack_size,
+        stack_memory::set_stack_size,
         c"set_stack_size(bytes, /)\n--\n\nSize of the stacks of new fibers.",
     ),
-    nullary(c"get_stack_size", get_stack_size, c"get_stack_size()\n--\n\nSee set_stack_size()."),
+    nullary(c"get_stack_size", stack_memory::get_stack_size, c"get_stack_size()\n--\n\nSee set_stack_size()."),
     nullary(
         c"trim",
-        trim,
+        stack_memory::trim,
         c"trim()\n--\n\nGive the memory of idle fibers back to the system; returns the number of bytes.",
     ),
-    nullary(c"stats", stats, c"stats()\n--\n\nCounts of fibers and stacks, as a dict."),
+    nullary(c"stats", stack_memory::stats, c"stats()\n--\n\nCounts of fibers and stacks, as a dict."),
     nullary(
         c"close_all",
-        close_all,
+        close_all::close_all,
         c"close_all()\n--\n\nThrow GeneratorExit into every portal of this thread that await_() waits in, and CancelledError into callers that it has parked; returns how many ended.",
     ),
     ffi::PyMethodDef::zeroed(),

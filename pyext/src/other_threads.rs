@@ -6,7 +6,7 @@
 //! Objects/frameobject.c and `_PyFrame_MakeAndSetFrameObject` in Python/frame.c; from 3.12 on a
 //! collection waits for the eval loop). Here there are no collections meanwhile.
 
-use crate::error;
+use crate::{arguments, error};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::c_int;
 use std::ptr;
@@ -49,11 +49,12 @@ pub(crate) unsafe extern "C" fn frames_from(
         // is complete nothing is freed, no Python code runs and no collection begins, so that no frame
         // that is looked at ends.
         unsafe {
-            if count != 2 || ffi::PyFrame_Check(*arguments) == 0 {
-                error::set_type("frames_from() takes a frame and a number");
+            let usage = "frames_from() takes a frame and a number";
+            let suit = |&[frame, _]: &[_; 2]| ffi::PyFrame_Check(frame) != 0;
+            let Some([frame, most]) = arguments::exactly(arguments, count, usage, suit) else {
                 return ptr::null_mut();
-            }
-            let most = ffi::PyLong_AsSsize_t(*arguments.add(1));
+            };
+            let most = ffi::PyLong_AsSsize_t(most);
             if most == -1 && !ffi::PyErr_Occurred().is_null() {
                 return ptr::null_mut();
             }
@@ -62,7 +63,7 @@ pub(crate) unsafe extern "C" fn frames_from(
             if list.is_null() || most == 0 {
                 return list;
             }
-            let mut frame = ffi::Py_NewRef(*arguments);
+            let mut frame = ffi::Py_NewRef(frame);
             loop {
                 // The list keeps the frame.
                 let appended = ffi::PyList_Append(list, frame);

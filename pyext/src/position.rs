@@ -1,6 +1,6 @@
 //! Where in a heap (a list, as `heapq` has them) an object is.
 
-use crate::error;
+use crate::{arguments, error};
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
 
@@ -17,11 +17,11 @@ pub(crate) unsafe extern "C" fn position(
         // SAFETY: attached; `METH_FASTCALL`: as many arguments as `count` says. Nothing runs while
         // the list is looked through.
         unsafe {
-            if count != 2 || ffi::PyList_Check(*arguments) == 0 {
-                error::set_type("position() takes a heap and an object");
+            let usage = "position() takes a heap and an object";
+            let suit = |&[list, _]: &[_; 2]| ffi::PyList_Check(list) != 0;
+            let Some([list, item]) = arguments::exactly(arguments, count, usage, suit) else {
                 return ptr::null_mut();
-            }
-            let (list, item) = (*arguments, *arguments.add(1));
+            };
             let is_at = |index: &isize| ffi::PyList_GET_ITEM(list, *index) == item;
             let size = ffi::PyList_GET_SIZE(list);
             let up = |&index: &isize| (index > 0).then(|| (index - 1) / 2);

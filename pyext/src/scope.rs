@@ -1,7 +1,7 @@
 //! `with_portal_run…`: portals that are made for one call, and note that they serve the current task.
 
 use crate::portal::{self, PortalObject};
-use crate::{await_, call, error, names, task_scopes};
+use crate::{arguments, await_, call, error, names, task_scopes};
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -35,11 +35,11 @@ pub(crate) unsafe extern "C" fn scope(
     error::barrier(ptr::null_mut(), || {
         // SAFETY: attached; `METH_FASTCALL`: so many lent objects.
         unsafe {
-            if count != 2 || !portal::is_portal(*arguments) {
-                error::set_type("scope() takes a portal and a task");
+            let usage = "scope() takes a portal and a task";
+            let suit = |&[object, _]: &[_; 2]| portal::is_portal(object);
+            let Some([object, task]) = arguments::exactly(arguments, count, usage, suit) else {
                 return ptr::null_mut();
-            }
-            let (object, task) = (*arguments, *arguments.add(1));
+            };
             if task != ffi::Py_None() && !enter(object, task) {
                 return ptr::null_mut();
             }
@@ -57,11 +57,12 @@ pub(crate) unsafe extern "C" fn scoped(
     error::barrier(ptr::null_mut(), || {
         // SAFETY: attached; `METH_FASTCALL`: so many lent objects.
         unsafe {
-            if count != 2 {
-                error::set_type("scoped() takes an awaitable and a function");
+            let usage = "scoped() takes an awaitable and a function";
+            let Some([awaitable, coroutine_of]) =
+                arguments::exactly(arguments, count, usage, |_| true)
+            else {
                 return ptr::null_mut();
-            }
-            let (awaitable, coroutine_of) = (*arguments, *arguments.add(1));
+            };
             let result = portal_around(awaitable, coroutine_of);
             if result.is_null() {
                 await_::discard(awaitable);
@@ -80,14 +81,16 @@ pub(crate) unsafe extern "C" fn scoped_call(
     error::barrier(ptr::null_mut(), || {
         // SAFETY: attached; `METH_FASTCALL`: so many lent objects, whose types are checked.
         unsafe {
-            if count != 3
-                || ffi::PyTuple_Check(*arguments.add(1)) == 0
-                || ffi::PyDict_Check(*arguments.add(2)) == 0
-            {
-                error::set_type("scoped_call() takes a function, a tuple and a dict");
+            let usage = "scoped_call() takes a function, a tuple and a dict";
+            let suit = |&[_, positional, named]: &[_; 3]| {
+                ffi::PyTuple_Check(positional) != 0 && ffi::PyDict_Check(named) != 0
+            };
+            let Some([function, positional, named]) =
+                arguments::exactly(arguments, count, usage, suit)
+            else {
                 return ptr::null_mut();
-            }
-            let call = call::new(*arguments, *arguments.add(1), *arguments.add(2));
+            };
+            let call = call::new(function, positional, named);
             if call.is_null() {
                 return call;
             }
