@@ -124,7 +124,7 @@ unsafe fn drive(
 unsafe fn unless_awaited(result: *mut PyObject) -> *mut PyObject {
     // SAFETY: attached (all callers), no error set where there is a result.
     unsafe {
-        if result.is_null() || !interp::is_in_coroutine(ffi::PyThreadState_Get()) {
+        if result.is_null() || !interp::may_await_result(ffi::PyThreadState_Get()) {
             return result;
         }
         let methods = (*ffi::Py_TYPE(result)).tp_as_async;

@@ -9,6 +9,8 @@
 #define Py_BUILD_CORE 1
 #include <Python.h>
 #include <stddef.h>
+#include "opcode.h"
+#include "internal/pycore_code.h"
 #include "internal/pycore_frame.h"
 #include "internal/pycore_context.h"
 #include "internal/pycore_gc.h"
@@ -178,6 +180,15 @@ const struct table fiberback_layout = {
 #  endif
 #endif
         FACT(CODE_UNIT_SIZE, sizeof(_Py_CODEUNIT)),
+        /* What an `await` begins with, and how many units further on than a call it is. On 3.11 the first
+         * of the two instructions of a call may do the work of both. */
+        FACT(CODE_GET_AWAITABLE, GET_AWAITABLE),
+        FACT(CODE_AFTER_CALL, 1 + INLINE_CACHE_ENTRIES_CALL),
+#if PY_VERSION_HEX < 0x030C0000
+        FACT(CODE_AFTER_PRECALL, 2 + INLINE_CACHE_ENTRIES_PRECALL + INLINE_CACHE_ENTRIES_CALL),
+#else
+        FACT(CODE_AFTER_PRECALL, 1 + INLINE_CACHE_ENTRIES_CALL),
+#endif
 
         /* PyGenObject, which coroutines share: cpython/genobject.h, from 3.14 internal. */
         FIELD(GEN_FRAME, PyGenObject, gi_iframe),

@@ -438,14 +438,17 @@ pub(crate) unsafe fn caller_owns_arguments(
     unsafe { references::owns_arguments(Version::current_frame(ts), arguments) }
 }
 
-/// Whether the code that runs now is a coroutine's, or an async generator's.
+/// Whether the code that runs now is a coroutine's, or an async generator's, and may be about to await what
+/// its call gives: the instruction after that says so. (It may say so of a call by mistake, and one that is
+/// traced may say something else.)
 ///
 /// # Safety
 ///
-/// `ts` must be the attached thread state.
+/// `ts` must be the attached thread state, and the current frame in a call.
 #[inline]
-pub(crate) unsafe fn is_in_coroutine(ts: *mut PyThreadState) -> bool {
-    // SAFETY: the contract: the current frame is alive, if there is one.
+pub(crate) unsafe fn may_await_result(ts: *mut PyThreadState) -> bool {
+    // SAFETY: the contract: the current frame is alive, if there is one. A code object has as many units
+    // as its size says, from `co_code_adaptive` on, and no more than those are read.
     unsafe {
         let place = frames::Place::current(ts);
         if place.frame.is_null() {
@@ -453,11 +456,23 @@ pub(crate) unsafe fn is_in_coroutine(ts: *mut PyThreadState) -> bool {
         }
         let code = place.code();
         // On 3.14 and later the current frame may be the interpreter's own, whose owner says so.
-        !code.is_null()
-            && ffi::PyCode_Check(code) != 0
-            && *field::<_, c_int>(code, facts::CODE_FLAGS)
+        if code.is_null()
+            || ffi::PyCode_Check(code) == 0
+            || *field::<_, c_int>(code, facts::CODE_FLAGS)
                 & (ffi::CO_COROUTINE | ffi::CO_ASYNC_GENERATOR)
-                != 0
+                == 0
+        {
+            return false;
+        }
+        let first = code.cast::<u8>().offset(facts::CODE_ADAPTIVE);
+        let size = ffi::Py_SIZE(code) * facts::CODE_UNIT_SIZE;
+        let call = *field::<_, *const u8>(place.frame, facts::FRAME_INSTR);
+        let call = call.addr().wrapping_sub(first.addr()) as isize;
+        [facts::CODE_AFTER_CALL, facts::CODE_AFTER_PRECALL].into_iter().any(|units| {
+            let next = call.wrapping_add(units * facts::CODE_UNIT_SIZE);
+            (0..size).contains(&next)
+                && isize::from(*first.offset(next)) == facts::CODE_GET_AWAITABLE
+        })
     }
 }
 

@@ -114,7 +114,20 @@ async def looks_at_everything(depth):
 
 
 async def looks_at_the_stack(depth):
-    return waits(after_a_look_at_the_stack, depth)
+    return waits(after_a_look_at_the_stack, 4 * depth)
+
+
+async def ready_in_a_coroutine(depth):
+    """For "many frames" the coroutine's own code waits, where `await_` looks whether it awaits the result."""
+    if depth == FEW_FRAMES:
+        return waits(ready, 0)
+    await_, clock, least = fiberback.await_, time.perf_counter, float("inf")
+    for _ in range(REPEATS):
+        begin = clock()
+        for _ in range(WAITS):
+            await_(ready())
+        least = min(least, (clock() - begin) / WAITS * 1e6)
+    return least
 
 
 async def in_thread(depth):
@@ -175,6 +188,7 @@ def in_trio(depth, others):
 KINDS = {
     "parked": in_loop(asyncio.run, in_task),
     "ready": in_loop(asyncio.run, ready_in_task),
+    "ready in a coroutine": in_loop(asyncio.run, ready_in_a_coroutine),
     "portal": in_loop(fiberback.run, in_task),
     "ready on a portal": in_loop(fiberback.run, ready_in_task),
     "thread": in_loop(asyncio.run, in_thread),

@@ -23,6 +23,7 @@ MOST, ATTEMPTS = 2.0, 5
 KINDS = [
     "parked",
     "ready",
+    "ready in a coroutine",
     "portal",
     "ready on a portal",
     "thread",
