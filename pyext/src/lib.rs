@@ -169,7 +169,7 @@ const AWAIT_DOC: &CStr = {
     }
 };
 
-const FUNCTION_COUNT: usize = 39;
+const FUNCTION_COUNT: usize = 40;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -240,6 +240,11 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         ffi::PyMethodDefPointer { PyCFunctionFast: position::position },
         ffi::METH_FASTCALL,
         c"position(heap, item, /)\n--\n\nAn index at which a heap (a list) has this very object, or -1.",
+    ),
+    nullary(
+        c"current_frames",
+        other_threads::current_frames,
+        c"current_frames()\n--\n\nThe topmost frame of each thread, by the thread's id.",
     ),
     function(
         c"frames_from",

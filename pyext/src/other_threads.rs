@@ -3,7 +3,7 @@
 //! On 3.11 `frame.f_back` and `frame.f_locals` allocate while they read the frame, an allocation may
 //! begin a collection, and a collection may run Python code and so give the GIL away: the frame's
 //! thread goes on, the frame ends, and what is read next is freed memory (`PyFrame_GetBack` in
-//! Objects/frameobject.c and `_PyFrame_MakeAndSetFrameObject` in Python/frame.c; from 3.12 on a
+//! Objects/frameobject.c, `_PyThread_CurrentFrames` in Python/pystate.c, and `_PyFrame_MakeAndSetFrameObject` in Python/frame.c; from 3.12 on a
 //! collection waits for the eval loop). Here there are no collections meanwhile.
 
 use crate::{arguments, error};
@@ -35,6 +35,29 @@ impl Drop for NoCollections {
             }
         }
     }
+}
+
+/// `_fiberback.current_frames()`: what `sys._current_frames()` gives, which allocates likewise.
+pub(crate) unsafe extern "C" fn current_frames(
+    _module: *mut PyObject,
+    _: *mut PyObject,
+) -> *mut PyObject {
+    error::barrier(ptr::null_mut(), || {
+        // SAFETY: attached. What the `sys` module has is borrowed, and kept alive over the call. (Before it
+        // looks at frames the call may run audit hooks.) No collection begins meanwhile.
+        unsafe {
+            let function = ffi::PySys_GetObject(c"_current_frames".as_ptr());
+            if function.is_null() {
+                error::set_type("sys._current_frames() is not there");
+                return ptr::null_mut();
+            }
+            let function = ffi::Py_NewRef(function);
+            let _no_collections = NoCollections::new();
+            let frames = ffi::PyObject_CallNoArgs(function);
+            ffi::Py_DECREF(function);
+            frames
+        }
+    })
 }
 
 /// `_fiberback.frames_from(frame, most)`: the frame, its caller, and so on, `most` of them or all if it

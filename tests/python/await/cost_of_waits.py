@@ -114,7 +114,7 @@ async def looks_at_everything(depth):
 
 
 async def looks_at_the_stack(depth):
-    return waits(after_a_look_at_the_stack, 4 * depth)
+    return waits(after_a_look_at_the_stack, 12 * depth)
 
 
 async def ready_in_a_coroutine(depth):

@@ -10,14 +10,13 @@ thread. Locks, events and queues do not tell whom they wait for, so they prove n
 from __future__ import annotations
 
 import concurrent.futures
-import sys
 import threading
 import traceback
 from concurrent.futures import Future
 from types import FrameType
 from typing import Any
 
-from .._fiberback import frames_from, locals_of
+from .._fiberback import current_frames, frames_from, locals_of
 from .._user_frames import is_ours
 
 _Future: Any = Future
@@ -58,7 +57,7 @@ def waits_for(frame: FrameType) -> list[Any]:
 
 def is_blocked_on(ident: int, mine: int) -> bool:
     """Whether thread `ident` waits, if by way of others, for thread `mine` or what it works at."""
-    frames = sys._current_frames()
+    frames = current_frames()
     works = {id(work): other for other in frames if (work := work_future(frames[other]))}
     seen: set[int] = set()
     look = [ident]
@@ -78,7 +77,7 @@ def is_blocked_on(ident: int, mine: int) -> bool:
 
 def stack_of(ident: int) -> str:
     """The innermost part of a thread's stack, as a traceback shows it."""
-    frame = sys._current_frames().get(ident)
+    frame = current_frames().get(ident)
     if frame is None:
         return "  (not running)\n"
     innermost = reversed(frames_from(frame, 24))

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import threading
 from asyncio import _get_running_loop
 from typing import Any
 
-from .._fiberback import note_fork
+from .._fiberback import current_frames, note_fork
 from .library import is_trio_running
 from .thread import thread_of
 
@@ -38,7 +37,7 @@ def is_parents(loop: asyncio.AbstractEventLoop) -> bool:
     ident = thread_of(loop)
     if ident == threading.get_ident():
         return loop is not _get_running_loop()
-    return ident not in sys._current_frames()
+    return ident not in current_frames()
 
 
 def is_on_parents_trio() -> bool:

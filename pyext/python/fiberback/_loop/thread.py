@@ -6,12 +6,11 @@ Asked from other threads, and of loops that do not say: whoever runs a loop has 
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 from types import FrameType
 from typing import Any
 
-from .._fiberback import frames_from, locals_of
+from .._fiberback import current_frames, frames_from, locals_of
 
 
 def thread_of(loop: asyncio.AbstractEventLoop) -> int | None:
@@ -24,7 +23,7 @@ def thread_of(loop: asyncio.AbstractEventLoop) -> int | None:
     coro = task.get_coro() if task is not None else None
     step = getattr(coro, "cr_frame", None)
     mine = threading.get_ident()
-    for ident, top in sys._current_frames().items():
+    for ident, top in current_frames().items():
         if ident == mine:
             continue
         if any(frame is step or runs(frame, loop) for frame in frames_from(top, -1)):

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures.thread
-import sys
 import threading
 import time
 from concurrent.futures import Future
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from .._fiberback import frames_from, local_of
+from .._fiberback import current_frames, frames_from, local_of
 from . import own_pool
 from .channel import Channel
 
@@ -68,7 +67,7 @@ def _is_over(future: Future[Any]) -> None:
 def _is_submitting() -> bool:
     """Whether some other thread is on the way from submitting a work item to awaiting it."""
     mine = threading.get_ident()
-    for ident, frame in sys._current_frames().items():
+    for ident, frame in current_frames().items():
         if ident != mine and any(one.f_code in _SUBMITS for one in frames_from(frame, 8)):
             return True
     return False
