@@ -15,10 +15,9 @@
 mod harness;
 
 use fiberback::block_on;
-use harness::{Bench, in_earnest};
+use harness::{Bench, in_earnest, yielding};
 use std::future::ready;
 use std::hint::black_box;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
@@ -27,19 +26,6 @@ fn times(n: u64, mut f: impl FnMut()) -> Duration {
     let begin = Instant::now();
     (0..n).for_each(|_| f());
     begin.elapsed()
-}
-
-/// Pending once.
-async fn yielding() {
-    let mut had = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut had, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 async fn task() {

@@ -14,24 +14,10 @@ mod harness;
 use fiberback::{await_, join, map_concurrent, scope};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
-use harness::{Bench, in_earnest, runtimes};
+use harness::{Bench, in_earnest, runtimes, yielding};
 use std::hint::black_box;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
-
-/// Pending once.
-async fn yielding() {
-    let mut had = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut had, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
 
 async fn task() {
     tokio::spawn(async {}).await.expect("nobody panics");

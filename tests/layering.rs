@@ -111,7 +111,10 @@ fn no_circle_of_files() {
 /// The rooms of the native module, lowest first: what a file may name lies in its own room or in one above it
 /// here. `lib.rs`, which lists what the module exports, names all.
 const NATIVE: &[(&str, &[&str])] = &[
-    ("what every room stands on", &["error", "names", "notices", "arguments", "position"]),
+    (
+        "what every room stands on",
+        &["error", "names", "notices", "arguments", "no_collections", "position"],
+    ),
     ("the interpreter: what of PyThreadState belongs to a C stack", &["interp"]),
     ("what is counted", &["leaks", "fallbacks"]),
     ("stacks", &["needs", "stacks", "side_stack"]),

@@ -26,6 +26,20 @@ async fn here() -> ThreadId {
     thread::current().id()
 }
 
+/// A fiber that waits on a thread and loop of its own until it is told to stop; the thread returns its id.
+fn a_fiber_elsewhere() -> (Remote, oneshot::Sender<()>, thread::JoinHandle<ThreadId>) {
+    let (send, receive) = mpsc::channel();
+    let (stop, stopped) = oneshot::channel();
+    let loops = thread::spawn(move || {
+        current_thread().block_on(run(move || {
+            send.send(remote()).unwrap();
+            let _ = await_(stopped);
+        }));
+        thread::current().id()
+    });
+    (receive.recv().unwrap(), stop, loops)
+}
+
 /// Runs `work` on a plain thread, while the fiber waits.
 fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> thread::Result<T> {
     let (done, is_done) = oneshot::channel::<()>();
@@ -131,16 +145,7 @@ fn any_executor_will_do() {
 
 #[test]
 fn a_fiber_waits_without_blocking() {
-    let (send, receive) = mpsc::channel::<Remote>();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let loops = thread::spawn(move || {
-        current_thread().block_on(run(move || {
-            send.send(remote()).unwrap();
-            let _ = await_(stopped);
-        }));
-        thread::current().id()
-    });
-    let theirs = receive.recv().unwrap();
+    let (theirs, stop, loops) = a_fiber_elsewhere();
     let turns = Rc::new(Cell::new(0));
     let ours = Rc::clone(&turns);
     let ran = current_thread().block_on(async move {
@@ -316,16 +321,7 @@ fn a_panic_of_the_future_comes_out_where_it_is_waited_for() {
 fn a_waiter_that_is_cancelled_takes_its_future_along() {
     let (begun, has_begun) = mpsc::channel();
     let (dropped, was_dropped) = mpsc::channel();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let (send, receive) = mpsc::channel::<Remote>();
-    let loops = thread::spawn(move || {
-        current_thread().block_on(run(move || {
-            send.send(remote()).unwrap();
-            let _ = await_(stopped);
-        }));
-        thread::current().id()
-    });
-    let theirs = receive.recv().unwrap();
+    let (theirs, stop, loops) = a_fiber_elsewhere();
     let guard = TellsDrop(dropped);
     let mut waiting = run(move || {
         theirs.await_(async move {

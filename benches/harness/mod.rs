@@ -9,11 +9,25 @@
 
 pub(crate) mod runtimes;
 
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// True under `cargo bench`; otherwise (`cargo test --benches`) a bench only shows that it works.
 pub(crate) fn in_earnest() -> bool {
     std::env::args().any(|argument| argument == "--bench")
+}
+
+/// Pending once.
+pub(crate) async fn yielding() {
+    let mut had = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut had, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// One way to do something, and its samples so far, in nanoseconds per iteration.

@@ -44,6 +44,7 @@
 //! | `fallbacks.rs` | what was done instead of what was wanted: how often |
 //! | `notices.rs` | what users hear of once |
 //! | `c_api.rs` | what native extensions call: the capsule behind `include/fiberback.h` |
+//! | `no_collections.rs` | automatic collections put off |
 //! | `other_threads.rs` | frames of other threads, looked at without letting those go on |
 //! | `own_stack.rs` | what runs on this stack, found without making frame objects |
 //! | `ended.rs` | the end of the interpreter that has loaded the module |
@@ -71,6 +72,7 @@ mod leaks;
 mod lend;
 mod names;
 mod needs;
+mod no_collections;
 mod notices;
 mod on_portal;
 mod other_threads;

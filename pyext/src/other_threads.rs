@@ -3,39 +3,14 @@
 //! On 3.11 `frame.f_back` and `frame.f_locals` allocate while they read the frame, an allocation may
 //! begin a collection, and a collection may run Python code and so give the GIL away: the frame's
 //! thread goes on, the frame ends, and what is read next is freed memory (`PyFrame_GetBack` in
-//! Objects/frameobject.c, `_PyThread_CurrentFrames` in Python/pystate.c, and `_PyFrame_MakeAndSetFrameObject` in Python/frame.c; from 3.12 on a
-//! collection waits for the eval loop). Here there are no collections meanwhile.
+//! Objects/frameobject.c, `_PyThread_CurrentFrames` in Python/pystate.c, and
+//! `_PyFrame_MakeAndSetFrameObject` in Python/frame.c; from 3.12 on a collection waits for the eval loop).
+//! Here there are no collections meanwhile.
 
+use crate::no_collections::NoCollections;
 use crate::{arguments, error};
 use pyo3::ffi::{self, PyObject};
-use std::ffi::c_int;
 use std::ptr;
-
-/// No automatic collections while it lives. The GIL must be held all that time.
-struct NoCollections {
-    were_enabled: c_int,
-}
-
-impl NoCollections {
-    /// # Safety
-    ///
-    /// Attached, until this is dropped.
-    unsafe fn new() -> Self {
-        // SAFETY: attached.
-        Self { were_enabled: unsafe { ffi::PyGC_Disable() } }
-    }
-}
-
-impl Drop for NoCollections {
-    fn drop(&mut self) {
-        if self.were_enabled != 0 {
-            // SAFETY: attached (contract of `new`).
-            unsafe {
-                ffi::PyGC_Enable();
-            }
-        }
-    }
-}
 
 /// `_fiberback.current_frames()`: what `sys._current_frames()` gives, which allocates likewise.
 pub(crate) unsafe extern "C" fn current_frames(

@@ -2,7 +2,7 @@
 //! that it is deep.
 
 use crate::interp::frames::Place;
-use crate::{error, names};
+use crate::{arguments, error, names};
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
 
@@ -22,14 +22,12 @@ pub(crate) unsafe extern "C" fn local_of(
         // The variable's index is within what the code has, which is checked; the frame waits in a call,
         // so that its variables stay as they are.
         unsafe {
-            if count != 2 || !is_code_or_name(*arguments) {
-                error::set_type(
-                    "local_of() takes a code object or the end of its name, and an index",
-                );
+            let usage = "local_of() takes a code object or the end of its name, and an index";
+            let suit = |&[code, _]: &[_; 2]| is_code_or_name(code);
+            let Some([code, index]) = arguments::exactly(arguments, count, usage, suit) else {
                 return ptr::null_mut();
-            }
-            let code = *arguments;
-            let index = ffi::PyLong_AsSsize_t(*arguments.add(1));
+            };
+            let index = ffi::PyLong_AsSsize_t(index);
             if index == -1 && !ffi::PyErr_Occurred().is_null() {
                 return ptr::null_mut();
             }

@@ -35,6 +35,7 @@ pub(crate) mod tracing;
 #[cfg_attr(cpython = "3.15", path = "cp315.rs")]
 mod version;
 
+use crate::no_collections::NoCollections;
 use facts::field;
 use instrumentation::Instrumented;
 use pyo3::ffi::{self, PyObject, PyThreadState};
@@ -247,11 +248,10 @@ impl State {
         // of the fiber's frames: not now.
         unsafe {
             let host = Version::swap_current_frame(ts, self.version.top_frame());
-            let was_enabled = ffi::PyGC_Disable();
-            let frame = ffi::PyThreadState_GetFrame(ts);
-            if was_enabled != 0 {
-                ffi::PyGC_Enable();
-            }
+            let frame = {
+                let _no_collections = NoCollections::new();
+                ffi::PyThreadState_GetFrame(ts)
+            };
             Version::swap_current_frame(ts, host);
             frame.cast()
         }

@@ -223,16 +223,11 @@ type Job = Option<Owned<io::Result<()>>>;
 
 /// What the code has returned, once; afterwards that all is well.
 fn poll_end(slot: &mut Job, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-    let Some(mut job) = slot.take() else { return Poll::Ready(Ok(())) };
-    // A panic in here leaves the slot empty.
-    match job.poll_end(context) {
-        Poll::Pending => {
-            *slot = Some(job);
-            Poll::Pending
-        }
-        Poll::Ready(Ok(returned)) => Poll::Ready(returned),
-        Poll::Ready(Err(aborted)) => Poll::Ready(Err(io::Error::other(aborted))),
-    }
+    Poll::Ready(match ready!(Owned::poll_slot(slot, context)) {
+        None => Ok(()),
+        Some(Ok(returned)) => returned,
+        Some(Err(aborted)) => Err(io::Error::other(aborted)),
+    })
 }
 
 /// The bytes that synchronous code on a [`PinnedPool`] writes. Made by [`PinnedPool::reader`].

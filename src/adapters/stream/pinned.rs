@@ -170,15 +170,9 @@ impl<T> Stream for PinnedStream<T> {
         if let Some(item) = ready!(this.items.poll_take(context)) {
             return Poll::Ready(Some(item));
         }
-        let Some(mut job) = this.job.take() else { return Poll::Ready(None) };
-        // A panic in here leaves `job` taken.
-        match job.poll_end(context) {
-            Poll::Pending => {
-                this.job = Some(job);
-                Poll::Pending
-            }
-            Poll::Ready(Ok(())) => Poll::Ready(None),
-            Poll::Ready(Err(aborted)) => panic!("{aborted}"),
+        match ready!(Owned::poll_slot(&mut this.job, context)) {
+            None | Some(Ok(())) => Poll::Ready(None),
+            Some(Err(aborted)) => panic!("{aborted}"),
         }
     }
 }
@@ -226,16 +220,11 @@ pub struct PinnedSink<T, E> {
 
 impl<T, E> PinnedSink<T, E> {
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Result<(), E>> {
-        let Some(mut job) = self.job.take() else { return Poll::Ready(Ok(())) };
-        // A panic in here leaves `job` taken.
-        match job.poll_end(context) {
-            Poll::Pending => {
-                self.job = Some(job);
-                Poll::Pending
-            }
-            Poll::Ready(Ok(returned)) => Poll::Ready(returned),
-            Poll::Ready(Err(aborted)) => panic!("{aborted}"),
-        }
+        Poll::Ready(match ready!(Owned::poll_slot(&mut self.job, context)) {
+            None => Ok(()),
+            Some(Ok(returned)) => returned,
+            Some(Err(aborted)) => panic!("{aborted}"),
+        })
     }
 }
 

@@ -126,11 +126,22 @@ impl fmt::Display for Aborted {
 impl std::error::Error for Aborted {}
 
 impl<T> Owned<T> {
-    /// What the job has returned, once. Panics with its panic.
-    pub(in crate::adapters) fn poll_end(
-        &mut self,
+    /// What the job in `slot` has returned, which leaves that empty; `None` if it was empty. Panics with
+    /// the job's panic, and leaves it empty then, too.
+    pub(in crate::adapters) fn poll_slot(
+        slot: &mut Option<Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Result<T, Aborted>> {
+    ) -> Poll<Option<Result<T, Aborted>>> {
+        let Some(mut job) = slot.take() else { return Poll::Ready(None) };
+        let polled = job.poll_end(context);
+        if polled.is_pending() {
+            *slot = Some(job);
+        }
+        polled.map(Some)
+    }
+
+    /// What the job has returned, once. Panics with its panic.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Result<T, Aborted>> {
         Poll::Ready(match ready!(Pin::new(&mut self.0).poll(context)) {
             Ok(returned) => Ok(returned),
             Err(error) if error.is_panic() => panic::resume_unwind(error.into_panic()),

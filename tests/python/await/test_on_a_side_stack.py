@@ -181,10 +181,11 @@ def test_errors_context_and_the_exception_in_hand(fb, start):
     asyncio.run(main())
 
 
-def test_deep_recursion_there_is_caught(fb, start):
-    def recurse(n):
-        return sorted([n], key=lambda n: recurse(n + 1))
+def recurse(n):
+    return sorted([n], key=lambda n: recurse(n + 1))
 
+
+def test_deep_recursion_there_is_caught(fb, start):
     async def inside():
         with pytest.raises(RecursionError):
             recurse(0)
@@ -318,9 +319,6 @@ def test_stacks_of_another_size(fb):
     """Smaller ones than the waiting task's own do not serve, larger ones do."""
     size = fb.get_stack_size()
     outcome = []
-
-    def recurse(n):
-        return sorted([n], key=lambda n: recurse(n + 1))
 
     async def inside():
         with pytest.raises(RecursionError):

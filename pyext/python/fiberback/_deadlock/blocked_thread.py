@@ -32,9 +32,9 @@ _WAITS: dict[Any, str] = {
 _DEPTH = 8
 
 
-def work_future(frame: FrameType | None) -> Future[Any] | None:
+def work_future(frame: FrameType) -> Future[Any] | None:
     """The future of the executor's work item that runs on the stack that ends in `frame`."""
-    for one in frames_from(frame, -1) if frame is not None else ():
+    for one in frames_from(frame, -1):
         if one.f_code.co_qualname.endswith("_WorkItem.run"):
             future = getattr(locals_of(one).get("self"), "future", None)
             if isinstance(future, Future):
