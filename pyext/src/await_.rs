@@ -6,9 +6,11 @@
 //! what the task sends or throws next comes back here, and goes into the awaitable as `yield from`
 //! would pass it on (`gen_send_ex`, `_gen_throw` in Objects/genobject.c).
 
+use crate::asyncio_future::{self, is_for_task};
+use crate::coroutine_methods::Outcome;
 use crate::step::{self, Stepper};
 use crate::worker::{self, Input, Worker};
-use crate::{error, greenlet, interp, names, parking, thrown};
+use crate::{delegate, error, greenlet, interp, names, parking, thrown};
 use pyo3::ffi::PySendResult::{PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::{CStr, c_void};
@@ -31,9 +33,6 @@ static AWAITED: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 static BEFORE_WAIT: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// What the Python layer wants called when such a wait has ended.
 static AFTER_WAIT: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
-/// asyncio's `Future`, whose subclasses are tasks and what `gather` makes; the same in pure Python.
-static FUTURE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
-static PURE_FUTURE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 
 const NO_PORTAL_MESSAGE: &str = "await_() needs a portal, and this code runs in none: wrap the \
      task's coroutine in fiberback.Portal, or start it through fiberback";
@@ -143,25 +142,25 @@ unsafe fn go_on(
     worker: *mut Worker,
     iterator: *mut PyObject,
     stepper: Stepper,
-    (mut status, mut result): step::Outcome,
+    (mut status, mut result): Outcome,
     arguments: *const *mut PyObject,
 ) -> *mut PyObject {
     // SAFETY: attached (all callers); the results and inputs are owned as their types say.
     unsafe {
         while status == PYGEN_NEXT {
             // Here, as it can wait itself.
-            thrown::end(worker);
+            thrown::end(&raw mut (*worker).thrown);
             let ts = ffi::PyThreadState_Get();
             if let Some(message) = interp::refusal(ts) {
                 ffi::Py_DECREF(result);
-                refuse(iterator, message);
+                delegate::refuse(iterator, message);
                 return ptr::null_mut();
             }
             if Worker::is_in_nested_context(worker, ts) && !is_usable() {
                 let answer = if ffi::PyErr_Occurred().is_null() {
                     off_portal(iterator, result)
                 } else {
-                    discard(iterator);
+                    delegate::discard(iterator);
                     ptr::null_mut()
                 };
                 ffi::Py_DECREF(result);
@@ -175,17 +174,17 @@ unsafe fn go_on(
             let input = suspend(worker, iterator, result, argument);
             match input {
                 Input::Value(value) => {
-                    thrown::note_value(worker, value);
+                    thrown::note_value(&raw mut (*worker).thrown, value);
                     (status, result) = stepper.send(iterator, value);
                     ffi::Py_DECREF(value);
                 }
                 Input::Raise(exception) => {
-                    thrown::note_exception(worker, exception, 1);
+                    thrown::note_exception(&raw mut (*worker).thrown, exception, 1);
                     (status, result) = stepper.throw(iterator, exception);
                 }
                 Input::Send { .. }
                 | Input::Throw { .. }
-                | Input::Drive(_)
+                | Input::Run(..)
                 | Input::Unpark
                 | Input::Called => {
                     unreachable!("a new step begun on a worker in the middle of one")
@@ -193,7 +192,7 @@ unsafe fn go_on(
             }
         }
         debug_assert!(status == PYGEN_RETURN || result.is_null());
-        thrown::settle(worker);
+        thrown::settle(&raw mut (*worker).thrown);
         result
     }
 }
@@ -327,9 +326,9 @@ unsafe fn answer_to(iterator: *mut PyObject, answer: Answer) -> (ffi::PySendResu
                 ffi::Py_DECREF(value);
                 (status, result)
             }
-            Answer::Throw(exception) => delegate_throw(iterator, exception),
+            Answer::Throw(exception) => delegate::throw(iterator, exception),
             Answer::Refuse(exception) => {
-                if !close(iterator) {
+                if !delegate::close(iterator) {
                     ffi::PyErr_WriteUnraisable(iterator);
                 }
                 error::restore(exception);
@@ -465,96 +464,6 @@ unsafe fn is_awaited(coroutine: *mut PyObject) -> bool {
     }
 }
 
-/// Passes an exception (owned) on to the iterator as `_gen_throw` does to what a generator
-/// delegates to.
-///
-/// # Safety
-///
-/// Attached; both must be valid objects.
-pub(crate) unsafe fn delegate_throw(
-    iterator: *mut PyObject,
-    exception: *mut PyObject,
-) -> (ffi::PySendResult, *mut PyObject) {
-    // SAFETY: attached, references owned as documented.
-    unsafe {
-        if ffi::PyErr_GivenExceptionMatches(exception, ffi::PyExc_GeneratorExit) != 0 {
-            // GeneratorExit closes the inner iterator, then is raised here.
-            if close(iterator) {
-                error::raise(exception);
-            } else {
-                ffi::Py_DECREF(exception);
-            }
-            return (PYGEN_ERROR, ptr::null_mut());
-        }
-        let throw = names::attribute(iterator, names::THROW.get());
-        if throw.is_null() {
-            if ffi::PyErr_Occurred().is_null() {
-                // A plain iterator: the exception is raised at the `yield from`.
-                error::raise(exception);
-            } else {
-                ffi::Py_DECREF(exception);
-            }
-            return (PYGEN_ERROR, ptr::null_mut());
-        }
-        let result = ffi::PyObject_CallOneArg(throw, exception);
-        ffi::Py_DECREF(throw);
-        ffi::Py_DECREF(exception);
-        worker::outcome_of_call(result)
-    }
-}
-
-/// `gen_close_iter`: calls `close()` if there is one. False with the error set if it raised.
-///
-/// # Safety
-///
-/// Attached; a valid object.
-pub(crate) unsafe fn close(iterator: *mut PyObject) -> bool {
-    // SAFETY: attached.
-    unsafe {
-        let close = names::attribute(iterator, names::CLOSE.get());
-        if close.is_null() {
-            return ffi::PyErr_Occurred().is_null();
-        }
-        let result = ffi::PyObject_CallNoArgs(close);
-        ffi::Py_DECREF(close);
-        ffi::Py_XDECREF(result);
-        !result.is_null()
-    }
-}
-
-/// Ends an iterator that has yielded where nobody can wait for it, then raises RuntimeError.
-///
-/// # Safety
-///
-/// Attached; `iterator` must be a valid object.
-#[cold]
-pub(crate) unsafe fn refuse(iterator: *mut PyObject, message: &str) {
-    // SAFETY: attached.
-    unsafe {
-        if !close(iterator) {
-            ffi::PyErr_WriteUnraisable(iterator);
-        }
-    }
-    error::set_runtime(message);
-}
-
-/// Closes a coroutine that will not be awaited, so that nothing warns that it never was.
-pub(crate) unsafe fn discard(awaitable: *mut PyObject) {
-    // SAFETY: attached; an error that is set is kept over the call of Python code.
-    unsafe {
-        if ffi::Py_TYPE(awaitable) != &raw mut ffi::PyCoro_Type {
-            return;
-        }
-        let pending = error::take();
-        if !close(awaitable) {
-            ffi::PyErr_WriteUnraisable(awaitable);
-        }
-        if !pending.is_null() {
-            error::restore(pending);
-        }
-    }
-}
-
 /// Whether the current portal is one of the task that runs now.
 ///
 /// Something on the portal may be driving a task of its own right now: an eager task that begins
@@ -639,84 +548,10 @@ unsafe fn is_allowed(awaitable: *mut PyObject) -> bool {
         if ask(&GUARD, awaitable) {
             return true;
         }
-        discard(awaitable);
+        delegate::discard(awaitable);
         false
     }
 }
-
-/// Whether the object is one of asyncio's futures: a task, for one.
-///
-/// # Safety
-///
-/// A valid object.
-#[inline]
-pub(crate) unsafe fn is_asyncio_future(object: *mut PyObject) -> bool {
-    let future: *mut ffi::PyTypeObject = FUTURE.load(Ordering::Relaxed).cast();
-    // SAFETY: the contract; two types.
-    unsafe {
-        let class = ffi::Py_TYPE(object);
-        class == future || !future.is_null() && ffi::PyType_IsSubtype(class, future) != 0
-    }
-}
-
-/// Whether the object that an awaitable has yielded is a future that a task may be behind.
-///
-/// Tasks and what `gather` makes are subclasses of `Future`. `shield` makes a plain one that has a
-/// callback already, which hardly any other has when it is first waited for, and `wait` and
-/// `wait_for` (of 3.11) plain ones without: those are known by their code.
-#[inline]
-unsafe fn is_for_task(yielded: *mut PyObject, iterator: *mut PyObject) -> bool {
-    // SAFETY: attached; all valid and borrowed.
-    unsafe {
-        if yielded == ffi::Py_None() {
-            return false;
-        }
-        let class = ffi::Py_TYPE(yielded);
-        let future: *mut ffi::PyTypeObject = FUTURE.load(Ordering::Relaxed).cast();
-        if class == future {
-            return is_plain_for_task(yielded, iterator);
-        }
-        let pure: *mut ffi::PyTypeObject = PURE_FUTURE.load(Ordering::Relaxed).cast();
-        !future.is_null() && ffi::PyType_IsSubtype(class, future) != 0
-            || !pure.is_null() && ffi::PyType_IsSubtype(class, pure) != 0
-    }
-}
-
-const FEW_REFERENCES: ffi::Py_ssize_t = 32;
-
-#[inline(never)]
-unsafe fn is_plain_for_task(future: *mut PyObject, iterator: *mut PyObject) -> bool {
-    // SAFETY: as in `is_for_task`; references are dropped, errors mean "no".
-    unsafe {
-        // `_callbacks` is a copy, so many waiting for one future would take quadratic time. Each of
-        // them holds references to it; what `shield` and `wait` make has one waiter, and few.
-        if ffi::Py_REFCNT(future) > FEW_REFERENCES {
-            return false;
-        }
-        let callbacks = ffi::PyObject_GetAttr(future, names::CALLBACKS.get());
-        if callbacks.is_null() {
-            ffi::PyErr_Clear();
-            return false;
-        }
-        let some = callbacks != ffi::Py_None();
-        ffi::Py_DECREF(callbacks);
-        if some || ffi::Py_TYPE(iterator) != &raw mut ffi::PyCoro_Type {
-            return some;
-        }
-        let code = ffi::PyObject_GetAttr(iterator, names::CR_CODE.get());
-        if code.is_null() {
-            ffi::PyErr_Clear();
-            return false;
-        }
-        let found = WAITERS.iter().any(|waiter| waiter.load(Ordering::Relaxed) == code);
-        ffi::Py_DECREF(code);
-        found
-    }
-}
-
-/// The code objects of asyncio's `wait` and `wait_for`.
-static WAITERS: [AtomicPtr<PyObject>; 2] =
-    [AtomicPtr::new(ptr::null_mut()), AtomicPtr::new(ptr::null_mut())];
 
 /// Whether the Python layer has nothing against waiting for what `iterator` has yielded; it is asked
 /// only where that may be a task. If it has, false with the error set. If not, `watched` may be made
@@ -852,7 +687,7 @@ unsafe fn off_portal(awaitable: *mut PyObject, yielded: *mut PyObject) -> *mut P
         let hook = NO_PORTAL.load(Ordering::Relaxed);
         if hook.is_null() {
             error::set_runtime(NO_PORTAL_MESSAGE);
-            discard(awaitable);
+            delegate::discard(awaitable);
             return ptr::null_mut();
         }
         let hook = ffi::Py_NewRef(hook);
@@ -886,7 +721,7 @@ unsafe fn in_greenlet(awaitable: *mut PyObject) -> Option<*mut PyObject> {
             && !Worker::is_masked(worker)
             && is_usable();
         if !ffi::PyErr_Occurred().is_null() {
-            discard(awaitable);
+            delegate::discard(awaitable);
             return Some(ptr::null_mut());
         }
         is_portals.then(|| drive_in_greenlet(awaitable))
@@ -903,10 +738,10 @@ static HOOKS: [(&CStr, &AtomicPtr<PyObject>); 12] = [
     (c"awaited", &AWAITED),
     (c"before_wait", &BEFORE_WAIT),
     (c"after_wait", &AFTER_WAIT),
-    (c"future", &FUTURE),
-    (c"pure_future", &PURE_FUTURE),
-    (c"wait", &WAITERS[0]),
-    (c"wait_for", &WAITERS[1]),
+    (c"future", &asyncio_future::FUTURE),
+    (c"pure_future", &asyncio_future::PURE_FUTURE),
+    (c"wait", &asyncio_future::WAITERS[0]),
+    (c"wait_for", &asyncio_future::WAITERS[1]),
 ];
 
 /// `_fiberback.set_hooks(**hooks)`: those that are not given are unset.
@@ -934,7 +769,8 @@ pub(crate) unsafe extern "C" fn set_hooks(
             }
             for ((name, place), hook) in HOOKS.iter().zip(hooks) {
                 // `is_for_task` takes them for types.
-                let is_type = ptr::eq(*place, &FUTURE) || ptr::eq(*place, &PURE_FUTURE);
+                let is_type = ptr::eq(*place, &asyncio_future::FUTURE)
+                    || ptr::eq(*place, &asyncio_future::PURE_FUTURE);
                 if is_type && !hook.is_null() && ffi::PyType_Check(hook) == 0 {
                     error::set_type(&format!("set_hooks(): {name:?} must be a type"));
                     return ptr::null_mut();

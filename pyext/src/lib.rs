@@ -25,6 +25,10 @@
 //! |---|---|
 //! | `interp/` | what of `PyThreadState` belongs to a C stack, one file for each CPython version |
 //! | `worker.rs` | fibers that run portals' steps, idle and suspended ones, per thread |
+//! | `owner.rs`, `mailbox.rs` | whom a worker makes steps for; what other threads leave for a thread |
+//! | `delegate.rs` | what `yield from` does to what it delegates to |
+//! | `thrown.rs` | the exception that a loop raises in a step |
+//! | `hook.rs`, `current_loop.rs`, `asyncio_future.rs` | what the Python layer has given us of asyncio |
 //! | `step.rs` | one step of an awaitable, and on which stack it is made |
 //! | `side_stack.rs` | stacks that the fibers of a thread share for such steps |
 //! | `needs.rs` | what a call takes of its stacks |
@@ -57,19 +61,24 @@
 //! and knows the API of each version.
 
 mod arguments;
+mod asyncio_future;
 mod await_;
 mod backends;
 mod c_api;
 mod call;
 mod close_all;
 mod coroutine_methods;
+mod current_loop;
+mod delegate;
 mod ended;
 mod error;
 mod fallbacks;
 mod greenlet;
+mod hook;
 mod interp;
 mod leaks;
 mod lend;
+mod mailbox;
 mod names;
 mod needs;
 mod no_collections;
@@ -77,6 +86,7 @@ mod notices;
 mod on_portal;
 mod other_threads;
 mod own_stack;
+mod owner;
 mod parking;
 mod portal;
 mod position;

@@ -17,7 +17,7 @@ pub(crate) unsafe extern "C" fn current_portal(
         let portal = if worker.is_null() || Worker::is_masked(worker) {
             ffi::Py_None()
         } else {
-            (*worker).portal.cast::<PyObject>()
+            (*worker).owner.cast::<PyObject>()
         };
         ffi::Py_NewRef(portal)
     }

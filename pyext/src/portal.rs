@@ -22,8 +22,10 @@ use crate::coroutine_methods::{Outcome, as_method_result, exception_of};
 use crate::interp::references::{Visitor, set_finalized};
 use crate::interp::{self, CoroutineState};
 use crate::leaks::Reason;
+use crate::mailbox::Mail;
+use crate::owner::Owner;
 use crate::task_scopes::{self, Scope};
-use crate::worker::{Input, Mail, Output, Worker};
+use crate::worker::{Input, Output, Worker};
 use crate::{call, error, greenlet, names, worker};
 use pyo3::ffi::PySendResult::{self, PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
@@ -44,13 +46,11 @@ enum Phase {
 /// The Python object.
 #[repr(C)]
 pub(crate) struct PortalObject {
-    ob_base: PyObject,
+    owner: Owner,
     /// The inner coroutine; owned, null after `tp_clear`.
     coroutine: *mut PyObject,
     worker: *mut Worker,
     weak_references: *mut PyObject,
-    /// The greenlet in which its steps have last switched to greenlets, owned; null if they have not.
-    base_greenlet: *mut PyObject,
     /// For the portal of one call in a task.
     pub(crate) scope: Scope,
     phase: Phase,
@@ -103,7 +103,7 @@ pub(crate) unsafe fn new(coroutine: *mut PyObject) -> *mut PyObject {
         (*portal).coroutine = ffi::Py_NewRef(coroutine);
         (*portal).worker = ptr::null_mut();
         (*portal).weak_references = ptr::null_mut();
-        (*portal).base_greenlet = ptr::null_mut();
+        (*portal).owner.base_greenlet = ptr::null_mut();
         (*portal).scope = Scope::NONE;
         (*portal).phase = Phase::Idle;
         (*portal).stepped = false;
@@ -231,7 +231,7 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                 }
                 (status, result)
             }
-            Output::Parked(_) | Output::Left | Output::CallOut(..) => {
+            Output::Parked(..) | Output::Left | Output::CallOut(..) => {
                 unreachable!("a portal's worker drives no loop, and calls out in `resume`")
             }
         };
@@ -263,28 +263,12 @@ unsafe fn unmark(portal: *mut PortalObject) {
     }
 }
 
-/// The greenlet in which the portal's steps have last switched to greenlets, if that is another one than
-/// `now` (borrowed), which takes its place; an owned reference. Null if not.
-///
-/// # Safety
-///
-/// Attached; a portal.
-pub(crate) unsafe fn change_base(portal: *mut PortalObject, now: *mut PyObject) -> *mut PyObject {
-    // SAFETY: the contract; owned.
-    unsafe {
-        if (*portal).base_greenlet == now {
-            return ptr::null_mut();
-        }
-        std::mem::replace(&mut (*portal).base_greenlet, ffi::Py_NewRef(now))
-    }
-}
-
 /// No greenlet of the portal's steps is left.
 #[inline(always)]
 unsafe fn forget_base(portal: *mut PortalObject) {
     // SAFETY: attached; an error that is set stays.
     unsafe {
-        let base = std::mem::replace(&mut (*portal).base_greenlet, ptr::null_mut());
+        let base = std::mem::replace(&mut (*portal).owner.base_greenlet, ptr::null_mut());
         if !base.is_null() {
             error::keeping(|| ffi::Py_DECREF(base));
         }
@@ -298,7 +282,7 @@ unsafe fn worker_for_step(portal: *mut PortalObject) -> *mut Worker {
     unsafe {
         let worker = Worker::take();
         if !worker.is_null() {
-            (*worker).portal = portal;
+            (*worker).owner = portal.cast();
             (*portal).worker = worker;
             (*portal).stepped = true;
         }
@@ -398,7 +382,8 @@ unsafe fn finish(portal: *mut PortalObject) {
 /// # Safety
 ///
 /// Attached, on the thread that the portal's worker belongs to; hands over one reference.
-pub(crate) unsafe fn close_posted(portal: *mut PortalObject) {
+unsafe fn close_posted(portal: *mut PyObject) {
+    let portal: *mut PortalObject = portal.cast();
     // SAFETY: the contract. The thread state may be another one than then; then it is leaked.
     unsafe {
         let pending = error::take();
@@ -449,7 +434,8 @@ unsafe fn can_be_finished(portal: *mut PortalObject) -> Finishing {
             }
         }
         // Greenlets that its steps have begun end in the greenlet that was current then.
-        if !(*portal).base_greenlet.is_null() && greenlet::is_away((*portal).base_greenlet) {
+        let base = (*portal).owner.base_greenlet;
+        if !base.is_null() && greenlet::is_away(base) {
             return Finishing::Later;
         }
         Finishing::Now
@@ -467,10 +453,17 @@ unsafe fn post_to_be_closed(portal: *mut PortalObject) {
         } else {
             Worker::mailbox(worker)
         };
-        if mailbox.post(Mail::Close(portal)).is_err() {
+        if mailbox.post(Mail { action: close_posted, object: portal.cast() }).is_err() {
             ffi::Py_DECREF(portal.cast());
         }
     }
+}
+
+/// The portal of a worker that makes a portal's step.
+unsafe fn owner_of(worker: *mut Worker) -> *mut PortalObject {
+    // SAFETY: alive (all callers). Only portals suspend workers that are in the middle of a step, and a
+    // portal begins with its `Owner`.
+    unsafe { (*worker).owner.cast() }
 }
 
 /// Ends all of this thread's suspended portals. Returns how many.
@@ -492,14 +485,14 @@ pub(crate) unsafe fn close_all() -> usize {
         for _ in 0..count.saturating_mul(2).saturating_add(64) {
             let mut worker = worker::Thread::first_suspended(thread);
             while !worker.is_null()
-                && (stubborn.contains(&worker) || (*(*worker).portal).phase != Phase::Suspended)
+                && (stubborn.contains(&worker) || (*owner_of(worker)).phase != Phase::Suspended)
             {
                 worker = Worker::next(worker);
             }
             if worker.is_null() {
                 break;
             }
-            let portal = (*worker).portal;
+            let portal = owner_of(worker);
             ffi::Py_INCREF(portal.cast());
             finish(portal);
             if (*portal).phase == Phase::Suspended {
@@ -624,7 +617,7 @@ unsafe extern "C" fn tp_traverse(
     // SAFETY: the collector runs with the GIL held (these builds have one). Each reference shown
     // is one that this portal, its fiber's frames or the `await_` on it own.
     unsafe {
-        visitor.object((*portal).base_greenlet);
+        visitor.object((*portal).owner.base_greenlet);
         match (*portal).phase {
             Phase::Idle => visitor.object((*portal).coroutine),
             Phase::Suspended => {

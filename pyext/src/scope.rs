@@ -1,7 +1,7 @@
 //! `with_portal_run…`: portals that are made for one call, and note that they serve the current task.
 
 use crate::portal::{self, PortalObject};
-use crate::{arguments, await_, call, error, names, task_scopes};
+use crate::{arguments, await_, call, delegate, error, names, task_scopes};
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -65,7 +65,7 @@ pub(crate) unsafe extern "C" fn scoped(
             };
             let result = portal_around(awaitable, coroutine_of);
             if result.is_null() {
-                await_::discard(awaitable);
+                delegate::discard(awaitable);
             }
             result
         }
@@ -122,7 +122,7 @@ unsafe fn portal_around(awaitable: *mut PyObject, coroutine_of: *mut PyObject) -
         }
         let portal = portal::new(coroutine);
         if portal.is_null() {
-            await_::discard(coroutine);
+            delegate::discard(coroutine);
         }
         ffi::Py_DECREF(coroutine);
         if portal.is_null() { portal } else { for_current_task(portal) }

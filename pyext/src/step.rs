@@ -9,18 +9,17 @@
 //!
 //! What the Python layer is asked about a wait is asked on a side stack, too.
 
-use crate::await_;
+use crate::asyncio_future::is_asyncio_future;
+use crate::coroutine_methods::Outcome;
+use crate::delegate;
 use crate::interp;
 use crate::needs::Needs;
 use crate::worker::{self, Worker};
-use pyo3::ffi::PySendResult::{self, PYGEN_ERROR, PYGEN_RETURN};
+use pyo3::ffi::PySendResult::{PYGEN_ERROR, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicU8, Ordering};
-
-/// A status and a result, as `PyIter_Send` has them.
-pub(crate) type Outcome = (PySendResult, *mut PyObject);
 
 /// What is known of the steps of awaitables of one kind. Used with the GIL held only.
 struct Record {
@@ -126,8 +125,7 @@ impl Stepper {
             }
             let record = Record::of(awaitable);
             // To step a future takes hardly anything.
-            let is_here =
-                record.fits(&Worker::room(worker)) || await_::is_asyncio_future(awaitable);
+            let is_here = record.fits(&Worker::room(worker)) || is_asyncio_future(awaitable);
             Self { worker: if is_here { ptr::null_mut() } else { worker }, record }
         }
     }
@@ -160,7 +158,7 @@ impl Stepper {
         // SAFETY: passed on.
         unsafe {
             if self.worker.is_null() {
-                return await_::delegate_throw(iterator, exception);
+                return delegate::throw(iterator, exception);
             }
             self.step(iterator, Action::Throw(exception))
         }
@@ -250,7 +248,7 @@ unsafe fn here(step: *mut c_void) {
                 let mut result = ptr::null_mut();
                 (ffi::PyIter_Send(object, value, &raw mut result), result)
             }
-            Action::Throw(exception) => await_::delegate_throw(object, exception),
+            Action::Throw(exception) => delegate::throw(object, exception),
             Action::Call(argument) => (PYGEN_RETURN, ffi::PyObject_CallOneArg(object, argument)),
         };
     }

@@ -23,13 +23,12 @@ use crate::interp::frames::Place;
 use crate::interp::instrumentation::Instrumented;
 use crate::interp::references::Visitor;
 use crate::leaks::{self, Reason};
+use crate::mailbox::Mailbox;
 use crate::needs::Needs;
-use crate::parking::{self, Driver, Parked};
-use crate::portal::PortalObject;
+use crate::owner::Owner;
 use crate::side_stack::{self, SideStack, SideStacks};
 use crate::stacks::PAGE;
-use crate::thrown::{self, Thrown};
-use crate::{error, fallbacks, greenlet, stacks};
+use crate::{current_loop, delegate, error, fallbacks, stacks, thrown};
 use fiberback::fiber::{Ambient, Fiber, Stack, Step, Suspender};
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::cell::Cell;
@@ -37,8 +36,7 @@ use std::ffi::c_void;
 use std::hint::black_box;
 use std::mem::ManuallyDrop;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// What a worker is resumed with. References are owned unless said otherwise.
 #[derive(Clone, Copy)]
@@ -51,8 +49,8 @@ pub(crate) enum Input {
     Value(*mut PyObject),
     /// The suspended `await_` gets this exception.
     Raise(*mut PyObject),
-    /// Run the callbacks of an event loop (see `parking`).
-    Drive(*mut Driver),
+    /// Call this function with this argument (see [`Function`]).
+    Run(Function, *mut c_void),
     /// The code that parked the stack goes on.
     Unpark,
     /// What was to be called on the thread's own stack has been.
@@ -66,13 +64,18 @@ pub(crate) enum Output {
     Done(ffi::PySendResult, *mut PyObject),
     /// An `await_` in the step awaits this object (owned).
     Suspended(*mut PyObject),
-    /// The whole stack waits, whatever is below the worker included.
-    Parked(*mut Parked),
-    /// The worker drives no loop any more.
+    /// The whole stack waits, whatever is below the worker included: whoever has resumed the worker calls
+    /// this function with this argument, which returns when the wait is over; then the worker goes on.
+    Parked(Function, *mut c_void),
+    /// The function that was to be run has returned.
     Left,
     /// This is to be called, with this argument, on the thread's own stack; then the worker goes on.
-    CallOut(unsafe fn(*mut c_void), *mut c_void),
+    CallOut(Function, *mut c_void),
 }
+
+/// What somebody who knows more than a worker has it call, or has called for it. It neither unwinds nor
+/// leaves an error set.
+pub(crate) type Function = unsafe fn(*mut c_void);
 
 /// A fiber for portals' steps; see the module docs.
 pub(crate) struct Worker {
@@ -96,15 +99,15 @@ pub(crate) struct Worker {
     ts: *mut PyThreadState,
     /// The worker that was current when this one was resumed; null between resumes.
     outer: *mut Worker,
-    /// The portal being stepped or bound. Borrowed: the portal outlives its hold on the worker.
-    pub(crate) portal: *mut PortalObject,
+    /// Whose step it makes. Borrowed: the owner outlives its hold on the worker. Null if it runs a function.
+    pub(crate) owner: *mut Owner,
     /// What the suspended `await_` is stepping: a reference owned by that `await_`. Null otherwise.
     pub(crate) awaiting: *mut PyObject,
     /// What the caller of the suspended `await_` passed, if its frame's value stack owns a
     /// reference to it that nothing else shows to the collector. Null otherwise.
     pub(crate) argument: *mut PyObject,
     /// What the resumer has raised in the step.
-    pub(crate) thrown: Option<Box<Thrown>>,
+    pub(crate) thrown: thrown::Place,
     /// `call_masked` is running on this worker: it must not suspend. So is a worker that drives a
     /// loop: what it runs has no portal.
     pub(crate) masked: bool,
@@ -112,8 +115,9 @@ pub(crate) struct Worker {
     /// parent's, so the worker is masked until that loop runs here again, or the step is over. Owned
     /// by nobody, and never freed ([`note_fork`]). Null otherwise.
     pub(crate) forked_on: *mut PyObject,
-    /// The loop that it drives, or null.
-    pub(crate) drives: *mut Driver,
+    /// What the function that it runs was given, only to be compared; or null. (The loop that a runner
+    /// drives, see `parking`.)
+    pub(crate) runs: *const c_void,
     /// An `await_` has suspended since the step began.
     pub(crate) mid_step: bool,
     /// `PyThreadState_GetID` of the thread state that the step began with; valid if `mid_step`.
@@ -134,28 +138,8 @@ pub(crate) struct Thread {
     /// The first of the workers that are `mid_step`.
     suspended: *mut Worker,
     suspended_count: usize,
-    pub(crate) greenlets: greenlet::Calls,
     mailbox: Arc<Mailbox>,
 }
-
-/// What other threads may leave for this one.
-pub(crate) struct Mailbox {
-    has_mail: AtomicBool,
-    /// `None` once the thread is dead.
-    mail: Mutex<Option<Vec<Mail>>>,
-}
-
-/// Something that only the thread it belongs to can do.
-pub(crate) enum Mail {
-    /// Close this portal, whose last reference (now ours) was dropped elsewhere.
-    Close(*mut PortalObject),
-    /// Drop this reference.
-    Drop(*mut PyObject),
-}
-
-// SAFETY: the pointers are only dereferenced by the thread that owns the mailbox, and (for the
-// portal's reference count) with the GIL held.
-unsafe impl Send for Mail {}
 
 /// Idle workers that a thread keeps; more go back to the stack pool.
 const MAX_IDLE: usize = 256;
@@ -216,7 +200,7 @@ pub(crate) unsafe fn note_fork(event_loop: *mut PyObject) {
         ffi::Py_INCREF(event_loop);
         let mut worker = current();
         while !worker.is_null() {
-            if (*worker).drives.is_null() {
+            if (*worker).runs.is_null() {
                 (*worker).masked = true;
                 (*worker).forked_on = event_loop;
             }
@@ -241,11 +225,7 @@ fn new_thread() -> *mut Thread {
         side_stacks: SideStacks::new(),
         suspended: ptr::null_mut(),
         suspended_count: 0,
-        greenlets: greenlet::Calls::new(),
-        mailbox: Arc::new(Mailbox {
-            has_mail: AtomicBool::new(false),
-            mail: Mutex::new(Some(Vec::new())),
-        }),
+        mailbox: Arc::new(Mailbox::new()),
     }));
     LOCAL.with(|local| local.thread.set(thread));
     // Registers the destructor. In a thread that is already past its destructors the record just
@@ -269,7 +249,7 @@ impl Drop for Teardown {
         // SAFETY: made by `new_thread`, and just unlinked from the only place that names it. A
         // worker in the middle of a step still points here, but is never touched again.
         let mut thread = unsafe { Box::from_raw(thread) };
-        drop(thread.mailbox.lock().take());
+        thread.mailbox.close();
         let mut worker = thread.suspended;
         while !worker.is_null() {
             // SAFETY: one of this thread's that are in the middle of a step; they are never freed.
@@ -287,35 +267,6 @@ impl Drop for Teardown {
     }
 }
 
-impl Mailbox {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Vec<Mail>>> {
-        // A panic cannot leave the vector half changed.
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the thread is dead.
-    fn is_closed(&self) -> bool {
-        self.lock().is_none()
-    }
-
-    /// Has the thread look for what is to be done soon, as if there were mail.
-    pub(crate) fn ring(&self) {
-        self.has_mail.store(true, Ordering::Release);
-    }
-
-    /// Leaves `mail` for the thread. Gives it back if the thread is dead.
-    pub(crate) fn post(&self, mail: Mail) -> Result<(), Mail> {
-        match &mut *self.lock() {
-            Some(box_) => {
-                box_.push(mail);
-                self.has_mail.store(true, Ordering::Release);
-                Ok(())
-            }
-            None => Err(mail),
-        }
-    }
-}
-
 impl Thread {
     /// Does what other threads have left to do.
     ///
@@ -324,29 +275,10 @@ impl Thread {
     /// `this` must be the calling thread's record; attached.
     #[inline(always)]
     pub(crate) unsafe fn read_mail(this: *mut Self) {
-        // SAFETY: the record is ours.
-        let mailbox = unsafe { &(*this).mailbox };
-        if mailbox.has_mail.load(Ordering::Relaxed) {
-            // SAFETY: passed on.
-            unsafe { Self::read_mail_slowly(this) }
-        }
-    }
-
-    #[cold]
-    unsafe fn read_mail_slowly(this: *mut Self) {
-        // SAFETY: the record is ours; it is not borrowed while portals are closed, which runs
-        // arbitrary code.
+        // SAFETY: the record is ours, and the mailbox too.
         unsafe {
-            let mailbox = Arc::clone(&(*this).mailbox);
-            mailbox.has_mail.store(false, Ordering::Relaxed);
-            fallbacks::tell_due();
-            let mail = mailbox.lock().as_mut().map(std::mem::take).unwrap_or_default();
-            for mail in mail {
-                match mail {
-                    Mail::Close(portal) => crate::portal::close_posted(portal),
-                    Mail::Drop(object) => ffi::Py_DECREF(object),
-                }
-            }
+            let mailbox = &(*this).mailbox;
+            Mailbox::read(mailbox);
         }
     }
 
@@ -503,13 +435,13 @@ impl Worker {
                 mailbox: Arc::clone(&(*thread).mailbox),
                 ts: ptr::null_mut(),
                 outer: ptr::null_mut(),
-                portal: ptr::null_mut(),
+                owner: ptr::null_mut(),
                 awaiting: ptr::null_mut(),
                 argument: ptr::null_mut(),
                 thrown: None,
                 masked: false,
                 forked_on: ptr::null_mut(),
-                drives: ptr::null_mut(),
+                runs: ptr::null(),
                 mid_step: false,
                 tstate_id: 0,
                 previous: ptr::null_mut(),
@@ -538,7 +470,7 @@ impl Worker {
     unsafe fn unmask_after_fork(worker: *mut Self) -> bool {
         // SAFETY: attached; the object is only compared.
         unsafe {
-            if !parking::is_running((*worker).forked_on) {
+            if !current_loop::is_running((*worker).forked_on) {
                 return false;
             }
             (*worker).forked_on = ptr::null_mut();
@@ -575,8 +507,11 @@ impl Worker {
         loop {
             // SAFETY: passed on.
             match unsafe { Self::resume_once(worker, ts, input) } {
-                // SAFETY: the worker waits for what this stack has to wait for, too.
-                Output::Parked(parked) => input = unsafe { parking::pass_on(parked) },
+                Output::Parked(wait, parked) => {
+                    // SAFETY: the worker waits for what this stack has to wait for, too.
+                    unsafe { wait(parked) };
+                    input = Input::Unpark;
+                }
                 output => return output,
             }
         }
@@ -622,11 +557,7 @@ impl Worker {
     ///
     /// Attached; the worker has suspended with this output. As [`call_out`](Self::call_out).
     #[cold]
-    unsafe fn called_out(
-        worker: *mut Self,
-        function: unsafe fn(*mut c_void),
-        argument: *mut c_void,
-    ) {
+    unsafe fn called_out(worker: *mut Self, function: Function, argument: *mut c_void) {
         // SAFETY: the contract. The fiber that we are on, if any, runs.
         unsafe {
             let outer = current();
@@ -646,11 +577,7 @@ impl Worker {
     ///
     /// `worker` must be [`current`], and `interp::refusal` have found no objection. `function` must
     /// neither unwind nor leave an error set.
-    pub(crate) unsafe fn call_out(
-        worker: *mut Self,
-        function: unsafe fn(*mut c_void),
-        argument: *mut c_void,
-    ) {
+    pub(crate) unsafe fn call_out(worker: *mut Self, function: Function, argument: *mut c_void) {
         // SAFETY: passed on.
         match unsafe { Self::switch_back(worker, Output::CallOut(function, argument)) } {
             Input::Called => {}
@@ -670,14 +597,15 @@ impl Worker {
         unsafe { Self::switch_back(worker, Output::Suspended(yielded)) }
     }
 
-    /// Suspends the running worker for as long as `parked` waits. What it drives goes on elsewhere.
+    /// Suspends the running worker for as long as something waits: until `wait(parked)`, which whoever has
+    /// resumed the worker calls, has returned. What it runs goes on elsewhere.
     ///
     /// # Safety
     ///
     /// As [`suspend`](Self::suspend).
-    pub(crate) unsafe fn park(worker: *mut Self, parked: *mut Parked) {
+    pub(crate) unsafe fn park(worker: *mut Self, wait: Function, parked: *mut c_void) {
         // SAFETY: passed on.
-        match unsafe { Self::switch_back(worker, Output::Parked(parked)) } {
+        match unsafe { Self::switch_back(worker, Output::Parked(wait, parked)) } {
             Input::Unpark => {}
             _ => unreachable!("a parked worker was resumed with something else"),
         }
@@ -767,7 +695,7 @@ impl Worker {
             state.move_back(ts, other);
             if !SideStacks::give_back(&raw mut (*thread).side_stacks, side) {
                 leaks::count(1);
-                leaks::tell(Reason::Disorder, (*worker).portal.cast());
+                leaks::tell(Reason::Disorder, (*worker).owner.cast());
             }
             true
         }
@@ -802,7 +730,7 @@ impl Worker {
         unsafe {
             // The worker is in the first page. A runner's own calls go on into the next one.
             let first = worker.addr() & !(PAGE - 1);
-            let first = if (*worker).drives.is_null() { first } else { first - PAGE };
+            let first = if (*worker).runs.is_null() { first } else { first - PAGE };
             let bottom = if here < first { here & !(PAGE - 1) } else { first };
             let top = State::data_stack_top((*worker).ts);
             Needs { c_stack: here - bottom, data_stack: top.next_multiple_of(PAGE) - top }
@@ -946,9 +874,9 @@ impl Worker {
             if !State::settle(&raw mut (*worker).state) {
                 // Something on the fiber left the interpreter's records in disorder (a foreign
                 // stack switcher). The stack may still be referenced.
-                return Self::leak(worker, Reason::Disorder, (*worker).portal.cast());
+                return Self::leak(worker, Reason::Disorder, (*worker).owner.cast());
             }
-            (*worker).portal = ptr::null_mut();
+            (*worker).owner = ptr::null_mut();
             (*worker).masked = false;
             (*worker).forked_on = ptr::null_mut();
             let idle = &mut (*(*worker).thread).idle;
@@ -1001,7 +929,7 @@ impl Worker {
         // points to.
         // SAFETY: passed on; the worker stays readable.
         unsafe {
-            (*worker).portal = ptr::null_mut();
+            (*worker).owner = ptr::null_mut();
             // What was suspended has been counted when its thread ended.
             if !((*worker).mid_step && (*worker).mailbox.is_closed()) {
                 leaks::count(Self::stacks(worker));
@@ -1085,90 +1013,25 @@ unsafe fn step(worker: *mut Worker) {
     unsafe {
         (*worker).output = match (*worker).input {
             Input::Send { coroutine, value } => {
-                thrown::note_value(worker, value);
+                thrown::note_value(&raw mut (*worker).thrown, value);
                 let mut result = ptr::null_mut();
-                let status = send_into(coroutine, value, &raw mut result);
-                thrown::end(worker);
+                let status = delegate::send_into(coroutine, value, &raw mut result);
+                thrown::end(&raw mut (*worker).thrown);
                 Output::Done(status, result)
             }
             Input::Throw { coroutine, exception } => {
-                thrown::note_exception(worker, exception, 0);
-                let (status, result) = throw_into(coroutine, exception);
-                thrown::end(worker);
+                thrown::note_exception(&raw mut (*worker).thrown, exception, 0);
+                let (status, result) = delegate::throw_into(coroutine, exception);
+                thrown::end(&raw mut (*worker).thrown);
                 Output::Done(status, result)
             }
-            Input::Drive(driver) => {
-                parking::drive(driver);
+            Input::Run(function, argument) => {
+                function(argument);
                 Output::Left
             }
             Input::Value(_) | Input::Raise(_) | Input::Unpark | Input::Called => {
                 unreachable!("no await_ is suspended between two steps")
             }
         };
-    }
-}
-
-/// `PyIter_Send`, with one call less for what has `am_send`, as coroutines have.
-///
-/// # Safety
-///
-/// Attached; the objects valid, and borrowed.
-#[inline(always)]
-unsafe fn send_into(
-    iterator: *mut PyObject,
-    value: *mut PyObject,
-    result: *mut *mut PyObject,
-) -> ffi::PySendResult {
-    // SAFETY: the contract; a type lives as long as its instances, and so do its tables.
-    unsafe {
-        let methods = (*ffi::Py_TYPE(iterator)).tp_as_async;
-        if !methods.is_null() {
-            if let Some(send) = (*methods).am_send {
-                return send(iterator, value, result);
-            }
-        }
-        ffi::PyIter_Send(iterator, value, result)
-    }
-}
-
-/// `iterator.throw(exception)`, with the outcome of `PyIter_Send`.
-///
-/// # Safety
-///
-/// Attached; both valid, and borrowed.
-pub(crate) unsafe fn throw_into(
-    iterator: *mut PyObject,
-    exception: *mut PyObject,
-) -> (ffi::PySendResult, *mut PyObject) {
-    // SAFETY: the contract; `throw` is interned for ever by `names::init`.
-    unsafe {
-        let result = crate::names::call_one(iterator, crate::names::THROW.get(), exception);
-        outcome_of_call(result)
-    }
-}
-
-/// Translates what a method like `throw()` returned: a value means that it yielded,
-/// `StopIteration` that it returned.
-///
-/// # Safety
-///
-/// Attached; an error is set if `result` is null.
-pub(crate) unsafe fn outcome_of_call(result: *mut PyObject) -> (ffi::PySendResult, *mut PyObject) {
-    if !result.is_null() {
-        return (ffi::PySendResult::PYGEN_NEXT, result);
-    }
-    // SAFETY: attached, and an error is set. `StopIteration.value` of an instance is read as an
-    // attribute, which cannot fail for the built-in and its subclasses unless they want it to.
-    unsafe {
-        if ffi::PyErr_ExceptionMatches(ffi::PyExc_StopIteration) == 0 {
-            return (ffi::PySendResult::PYGEN_ERROR, ptr::null_mut());
-        }
-        let stop = error::take();
-        let value = ffi::PyObject_GetAttr(stop, crate::names::VALUE.get());
-        ffi::Py_DECREF(stop);
-        if value.is_null() {
-            return (ffi::PySendResult::PYGEN_ERROR, ptr::null_mut());
-        }
-        (ffi::PySendResult::PYGEN_RETURN, value)
     }
 }

@@ -21,10 +21,13 @@
 
 use super::original;
 use crate::await_::{self, Answer};
-use crate::worker::{self, Mail, Worker};
-use crate::{error, interp, names, portal};
+use crate::mailbox::Mail;
+use crate::worker::{self, Worker};
+use crate::{error, interp, names};
 use pyo3::ffi::{self, PyObject};
+use std::cell::UnsafeCell;
 use std::ffi::c_void;
+use std::mem::ManuallyDrop;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -91,7 +94,7 @@ struct Request {
 }
 
 /// A thread's part of all this.
-pub(crate) struct Calls {
+struct Calls {
     bases: Vec<Base>,
     last_id: u64,
     request: Option<Request>,
@@ -100,14 +103,37 @@ pub(crate) struct Calls {
     waiting: Vec<*mut PyObject>,
 }
 
+thread_local! {
+    // Without a destructor, so that greenlets can end at any time in the life of their thread.
+    static CALLS: UnsafeCell<ManuallyDrop<Calls>> =
+        const { UnsafeCell::new(ManuallyDrop::new(Calls::new())) };
+    static END: End = const { End };
+}
+
+/// The thread ends.
+struct End;
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // SAFETY: the thread's own record, borrowed by nothing: no code of a call runs here. What the record
+        // owns of Python stays as it is, since Python may be gone; an empty one takes its place.
+        let calls =
+            CALLS.with(|calls| unsafe { calls.get().replace(ManuallyDrop::new(Calls::new())) });
+        drop(ManuallyDrop::into_inner(calls));
+    }
+}
+
 impl Calls {
-    pub(crate) const fn new() -> Self {
+    const fn new() -> Self {
         Self { bases: Vec::new(), last_id: 0, request: None, answer: None, waiting: Vec::new() }
     }
 
+    /// The calling thread's record.
     fn of_this_thread() -> *mut Self {
-        // SAFETY: the thread's own record.
-        unsafe { &raw mut (*worker::thread()).greenlets }
+        // In a thread that is past its destructors the record just stays; nothing is wrong with that but
+        // the memory.
+        let _ = END.try_with(|_| ());
+        CALLS.with(UnsafeCell::get).cast()
     }
 
     /// Notes a call that begins. `greenlet` is owned.
@@ -289,10 +315,14 @@ unsafe fn follow_base(call: *mut Call, base: *mut PyObject) {
     // step owns the reference that it looks at.
     unsafe {
         let worker = (*call).worker;
-        if base.is_null() || worker.is_null() || (*worker).portal.is_null() {
+        if base.is_null() || worker.is_null() || (*worker).owner.is_null() {
             return;
         }
-        let before = portal::change_base((*worker).portal, base);
+        let owner = (*worker).owner;
+        if (*owner).base_greenlet == base {
+            return;
+        }
+        let before = std::mem::replace(&mut (*owner).base_greenlet, ffi::Py_NewRef(base));
         if before.is_null() {
             return;
         }
@@ -504,6 +534,12 @@ unsafe fn kill(greenlet: *mut c_void) {
     }
 }
 
+/// The end of a greenlet that was put off.
+unsafe fn drop_reference(greenlet: *mut PyObject) {
+    // SAFETY: attached; owned.
+    unsafe { ffi::Py_DECREF(greenlet) }
+}
+
 /// Has a greenlet that cannot be killed here killed later: it lives on until then.
 unsafe fn put_off(greenlet: *mut PyObject) {
     // SAFETY: attached. As greenlet does where one is resurrected in the middle of its end
@@ -519,6 +555,7 @@ unsafe fn put_off(greenlet: *mut PyObject) {
         ffi::PyObject_GC_Track(greenlet.cast());
         // A thread's own mailbox is there as long as it runs code.
         let thread = worker::thread();
-        let _ = worker::Thread::mailbox(thread).post(Mail::Drop(greenlet));
+        let _ =
+            worker::Thread::mailbox(thread).post(Mail { action: drop_reference, object: greenlet });
     }
 }

@@ -3,6 +3,7 @@
 use super::hooks;
 use super::turns::{self, Turn};
 use super::waker;
+use crate::current_loop::RUNNING_LOOP;
 use crate::interp::contexts::{self, Left};
 use crate::interp::frames::Place;
 use crate::interp::level::Level;
@@ -11,6 +12,7 @@ use crate::worker::{self, Input, Output, Worker};
 use crate::{error, fallbacks, greenlet, interp, names};
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::cell::Cell;
+use std::ffi::c_void;
 use std::ptr;
 use std::time::Instant;
 
@@ -311,7 +313,7 @@ impl Driver {
             if Self::is_driven(driver) {
                 // On the stack of a runner, or of what a runner resumes.
                 let mut worker = worker::current();
-                while !worker.is_null() && (*worker).drives != driver {
+                while !worker.is_null() && !is_runner_of(worker, driver) {
                     worker = Worker::outer(worker);
                 }
                 if worker.is_null() {
@@ -410,6 +412,17 @@ fn here() -> *mut Worker {
     if worker.is_null() { ptr::without_provenance_mut(1) } else { worker }
 }
 
+/// Whether the worker drives this loop.
+///
+/// # Safety
+///
+/// The worker must be running.
+#[inline(always)]
+unsafe fn is_runner_of(worker: *mut Worker, driver: *mut Driver) -> bool {
+    // SAFETY: the contract.
+    unsafe { ptr::eq((*worker).runs, driver.cast()) }
+}
+
 /// Parks the worker, which others may do meanwhile, too.
 ///
 /// # Safety
@@ -420,7 +433,7 @@ unsafe fn park_worker(driver: *mut Driver, worker: *mut Worker, parked: *mut Par
     unsafe {
         let changing = std::mem::replace(&mut (*driver).changing, ptr::null_mut());
         (*parked).frames = (&raw const changing).cast();
-        Worker::park(worker, parked);
+        Worker::park(worker, pass_on, parked.cast());
         (*driver).changing = changing;
     }
 }
@@ -558,7 +571,7 @@ pub(super) unsafe fn give_way(driver: *mut Driver, parked: *mut Parked, below: O
             }
             return;
         }
-        if (*worker).drives != driver {
+        if !is_runner_of(worker, driver) {
             return park_worker(driver, worker, parked);
         }
         let ts = ffi::PyThreadState_Get();
@@ -577,15 +590,15 @@ pub(super) unsafe fn give_way(driver: *mut Driver, parked: *mut Parked, below: O
     }
 }
 
-/// Parks what is below a portal's worker that is parked; returns how to resume the worker.
+/// Parks what is below a portal's worker that is parked.
 ///
 /// # Safety
 ///
 /// As `give_way`; called by whoever resumed the worker.
-pub(crate) unsafe fn pass_on(parked: *mut Parked) -> Input {
+unsafe fn pass_on(parked: *mut c_void) {
+    let parked: *mut Parked = parked.cast();
     // SAFETY: the contract; the parked caller's frame is on the suspended worker's stack.
-    unsafe { give_way((*parked).driver, parked, None) };
-    Input::Unpark
+    unsafe { give_way((*parked).driver, parked, None) }
 }
 
 /// Lets others go on while the host does something else than to run the stock loop.
@@ -641,14 +654,15 @@ unsafe fn switch_from_host(
             let (worker, input) = match next {
                 Next::Fresh(worker) => {
                     (*worker).masked = true;
-                    (*worker).drives = driver;
-                    (worker, Input::Drive(driver))
+                    (*worker).runs = driver.cast();
+                    (worker, Input::Run(turns::drive, driver.cast()))
                 }
                 Next::Parked(parked) => (Parked::unlink(parked), Input::Unpark),
                 Next::Host | Next::Same => break,
             };
             match Worker::resume_once(worker, ts, input) {
-                Output::Parked(parked) => {
+                Output::Parked(_, parked) => {
+                    let parked: *mut Parked = parked.cast(); // only `park_worker` parks
                     Parked::link(parked, worker);
                     next = Next::Fresh(std::mem::replace(&mut (*driver).spare, ptr::null_mut()));
                 }
@@ -678,7 +692,7 @@ unsafe fn retire(worker: *mut Worker) {
     // SAFETY: idle, this thread's.
     unsafe {
         (*worker).masked = false;
-        (*worker).drives = ptr::null_mut();
+        (*worker).runs = ptr::null();
         Worker::give_back(worker);
     }
 }
@@ -1069,7 +1083,7 @@ unsafe fn close(driver: *mut Driver) -> usize {
     // SAFETY: attached, on a stack that is no runner of this driver; its callers wait.
     unsafe {
         let count = (*driver).parked;
-        let running = hooks::RUNNING_LOOP.call(&[]);
+        let running = RUNNING_LOOP.call(&[]);
         set_running_loop((*driver).event_loop);
         (*driver).closing = true;
         for _ in 0..count.saturating_mul(2).saturating_add(MOST_EXITS) {

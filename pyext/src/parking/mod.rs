@@ -41,11 +41,11 @@ mod turns;
 mod wait;
 mod waker;
 
-pub(crate) use driver::{Driver, Parked, close_all, close_parked, parked_on, pass_on};
+pub(crate) use driver::{close_all, close_parked, parked_on};
 pub(crate) use hooks::set_parking;
 pub(crate) use task::context_of;
-pub(crate) use turns::{drive, end_hosted, run_hosted};
-pub(crate) use wait::{is_running, try_park, wait_here};
+pub(crate) use turns::{end_hosted, run_hosted};
+pub(crate) use wait::{try_park, wait_here};
 
 use pyo3::ffi::PyObject;
 

@@ -5,6 +5,7 @@ use super::hooks;
 use crate::interp::frames::Place;
 use crate::{error, names};
 use pyo3::ffi::{self, PyObject};
+use std::ffi::c_void;
 use std::ptr;
 use std::time::Instant;
 
@@ -25,7 +26,8 @@ const PATIENCE: f64 = 5.0;
 /// # Safety
 ///
 /// Attached, on a runner of the driver, which is in use.
-pub(crate) unsafe fn drive(driver: *mut Driver) {
+pub(super) unsafe fn drive(driver: *mut c_void) {
+    let driver: *mut Driver = driver.cast();
     // SAFETY: the contract.
     unsafe {
         loop {

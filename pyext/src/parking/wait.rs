@@ -7,10 +7,12 @@
 use super::driver::{self, Below, Driver};
 use super::waker::{self, WakerObject};
 use super::{hooks, task};
+use crate::current_loop::RUNNING_LOOP;
+use crate::hook::Hook;
 use crate::interp::contexts;
 use crate::interp::tracing;
 use crate::step::Stepper;
-use crate::{await_, error, greenlet, interp, names, worker};
+use crate::{await_, delegate, error, greenlet, interp, names, worker};
 use pyo3::ffi::PySendResult::PYGEN_NEXT;
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
@@ -52,7 +54,7 @@ impl Answer {
 pub(crate) unsafe fn wait_here(iterator: *mut PyObject, yielded: *mut PyObject) -> await_::Answer {
     // SAFETY: attached; owned references are dropped where they are not handed on.
     unsafe {
-        let event_loop = hooks::RUNNING_LOOP.call(&[]);
+        let event_loop = RUNNING_LOOP.call(&[]);
         let possible = !event_loop.is_null() && is_stock(event_loop) && !is_trio_running();
         let mut answer = Answer::Refused;
         if possible && task::prepare() {
@@ -88,10 +90,10 @@ pub(crate) unsafe fn try_park(
 ) -> Option<*mut PyObject> {
     // SAFETY: the contract.
     unsafe {
-        if hooks::RUNNING_LOOP.get().is_null() {
+        if RUNNING_LOOP.get().is_null() {
             return None;
         }
-        let event_loop = hooks::RUNNING_LOOP.call(&[]);
+        let event_loop = RUNNING_LOOP.call(&[]);
         if event_loop.is_null() {
             return Some(event_loop);
         }
@@ -105,24 +107,6 @@ pub(crate) unsafe fn try_park(
         };
         ffi::Py_DECREF(event_loop);
         result
-    }
-}
-
-/// Whether `event_loop` is the one that asyncio says runs in this thread.
-///
-/// # Safety
-///
-/// Attached, no error set.
-pub(crate) unsafe fn is_running(event_loop: *mut PyObject) -> bool {
-    // SAFETY: the contract; the objects are only compared.
-    unsafe {
-        if hooks::RUNNING_LOOP.get().is_null() {
-            return false;
-        }
-        let running = hooks::RUNNING_LOOP.call(&[]);
-        ffi::PyErr_Clear();
-        ffi::Py_XDECREF(running);
-        running == event_loop
     }
 }
 
@@ -259,12 +243,12 @@ unsafe fn with_task(
         }
         // A task costs the loop a callback, for which a trace function is called again, and so on.
         if !may_begin_task(event_loop) {
-            await_::discard(awaitable);
+            delegate::discard(awaitable);
             return Err(());
         }
         // The task shares our context, which we leave while we wait; but a portal's worker does not.
         let worker = worker::current();
-        let context = if worker.is_null() || !(*worker).drives.is_null() {
+        let context = if worker.is_null() || !(*worker).runs.is_null() {
             contexts::current(ffi::PyThreadState_Get())
         } else {
             ptr::null_mut()
@@ -336,7 +320,7 @@ unsafe fn refused(iterator: *mut PyObject) -> *mut PyObject {
     // SAFETY: attached, an error is set.
     unsafe {
         let reason = error::take();
-        if !await_::close(iterator) {
+        if !delegate::close(iterator) {
             ffi::PyErr_WriteUnraisable(iterator);
         }
         error::restore(reason);
@@ -697,7 +681,7 @@ unsafe fn cancel(task: *mut PyObject, future: *mut PyObject) -> bool {
 }
 
 /// Tells asyncio's call graph (from 3.14 on) who awaits whom.
-unsafe fn call_graph(hook: &hooks::Hook, future: *mut PyObject, task: *mut PyObject) {
+unsafe fn call_graph(hook: &Hook, future: *mut PyObject, task: *mut PyObject) {
     // SAFETY: attached, no error set.
     unsafe {
         if hook.get() == ffi::Py_None() {
