@@ -36,6 +36,12 @@
 //! | `stacks.rs` | the stacks that fibers get, their sizes and pools |
 //! | `portal.rs` | the `Portal` type |
 //! | `await_.rs` | `await_` |
+//! | `awaitable.rs` | what `await` would step |
+//! | `wait_here.rs` | a wait on this stack, for its task |
+//! | `usable_portal.rs` | whether this code may suspend the portal that it is on |
+//! | `task_waits.rs` | waits of one task for another |
+//! | `current_task.rs` | the task that runs this code |
+//! | `hooks.rs` | what the Python layer has `await_` call |
 //! | `on_portal.rs` | `current_portal`, `on_portal`, and where it must not be suspended |
 //! | `close_all.rs` | the end of all waits of a thread |
 //! | `arguments.rs` | the arguments of the module's functions |
@@ -63,18 +69,21 @@
 mod arguments;
 mod asyncio_future;
 mod await_;
+mod awaitable;
 mod backends;
 mod c_api;
 mod call;
 mod close_all;
 mod coroutine_methods;
 mod current_loop;
+mod current_task;
 mod delegate;
 mod ended;
 mod error;
 mod fallbacks;
 mod greenlet;
 mod hook;
+mod hooks;
 mod interp;
 mod leaks;
 mod lend;
@@ -96,8 +105,11 @@ mod stack_memory;
 mod stacks;
 mod step;
 mod task_scopes;
+mod task_waits;
 mod thread_exit;
 mod thrown;
+mod usable_portal;
+mod wait_here;
 mod worker;
 
 use pyo3::exceptions::PyImportError;
@@ -228,7 +240,7 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     ),
     function(
         c"set_hooks",
-        ffi::PyMethodDefPointer { PyCFunctionWithKeywords: await_::set_hooks },
+        ffi::PyMethodDefPointer { PyCFunctionWithKeywords: hooks::set_hooks },
         ffi::METH_VARARGS | ffi::METH_KEYWORDS,
         c"set_hooks($module, /, *, no_portal=None, is_usable=None, guard=None, not_awaitable=None, awaited=None, before_wait=None, after_wait=None, future=None, pure_future=None, wait=None, wait_for=None, current_task=None)\n--\n\nSet what await_() calls where it cannot suspend a portal, or may not, and what it must know of asyncio.",
     ),

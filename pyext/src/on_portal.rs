@@ -1,7 +1,7 @@
 //! Whether the calling code is on a portal, and where it must not suspend the one that it is on.
 
-use crate::await_;
 use crate::error;
+use crate::usable_portal::worker_here;
 use crate::worker::{self, Worker};
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
@@ -13,7 +13,7 @@ pub(crate) unsafe extern "C" fn current_portal(
 ) -> *mut PyObject {
     // SAFETY: attached; the worker is running its portal's step, or the greenlets of that step run.
     unsafe {
-        let worker = await_::worker_here();
+        let worker = worker_here();
         let portal = if worker.is_null() || Worker::is_masked(worker) {
             ffi::Py_None()
         } else {
@@ -27,7 +27,7 @@ pub(crate) unsafe extern "C" fn current_portal(
 pub(crate) unsafe extern "C" fn on_portal(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: attached; as in `current_portal`.
     unsafe {
-        let worker = await_::worker_here();
+        let worker = worker_here();
         let on_portal = !worker.is_null() && !Worker::is_masked(worker);
         ffi::PyBool_FromLong(on_portal.into())
     }
@@ -48,7 +48,7 @@ pub(crate) unsafe extern "C" fn call_masked(
         // SAFETY: `METH_FASTCALL | METH_KEYWORDS`; the first value is the callable. A masked worker
         // does not suspend, so we are still on it when the call returns.
         unsafe {
-            let worker = await_::worker_here();
+            let worker = worker_here();
             let was_masked = worker.is_null() || std::mem::replace(&mut (*worker).masked, true);
             let rest = (count - 1) as usize;
             let result = ffi::PyObject_Vectorcall(*arguments, arguments.add(1), rest, keywords);

@@ -19,7 +19,7 @@ use pyo3::ffi::PySendResult::{PYGEN_ERROR, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 /// What is known of the steps of awaitables of one kind. Used with the GIL held only.
 struct Record {
@@ -209,6 +209,27 @@ struct Step {
 pub(crate) unsafe fn call(function: *mut PyObject, argument: *mut PyObject) -> *mut PyObject {
     // SAFETY: passed on.
     unsafe { make(saving(worker::current()), function, Action::Call(argument), None).1 }
+}
+
+/// Calls a hook of the Python layer's, if there is one, with `argument`, as [`call`]. False with the error
+/// set if it raised.
+///
+/// # Safety
+///
+/// As [`call`].
+pub(crate) unsafe fn ask(hook: &AtomicPtr<PyObject>, argument: *mut PyObject) -> bool {
+    let hook = hook.load(Ordering::Relaxed);
+    if hook.is_null() {
+        return true;
+    }
+    // SAFETY: attached; the hook is owned by the static, and kept alive over its call.
+    unsafe {
+        let hook = ffi::Py_NewRef(hook);
+        let answer = call(hook, argument);
+        ffi::Py_DECREF(hook);
+        ffi::Py_XDECREF(answer);
+        !answer.is_null()
+    }
 }
 
 /// The worker, if its stack is to be saved; null if it is not, or there is none: nothing is to be gained

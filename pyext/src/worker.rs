@@ -803,7 +803,7 @@ impl Worker {
         worker
     }
 
-    /// Whether the worker is inside a `Context.run` of its own; see `await_::is_usable`.
+    /// Whether the worker is inside a `Context.run` of its own; see `usable_portal::is_usable`.
     ///
     /// # Safety
     ///

@@ -16,8 +16,8 @@
 //! The switches that greenlet does by itself, when a greenlet ends, begin on that greenlet's stack,
 //! which is the thread's (the invariant of `mod.rs`).
 
-use super::calls::{self, Action};
 use super::original::{self, Originals};
+use super::switches::{self, Action};
 use crate::error;
 use crate::interp::facts::{self, field};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
@@ -145,14 +145,14 @@ unsafe extern "C" fn switch(
 ) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
         // SAFETY: attached; lent for the call.
-        unsafe { calls::perform(Action::Switch { greenlet: this, arguments, keywords }) }
+        unsafe { switches::perform(Action::Switch { greenlet: this, arguments, keywords }) }
     })
 }
 
 unsafe extern "C" fn throw(this: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
         // SAFETY: attached; lent for the call.
-        unsafe { calls::perform(Action::Throw { greenlet: this, arguments }) }
+        unsafe { switches::perform(Action::Throw { greenlet: this, arguments }) }
     })
 }
 
@@ -163,7 +163,7 @@ unsafe extern "C" fn api_switch(
 ) -> *mut PyObject {
     error::barrier(ptr::null_mut(), || {
         // SAFETY: attached; lent for the call.
-        unsafe { calls::perform(Action::ApiSwitch { greenlet: this, arguments, keywords }) }
+        unsafe { switches::perform(Action::ApiSwitch { greenlet: this, arguments, keywords }) }
     })
 }
 
@@ -176,7 +176,7 @@ unsafe extern "C" fn api_throw(
     error::barrier(ptr::null_mut(), || {
         // SAFETY: attached; lent for the call.
         unsafe {
-            calls::perform(Action::ApiThrow { greenlet: this, exception: [class, value, trace] })
+            switches::perform(Action::ApiThrow { greenlet: this, exception: [class, value, trace] })
         }
     })
 }
@@ -184,6 +184,6 @@ unsafe extern "C" fn api_throw(
 unsafe extern "C" fn dealloc(this: *mut PyObject) {
     error::barrier((), || {
         // SAFETY: attached; the last reference is gone.
-        unsafe { calls::dealloc(this) }
+        unsafe { switches::dealloc(this) }
     });
 }

@@ -520,7 +520,7 @@ unsafe fn stock(driver: *mut Driver, ts: *mut PyThreadState) -> Option<Stock> {
 unsafe fn set_no_callback(driver: *mut Driver, ts: *mut PyThreadState) {
     // SAFETY: attached, no error set.
     unsafe {
-        let elsewhere = greenlet::look()
+        let elsewhere = greenlet::is_loaded()
             && Place::find(ts, hooks::RUN_ONCE.get(), (*driver).event_loop).is_none();
         if elsewhere {
             error::set_foreign_greenlet();

@@ -7,12 +7,14 @@
 use super::driver::{self, Below, Driver};
 use super::waker::{self, WakerObject};
 use super::{hooks, task};
+use crate::awaitable::iterator_of;
 use crate::current_loop::RUNNING_LOOP;
 use crate::hook::Hook;
 use crate::interp::contexts;
 use crate::interp::tracing;
 use crate::step::Stepper;
-use crate::{await_, delegate, error, greenlet, interp, names, worker};
+use crate::task_waits::{may_wait_for, wait_has_ended};
+use crate::{delegate, error, greenlet, interp, names, worker};
 use pyo3::ffi::PySendResult::PYGEN_NEXT;
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
@@ -29,15 +31,15 @@ enum Answer {
 
 impl Answer {
     /// What somebody else has answered. (What a task sends is None.)
-    unsafe fn of(answer: await_::Answer) -> Self {
+    unsafe fn of(answer: greenlet::Answer) -> Self {
         match answer {
-            await_::Answer::Send(value) => {
+            greenlet::Answer::Send(value) => {
                 // SAFETY: attached; owned.
                 unsafe { ffi::Py_DECREF(value) };
                 Self::Send
             }
-            await_::Answer::Throw(exception) => Self::Throw(exception),
-            await_::Answer::Refuse(exception) => {
+            greenlet::Answer::Throw(exception) => Self::Throw(exception),
+            greenlet::Answer::Refuse(exception) => {
                 // SAFETY: attached; owned.
                 unsafe { error::restore(exception) };
                 Self::Refused
@@ -51,7 +53,10 @@ impl Answer {
 /// # Safety
 ///
 /// Attached, no error set.
-pub(crate) unsafe fn wait_here(iterator: *mut PyObject, yielded: *mut PyObject) -> await_::Answer {
+pub(crate) unsafe fn wait_here(
+    iterator: *mut PyObject,
+    yielded: *mut PyObject,
+) -> greenlet::Answer {
     // SAFETY: attached; owned references are dropped where they are not handed on.
     unsafe {
         let event_loop = RUNNING_LOOP.call(&[]);
@@ -66,13 +71,13 @@ pub(crate) unsafe fn wait_here(iterator: *mut PyObject, yielded: *mut PyObject) 
         }
         ffi::Py_XDECREF(event_loop);
         match answer {
-            Answer::Send => await_::Answer::Send(ffi::Py_NewRef(ffi::Py_None())),
-            Answer::Throw(exception) => await_::Answer::Throw(exception),
+            Answer::Send => greenlet::Answer::Send(ffi::Py_NewRef(ffi::Py_None())),
+            Answer::Throw(exception) => greenlet::Answer::Throw(exception),
             Answer::Refused => {
                 if ffi::PyErr_Occurred().is_null() {
                     error::set_foreign_greenlet();
                 }
-                await_::Answer::Refuse(error::take())
+                greenlet::Answer::Refuse(error::take())
             }
         }
     }
@@ -191,7 +196,7 @@ unsafe fn wait_from_the_start(
 ) -> *mut PyObject {
     // SAFETY: attached; owned references are dropped where they are not handed on.
     unsafe {
-        let iterator = await_::iterator_of(awaitable);
+        let iterator = iterator_of(awaitable);
         if iterator.is_null() {
             return ptr::null_mut();
         }
@@ -378,7 +383,7 @@ unsafe fn subscribe_and_wait(
             }
         };
         let mut watched = ptr::null_mut();
-        if is_future && !await_::may_wait_for(yielded, iterator, &mut watched) {
+        if is_future && !may_wait_for(yielded, iterator, &mut watched) {
             ffi::Py_XDECREF(task);
             return Answer::Throw(error::take());
         }
@@ -403,7 +408,7 @@ unsafe fn end_watched(watched: *mut PyObject, answer: Answer) -> Answer {
     // SAFETY: attached; with an error set if the answer is a refusal.
     unsafe {
         let refusal = error::take();
-        let exception = await_::wait_has_ended(watched);
+        let exception = wait_has_ended(watched);
         if exception.is_null() {
             if !refusal.is_null() {
                 error::restore(refusal);
