@@ -203,32 +203,14 @@ fn arrows_of_the_native_module_run_up_its_list() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// These still name each other in circles. No file comes to them, and what leaves is to be taken off the list.
-const NATIVE_CIRCLE: &[&str] =
-    &["parking/driver.rs", "parking/mod.rs", "parking/turns.rs", "parking/waker.rs"];
-
 #[test]
-fn no_new_circle_of_native_files() {
-    let arrows = native_arrows();
-    let reached = |from: &String| {
-        let (mut seen, mut next) = (std::collections::BTreeSet::new(), vec![from.clone()]);
-        while let Some(at) = next.pop() {
-            let targets = arrows.get(&at).into_iter().flatten().cloned();
-            next.extend(targets.filter(|target| seen.insert(target.clone())));
-        }
-        seen
-    };
-    let mut circular: Vec<_> =
-        arrows.keys().filter(|file| reached(file).contains(*file)).map(String::as_str).collect();
-    circular.sort_unstable();
-    let new: Vec<_> = circular.iter().filter(|file| !NATIVE_CIRCLE.contains(file)).collect();
-    assert!(
-        new.is_empty(),
-        "these files of pyext/src/ have come into a circle of imports: {new:?}. Move what both sides need into \
-         a file of its own below them, named after that one thing",
-    );
-    for file in NATIVE_CIRCLE {
-        assert!(circular.contains(file), "pyext/src/{file} is in no circle now: shorten the list");
+fn no_circle_of_native_files() {
+    if let Some(files) = circle(&native_arrows()) {
+        panic!(
+            "these files of pyext/src/ import each other in a circle: {}. Move what both sides need into a \
+             file of its own below them, named after that one thing",
+            files.join(" -> ")
+        );
     }
 }
 

@@ -4,8 +4,11 @@
 //! Lib/asyncio/tasks.py) is done here for a caller in the middle of a step of that task: the future
 //! gets a callback, the task knows what it waits for, and a cancellation is raised in the caller.
 
-use super::driver::{self, Below, Driver};
-use super::waker::{self, WakerObject};
+use super::below::{Below, can_park, is_here};
+use super::change::give_way;
+use super::driver::Driver;
+use super::wake::for_wait;
+use super::waker::WakerObject;
 use super::{hooks, task};
 use crate::awaitable::iterator_of;
 use crate::current_loop::RUNNING_LOOP;
@@ -277,7 +280,7 @@ unsafe fn may_begin_task(event_loop: *mut PyObject) -> bool {
         if driver.is_null() {
             return false;
         }
-        let may = Driver::can_park(driver, ts).is_some();
+        let may = can_park(driver, ts).is_some();
         Driver::release(driver);
         may
     }
@@ -344,11 +347,11 @@ unsafe fn wait_for(driver: *mut Driver, iterator: *mut PyObject, yielded: *mut P
         }
         if let Some(inside) = greenlet::inside() {
             // A greenlet in whose frames the loop is not: who has switched to it waits.
-            if Driver::is_driven(driver) || !Driver::is_here(driver, ts) {
+            if Driver::is_driven(driver) || !is_here(driver, ts) {
                 return Answer::of(greenlet::wait(inside, iterator, yielded));
             }
         }
-        let Some(below) = Driver::can_park(driver, ts) else { return Answer::Refused };
+        let Some(below) = can_park(driver, ts) else { return Answer::Refused };
         let before = Driver::begin_change(driver);
         let answer = subscribe_and_wait(driver, iterator, yielded, &below);
         Driver::end_change(driver, before);
@@ -388,7 +391,7 @@ unsafe fn subscribe_and_wait(
             return Answer::Throw(error::take());
         }
         let future = if is_future { yielded } else { ptr::null_mut() };
-        let waker = waker::for_wait(driver, task, future);
+        let waker = for_wait(driver, task, future);
         let answer = if waker.is_null() || !subscribe(driver, future, waker) {
             if !waker.is_null() {
                 (*waker).parked = ptr::null_mut();
@@ -599,7 +602,7 @@ unsafe fn wait(
                 return Answer::Refused;
             }
         }
-        driver::give_way(driver, parked, Some(below));
+        give_way(driver, parked, Some(below));
         (*waker).parked = ptr::null_mut();
         if !task.is_null() {
             enter_task((*driver).event_loop, task, is_pure);
