@@ -127,6 +127,7 @@ const NATIVE: &[(&str, &[&str])] = &[
         "fibers, what a task and await_ are made of, and which stack drives a loop",
         &[
             "worker",
+            "thread",
             "greenlet",
             "call",
             "portal",

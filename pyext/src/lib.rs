@@ -24,7 +24,8 @@
 //! | file | owns |
 //! |---|---|
 //! | `interp/` | what of `PyThreadState` belongs to a C stack, one file for each CPython version |
-//! | `worker.rs` | fibers that run portals' steps, idle and suspended ones, per thread |
+//! | `worker.rs` | fibers that run portals' steps |
+//! | `thread.rs` | the workers of a thread, idle and suspended ones |
 //! | `owner.rs`, `mailbox.rs` | whom a worker makes steps for; what other threads leave for a thread |
 //! | `delegate.rs` | what `yield from` does to what it delegates to |
 //! | `thrown.rs` | the exception that a loop raises in a step |
@@ -106,6 +107,7 @@ mod stacks;
 mod step;
 mod task_scopes;
 mod task_waits;
+mod thread;
 mod thread_exit;
 mod thrown;
 mod usable_portal;

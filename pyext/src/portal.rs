@@ -25,8 +25,9 @@ use crate::leaks::Reason;
 use crate::mailbox::Mail;
 use crate::owner::Owner;
 use crate::task_scopes::{self, Scope};
+use crate::thread::Thread;
 use crate::worker::{Input, Output, Worker};
-use crate::{call, error, greenlet, names, worker};
+use crate::{call, error, greenlet, names};
 use pyo3::ffi::PySendResult::{self, PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use std::cell::UnsafeCell;
@@ -170,7 +171,7 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
     // state, and gets owned references.
     unsafe {
         // First of all: this can run any code, even steps of this portal.
-        worker::Thread::read_mail(worker::thread());
+        Thread::read_mail(Thread::this());
         let ts = ffi::PyThreadState_Get();
         let worker;
         let input;
@@ -192,7 +193,7 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
             }
             Phase::Suspended => {
                 worker = (*portal).worker;
-                if !Worker::is_ours(worker) || (*worker).tstate_id != interp::thread_state_id(ts) {
+                if !Thread::is_ours(worker) || (*worker).tstate_id != interp::thread_state_id(ts) {
                     error::set_runtime(error::WRONG_THREAD);
                     return FAILED;
                 }
@@ -211,7 +212,7 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
         let outcome = match Worker::resume(worker, ts, input) {
             Output::Suspended(awaited) => {
                 if !(*worker).mid_step {
-                    Worker::begin_suspension(worker, ts);
+                    Thread::begin_suspension(worker, ts);
                     mark(portal);
                 }
                 (*portal).phase = Phase::Suspended;
@@ -220,11 +221,11 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
             Output::Done(status, result) => {
                 (*portal).phase = Phase::Idle;
                 if (*worker).mid_step {
-                    Worker::end_suspension(worker);
+                    Thread::end_suspension(worker);
                     unmark(portal);
                 }
                 (*portal).worker = ptr::null_mut();
-                Worker::give_back(worker);
+                Thread::give_back(worker);
                 if status != PYGEN_NEXT {
                     task_scopes::leave(&raw mut (*portal).scope);
                     forget_base(portal);
@@ -280,7 +281,7 @@ unsafe fn forget_base(portal: *mut PortalObject) {
 unsafe fn worker_for_step(portal: *mut PortalObject) -> *mut Worker {
     // SAFETY: attached; an idle portal has no worker.
     unsafe {
-        let worker = Worker::take();
+        let worker = Thread::take_worker();
         if !worker.is_null() {
             (*worker).owner = portal.cast();
             (*portal).worker = worker;
@@ -415,7 +416,7 @@ unsafe fn can_be_finished(portal: *mut PortalObject) -> Finishing {
         match (*portal).phase {
             Phase::Running => return Finishing::Never,
             Phase::Suspended => {
-                if !Worker::is_ours(worker) {
+                if !Thread::is_ours(worker) {
                     return Finishing::Later;
                 }
                 let ts = ffi::PyThreadState_Get();
@@ -449,7 +450,7 @@ unsafe fn post_to_be_closed(portal: *mut PortalObject) {
     unsafe {
         let worker = (*portal).worker;
         let mailbox = if worker.is_null() {
-            worker::Thread::mailbox(worker::thread()) // it is idle, and can go on anywhere
+            Thread::mailbox(Thread::this()) // it is idle, and can go on anywhere
         } else {
             Worker::mailbox(worker)
         };
@@ -472,22 +473,22 @@ unsafe fn owner_of(worker: *mut Worker) -> *mut PortalObject {
 ///
 /// Attached, no error set.
 pub(crate) unsafe fn close_all() -> usize {
-    let thread = worker::thread();
+    let thread = Thread::this();
     let mut closed = 0;
     // SAFETY: the thread's own record.
-    unsafe { worker::Thread::read_mail(thread) };
+    unsafe { Thread::read_mail(thread) };
     // SAFETY: the thread's own record. Closing one portal can end or begin other suspensions, so
     // the list is read anew each time; a portal that will not end is left in it, and with it an
     // upper bound on the rounds.
     unsafe {
-        let [_, count, _] = worker::Thread::counts(thread);
+        let [_, count, _] = Thread::counts(thread);
         let mut stubborn = Vec::new();
         for _ in 0..count.saturating_mul(2).saturating_add(64) {
-            let mut worker = worker::Thread::first_suspended(thread);
+            let mut worker = Thread::first_suspended(thread);
             while !worker.is_null()
                 && (stubborn.contains(&worker) || (*owner_of(worker)).phase != Phase::Suspended)
             {
-                worker = Worker::next(worker);
+                worker = Thread::next(worker);
             }
             if worker.is_null() {
                 break;
@@ -694,9 +695,9 @@ unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
             // In the middle of a step that can never go on: its thread is dead, or it would not
             // end. The coroutine's frame is in use on the worker's stack, so our reference to it
             // is leaked along with the stack.
-            let is_ours = Worker::is_ours(worker);
+            let is_ours = Thread::is_ours(worker);
             if is_ours && (*worker).mid_step {
-                Worker::end_suspension(worker);
+                Thread::end_suspension(worker);
             }
             let reason = if is_ours { Reason::WouldNotEnd } else { Reason::ThreadEnded };
             Worker::leak(worker, reason, (*portal).coroutine);
@@ -754,7 +755,7 @@ unsafe extern "C" fn get_frame(this: *mut PyObject, closure: *mut c_void) -> *mu
         // SAFETY: attached. Another thread's frames stand still (the GIL), but only the thread
         // state that they belong to can make frame objects of them.
         unsafe {
-            if (*portal).phase == Phase::Suspended && Worker::is_ours((*portal).worker) {
+            if (*portal).phase == Phase::Suspended && Thread::is_ours((*portal).worker) {
                 let frame = Worker::top_frame((*portal).worker, ffi::PyThreadState_Get());
                 if !frame.is_null() || !ffi::PyErr_Occurred().is_null() {
                     return frame;

@@ -2,7 +2,7 @@
 //!
 //! A task that waits keeps the pages that its stack has ever touched, those included that nothing is on
 //! any more: C frames of what it awaits have been there, and are gone by the time that it is suspended.
-//! Such calls are therefore made on a *side stack* ([`Worker::call_aside`](crate::worker::Worker)), where
+//! Such calls are therefore made on a *side stack* (`Thread::call_aside`), where
 //! the calls of all tasks touch the same pages.
 //!
 //! # Invariant

@@ -1,6 +1,6 @@
 //! What users set of fibers' stacks, take back of their memory, and are told of them.
 
-use crate::worker::{self, Thread};
+use crate::thread::Thread;
 use crate::{error, fallbacks, greenlet, leaks, stacks, step};
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
@@ -31,7 +31,7 @@ pub(crate) unsafe extern "C" fn set_stack_size(
                 error::set(ffi::PyExc_ValueError, &refused.to_string());
                 return ptr::null_mut();
             }
-            Thread::trim(worker::thread());
+            Thread::trim(Thread::this());
             ffi::Py_NewRef(ffi::Py_None())
         }
     })
@@ -53,7 +53,7 @@ pub(crate) unsafe extern "C" fn trim(_: *mut PyObject, _: *mut PyObject) -> *mut
     error::barrier(ptr::null_mut(), || {
         // SAFETY: attached; this thread's record.
         unsafe {
-            Thread::trim(worker::thread());
+            Thread::trim(Thread::this());
             step::forget();
             let fallback = stacks::fallback().map_or(0, |pool| pool.trim());
             ffi::PyLong_FromSize_t(stacks::pool().trim() + fallback)
@@ -72,7 +72,7 @@ pub(crate) unsafe extern "C" fn stats(_: *mut PyObject, _: *mut PyObject) -> *mu
         };
         // SAFETY: attached; this thread's record; fresh objects.
         unsafe {
-            let [idle, suspended, shared] = Thread::counts(worker::thread());
+            let [idle, suspended, shared] = Thread::counts(Thread::this());
             let entries = [
                 (c"fibers_idle", idle),
                 (c"fibers_suspended", suspended),

@@ -14,6 +14,7 @@ use crate::coroutine_methods::Outcome;
 use crate::delegate;
 use crate::interp;
 use crate::needs::Needs;
+use crate::thread::Thread;
 use crate::worker::{self, Worker};
 use pyo3::ffi::PySendResult::{PYGEN_ERROR, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject};
@@ -237,7 +238,7 @@ pub(crate) unsafe fn ask(hook: &AtomicPtr<PyObject>, argument: *mut PyObject) ->
 #[inline(always)]
 unsafe fn saving(worker: *mut Worker) -> *mut Worker {
     // SAFETY: the current one, or null (all callers).
-    let saves = !worker.is_null() && unsafe { Worker::is_one_of_many(worker) };
+    let saves = !worker.is_null() && unsafe { Thread::is_one_of_many(worker) };
     if saves { worker } else { ptr::null_mut() }
 }
 
@@ -251,7 +252,7 @@ unsafe fn make(
     let argument: *mut c_void = (&raw mut step).cast();
     // SAFETY: the contract. `step` outlives the call, on a stack that does not move.
     unsafe {
-        if worker.is_null() || !Worker::call_aside(worker, here, argument, needs) {
+        if worker.is_null() || !Thread::call_aside(worker, here, argument, needs) {
             here(argument);
         }
     }

@@ -26,9 +26,9 @@ use crate::leaks::{self, Reason};
 use crate::mailbox::Mailbox;
 use crate::needs::Needs;
 use crate::owner::Owner;
-use crate::side_stack::{self, SideStack, SideStacks};
+use crate::side_stack::{self, SideStack};
 use crate::stacks::PAGE;
-use crate::{current_loop, delegate, error, fallbacks, stacks, thrown};
+use crate::{current_loop, delegate, error, stacks, thrown};
 use fiberback::fiber::{Ambient, Fiber, Stack, Step, Suspender};
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::cell::Cell;
@@ -87,14 +87,15 @@ pub(crate) struct Worker {
     state: State,
     stack_size: usize,
     suspender: *const Suspender<(), ()>,
-    /// The stack that the code of the worker is on, if that is not its own (see [`Worker::call_aside`]);
+    /// The stack that the code of the worker is on, if that is not its own (see [`Worker::call_on`]);
     /// or null.
     side: *mut SideStack,
-    thread: *mut Thread,
+    /// The record of the thread that it belongs to, which is `thread.rs`'s.
+    pub(crate) record: *mut c_void,
     /// The thread's block, for who knows the worker already.
     local: *const Local,
     /// The thread's mailbox. It outlives the thread, and so says for ever which thread it was.
-    mailbox: Arc<Mailbox>,
+    pub(crate) mailbox: Arc<Mailbox>,
     /// The thread state that it was last resumed with.
     ts: *mut PyThreadState,
     /// The worker that was current when this one was resumed; null between resumes.
@@ -123,48 +124,30 @@ pub(crate) struct Worker {
     /// `PyThreadState_GetID` of the thread state that the step began with; valid if `mid_step`.
     pub(crate) tstate_id: u64,
     /// Neighbours in the thread's list of workers that are `mid_step`.
-    previous: *mut Worker,
-    next: *mut Worker,
+    pub(crate) previous: *mut Worker,
+    pub(crate) next: *mut Worker,
 }
 
 const _: () = assert!(size_of::<Worker>() <= stacks::OWNER);
 
-/// What one thread knows. Freed when the thread ends.
-pub(crate) struct Thread {
-    idle: Vec<*mut Worker>,
-    /// Workers that were made and not freed, idle ones included.
-    workers: usize,
-    side_stacks: SideStacks,
-    /// The first of the workers that are `mid_step`.
-    suspended: *mut Worker,
-    suspended_count: usize,
-    mailbox: Arc<Mailbox>,
-}
-
-/// Idle workers that a thread keeps; more go back to the stack pool.
-const MAX_IDLE: usize = 256;
-
-/// So many workers in use are few; see [`Worker::is_one_of_many`].
-const FEW: usize = 16;
-
-struct Local {
+/// A thread's block: what is looked at in each `await_`.
+pub(crate) struct Local {
     current: Cell<*mut Worker>,
     /// Regions of this thread may forbid `await_`.
     guarded: Cell<bool>,
-    thread: Cell<*mut Thread>,
+    /// The thread's record, which is `thread.rs`'s; null if there is none.
+    pub(crate) record: Cell<*mut c_void>,
 }
 
 thread_local! {
     // `const` and without a destructor: reading it is one load from the thread's own block.
-    static LOCAL: Local = const {
+    pub(crate) static LOCAL: Local = const {
         Local {
             current: Cell::new(ptr::null_mut()),
             guarded: Cell::new(false),
-            thread: Cell::new(ptr::null_mut()),
+            record: Cell::new(ptr::null_mut()),
         }
     };
-    // Apart from `LOCAL` because it has a destructor, which makes each access check a flag.
-    static TEARDOWN: Teardown = const { Teardown };
 }
 
 /// The worker on whose stack this thread is now, or null.
@@ -209,131 +192,6 @@ pub(crate) unsafe fn note_fork(event_loop: *mut PyObject) {
     }
 }
 
-/// This thread's record, made on first use.
-#[inline(always)]
-pub(crate) fn thread() -> *mut Thread {
-    let thread = LOCAL.with(|local| local.thread.get());
-    if thread.is_null() { new_thread() } else { thread }
-}
-
-#[cold]
-fn new_thread() -> *mut Thread {
-    let thread = Box::into_raw(Box::new(Thread {
-        // Never grows, so that giving a worker back allocates nothing.
-        idle: Vec::with_capacity(MAX_IDLE),
-        workers: 0,
-        side_stacks: SideStacks::new(),
-        suspended: ptr::null_mut(),
-        suspended_count: 0,
-        mailbox: Arc::new(Mailbox::new()),
-    }));
-    LOCAL.with(|local| local.thread.set(thread));
-    // Registers the destructor. In a thread that is already past its destructors the record just
-    // stays; nothing is wrong with that but the memory.
-    let _ = TEARDOWN.try_with(|_| ());
-    thread
-}
-
-struct Teardown;
-
-impl Drop for Teardown {
-    /// The thread ends. Python may be gone or the GIL held elsewhere, so nothing here touches
-    /// Python objects: idle workers have none, workers in the middle of a step stay as they are,
-    /// for ever (the invariant), and so does what other threads left in the mailbox. They are
-    /// counted; whoever drops their portals says why.
-    fn drop(&mut self) {
-        let thread = LOCAL.with(|local| local.thread.replace(ptr::null_mut()));
-        if thread.is_null() {
-            return;
-        }
-        // SAFETY: made by `new_thread`, and just unlinked from the only place that names it. A
-        // worker in the middle of a step still points here, but is never touched again.
-        let mut thread = unsafe { Box::from_raw(thread) };
-        thread.mailbox.close();
-        let mut worker = thread.suspended;
-        while !worker.is_null() {
-            // SAFETY: one of this thread's that are in the middle of a step; they are never freed.
-            unsafe {
-                leaks::count(Worker::stacks(worker));
-                worker = (*worker).next;
-            }
-        }
-        // SAFETY: this thread's.
-        unsafe { thread.side_stacks.trim() };
-        for &worker in &thread.idle {
-            // SAFETY: an idle worker of this thread, reached by nothing else.
-            unsafe { Worker::free(worker) };
-        }
-    }
-}
-
-impl Thread {
-    /// Does what other threads have left to do.
-    ///
-    /// # Safety
-    ///
-    /// `this` must be the calling thread's record; attached.
-    #[inline(always)]
-    pub(crate) unsafe fn read_mail(this: *mut Self) {
-        // SAFETY: the record is ours, and the mailbox too.
-        unsafe {
-            let mailbox = &(*this).mailbox;
-            Mailbox::read(mailbox);
-        }
-    }
-
-    /// What other threads can leave something in for this one.
-    ///
-    /// # Safety
-    ///
-    /// `this` must be the calling thread's record.
-    pub(crate) unsafe fn mailbox<'a>(this: *mut Self) -> &'a Mailbox {
-        // SAFETY: the record is ours, and holds the mailbox.
-        unsafe { &(*this).mailbox }
-    }
-
-    /// The first worker that is in the middle of a step, or null.
-    ///
-    /// # Safety
-    ///
-    /// `this` must be the calling thread's record.
-    pub(crate) unsafe fn first_suspended(this: *mut Self) -> *mut Worker {
-        // SAFETY: the record is ours.
-        unsafe { (*this).suspended }
-    }
-
-    /// Idle and suspended workers, and side stacks.
-    ///
-    /// # Safety
-    ///
-    /// `this` must be the calling thread's record.
-    pub(crate) unsafe fn counts(this: *mut Self) -> [usize; 3] {
-        // SAFETY: the record is ours.
-        unsafe {
-            let (idle, side_stacks) = (&(*this).idle, &(*this).side_stacks);
-            [idle.len(), (*this).suspended_count, side_stacks.count()]
-        }
-    }
-
-    /// Ends all idle workers and side stacks; their stacks go back to the pool. Returns how many.
-    ///
-    /// # Safety
-    ///
-    /// `this` must be the calling thread's record.
-    pub(crate) unsafe fn trim(this: *mut Self) -> usize {
-        // SAFETY: the record is ours; idle workers are reached by nothing else.
-        unsafe {
-            let (idle, side_stacks) = (&mut (*this).idle, &mut (*this).side_stacks);
-            let ended = idle.len();
-            for worker in idle.drain(..) {
-                Worker::free(worker);
-            }
-            (*this).workers -= ended;
-            ended + side_stacks.trim()
-        }
-    }
-}
-
 /// Swaps a worker's part of the thread state around a resume.
 struct Swap {
     worker: *mut Worker,
@@ -366,42 +224,8 @@ impl Ambient for Swap {
 }
 
 impl Worker {
-    /// An idle worker for the calling thread. Null with `StackMemoryError` set if there is none.
-    ///
-    /// # Safety
-    ///
-    /// Attached.
-    #[inline]
-    pub(crate) unsafe fn take() -> *mut Self {
-        let thread = thread();
-        // SAFETY: the thread's own record; attached.
-        unsafe {
-            let idle = &mut (*thread).idle;
-            match idle.pop() {
-                Some(worker) => worker,
-                None => Self::new(thread),
-            }
-        }
-    }
-
-    #[cold]
-    fn new(thread: *mut Thread) -> *mut Self {
-        match stacks::take() {
-            Some((stack, kind)) => {
-                // SAFETY: the calling thread's record.
-                unsafe {
-                    (*thread).workers += 1;
-                    if kind == stacks::Kind::Small && fallbacks::SMALL_STACK.note() {
-                        (*thread).mailbox.ring();
-                    }
-                }
-                Self::on(stack, thread)
-            }
-            None => ptr::null_mut(),
-        }
-    }
-
-    fn on(stack: Stack, thread: *mut Thread) -> *mut Self {
+    /// A worker on that stack, for the thread with that record and that mailbox.
+    pub(crate) fn on(stack: Stack, record: *mut c_void, mailbox: Arc<Mailbox>) -> *mut Self {
         /// The worker's address, for the closure.
         struct Address(*mut Worker);
         let (memory, data_stack) = stacks::reserved(&stack);
@@ -430,9 +254,9 @@ impl Worker {
                 stack_size,
                 suspender: ptr::null(),
                 side: ptr::null_mut(),
-                thread,
+                record,
                 local: LOCAL.with(ptr::from_ref),
-                mailbox: Arc::clone(&(*thread).mailbox),
+                mailbox,
                 ts: ptr::null_mut(),
                 outer: ptr::null_mut(),
                 owner: ptr::null_mut(),
@@ -477,19 +301,6 @@ impl Worker {
             (*worker).masked = false;
         }
         true
-    }
-
-    /// True if `worker` belongs to the calling thread.
-    ///
-    /// # Safety
-    ///
-    /// The worker must be alive, or have been in the middle of a step when its thread ended.
-    #[inline(always)]
-    pub(crate) unsafe fn is_ours(worker: *mut Self) -> bool {
-        let thread = LOCAL.with(|local| local.thread.get());
-        // SAFETY: the contract; the calling thread's record is its own. The mailbox is compared
-        // rather than the record, whose address may be reused once its thread has ended.
-        unsafe { !thread.is_null() && Arc::ptr_eq(&(*worker).mailbox, &(*thread).mailbox) }
     }
 
     /// Runs the worker until its step ends or an `await_` suspends.
@@ -647,35 +458,23 @@ impl Worker {
         }
     }
 
-    /// Calls `function` with `argument` on a stack that the thread's workers share (see `side_stack`), and
-    /// notes what that has needed. False, and nothing is called, if the worker is on one already, or there is none.
+    /// Calls `function` with `argument` on a side stack, and notes what that has needed, if it is asked to.
     ///
     /// # Safety
     ///
-    /// Attached, no error set; `worker` must be [`current`]. `function` must not unwind.
+    /// Attached, no error set; `worker` must be [`current`], and on its own stack. `side` must be the
+    /// caller's, with nothing on it. `function` must not unwind.
     #[inline]
-    pub(crate) unsafe fn call_aside(
+    pub(crate) unsafe fn call_on(
         worker: *mut Self,
+        side: *mut SideStack,
         function: side_stack::Function,
         argument: *mut c_void,
         needs: Option<&mut Needs>,
-    ) -> bool {
+    ) {
         // SAFETY: the contract. The worker is entered, with its thread state. What suspends it meanwhile
         // does so by `switch_back`, and it is resumed with the same thread state.
         unsafe {
-            if !(*worker).side.is_null() {
-                return false;
-            }
-            let thread = (*worker).thread;
-            // How deep C code may get was told the interpreter for the worker's own stack.
-            let least = (*worker).stack_size;
-            let side = SideStacks::take(&raw mut (*thread).side_stacks, least);
-            if side.is_null() {
-                if fallbacks::OWN_STACK.note() {
-                    (*thread).mailbox.ring();
-                }
-                return false;
-            }
             let ts = (*worker).ts;
             let needs = needs.map_or(ptr::null_mut(), ptr::from_mut);
             SideStack::set(side, function, argument, needs);
@@ -693,27 +492,49 @@ impl Worker {
             (*worker).side = ptr::null_mut();
             let (state, other) = (&mut (*worker).state, &mut (*side).state);
             state.move_back(ts, other);
-            if !SideStacks::give_back(&raw mut (*thread).side_stacks, side) {
-                leaks::count(1);
-                leaks::tell(Reason::Disorder, (*worker).owner.cast());
-            }
-            true
         }
     }
 
-    /// Whether it matters how many pages the worker's stack has touched: so many of the thread's are in
-    /// use, and its code is on that stack.
+    /// Whether the worker's code is on a side stack.
     ///
     /// # Safety
     ///
     /// `worker` must be [`current`].
     #[inline(always)]
-    pub(crate) unsafe fn is_one_of_many(worker: *mut Self) -> bool {
-        // SAFETY: current, so its thread is there.
+    pub(crate) unsafe fn is_aside(worker: *mut Self) -> bool {
+        // SAFETY: the contract.
+        unsafe { !(*worker).side.is_null() }
+    }
+
+    /// Bytes of the worker's own stack.
+    ///
+    /// # Safety
+    ///
+    /// The worker must be alive.
+    #[inline(always)]
+    pub(crate) unsafe fn stack_size(worker: *mut Self) -> usize {
+        // SAFETY: the contract.
+        unsafe { (*worker).stack_size }
+    }
+
+    /// Puts the worker in order after a step. False if the step has left something behind: it is to be given
+    /// up.
+    ///
+    /// # Safety
+    ///
+    /// Attached; the thread's, neither running nor in the middle of a step.
+    #[inline]
+    #[must_use]
+    pub(crate) unsafe fn settle(worker: *mut Self) -> bool {
+        // SAFETY: the contract.
         unsafe {
-            let thread = (*worker).thread;
-            let idle = &(*thread).idle;
-            (*thread).workers - idle.len() > FEW && (*worker).side.is_null()
+            if !State::settle(&raw mut (*worker).state) {
+                return false;
+            }
+            (*worker).owner = ptr::null_mut();
+            (*worker).masked = false;
+            (*worker).forked_on = ptr::null_mut();
+            true
         }
     }
 
@@ -738,8 +559,12 @@ impl Worker {
     }
 
     /// How many stacks the worker has.
-    unsafe fn stacks(worker: *mut Self) -> usize {
-        // SAFETY: alive, or in the middle of a step when its thread ended.
+    ///
+    /// # Safety
+    ///
+    /// Alive, or in the middle of a step when its thread ended.
+    pub(crate) unsafe fn stacks(worker: *mut Self) -> usize {
+        // SAFETY: the contract.
         1 + usize::from(unsafe { !(*worker).side.is_null() })
     }
 
@@ -817,78 +642,6 @@ impl Worker {
         }
     }
 
-    /// Notes that the step has suspended, once for each step.
-    ///
-    /// # Safety
-    ///
-    /// This thread's worker, not running, not `mid_step`; `ts` attached.
-    pub(crate) unsafe fn begin_suspension(worker: *mut Self, ts: *mut PyThreadState) {
-        // SAFETY: the worker and its thread's record are ours; the neighbours are alive, as a
-        // worker unlinks itself before it is freed or leaked.
-        unsafe {
-            (*worker).mid_step = true;
-            (*worker).tstate_id = crate::interp::thread_state_id(ts);
-            let thread = (*worker).thread;
-            (*worker).previous = ptr::null_mut();
-            (*worker).next = (*thread).suspended;
-            if !(*worker).next.is_null() {
-                (*(*worker).next).previous = worker;
-            }
-            (*thread).suspended = worker;
-            (*thread).suspended_count += 1;
-        }
-    }
-
-    /// Undoes [`begin_suspension`](Self::begin_suspension).
-    ///
-    /// # Safety
-    ///
-    /// This thread's worker, `mid_step`.
-    pub(crate) unsafe fn end_suspension(worker: *mut Self) {
-        // SAFETY: as in `begin_suspension`.
-        unsafe {
-            (*worker).mid_step = false;
-            let (previous, next) = ((*worker).previous, (*worker).next);
-            let thread = (*worker).thread;
-            if previous.is_null() {
-                (*thread).suspended = next;
-            } else {
-                (*previous).next = next;
-            }
-            if !next.is_null() {
-                (*next).previous = previous;
-            }
-            (*thread).suspended_count -= 1;
-        }
-    }
-
-    /// Gives the worker back after a step.
-    ///
-    /// # Safety
-    ///
-    /// This thread's worker, neither running nor in the middle of a step, not used afterwards.
-    #[inline]
-    pub(crate) unsafe fn give_back(worker: *mut Self) {
-        // SAFETY: ours.
-        unsafe {
-            if !State::settle(&raw mut (*worker).state) {
-                // Something on the fiber left the interpreter's records in disorder (a foreign
-                // stack switcher). The stack may still be referenced.
-                return Self::leak(worker, Reason::Disorder, (*worker).owner.cast());
-            }
-            (*worker).owner = ptr::null_mut();
-            (*worker).masked = false;
-            (*worker).forked_on = ptr::null_mut();
-            let idle = &mut (*(*worker).thread).idle;
-            if idle.len() < MAX_IDLE {
-                idle.push(worker);
-            } else {
-                (*(*worker).thread).workers -= 1;
-                Self::free(worker);
-            }
-        }
-    }
-
     /// The mailbox of the thread that the worker belongs to.
     ///
     /// # Safety
@@ -904,7 +657,7 @@ impl Worker {
     /// # Safety
     ///
     /// Idle, this thread's, not used afterwards.
-    unsafe fn free(worker: *mut Self) {
+    pub(crate) unsafe fn free(worker: *mut Self) {
         // SAFETY: the fiber waits in `serve` with nothing of Python on its stack; dropping it
         // makes `serve` return. The state is clean, and freed after its frames' stack is gone. The
         // worker lies on the fiber's own memory, so all else is taken out of it before.
@@ -962,16 +715,6 @@ impl Worker {
             let state = &mut (*worker).state;
             state.traverse(visitor);
         }
-    }
-
-    /// The next worker in the thread's list of suspended ones.
-    ///
-    /// # Safety
-    ///
-    /// This thread's worker, `mid_step`.
-    pub(crate) unsafe fn next(worker: *mut Self) -> *mut Self {
-        // SAFETY: the contract.
-        unsafe { (*worker).next }
     }
 }
 

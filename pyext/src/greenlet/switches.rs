@@ -13,6 +13,7 @@ use super::answer::Answer;
 use super::calls::{Calls, Request, inside};
 use super::original;
 use crate::mailbox::Mail;
+use crate::thread::Thread;
 use crate::wait_here::wait_here;
 use crate::worker::{self, Worker};
 use crate::{error, interp, names};
@@ -302,8 +303,7 @@ unsafe fn put_off(greenlet: *mut PyObject) {
         }
         ffi::PyObject_GC_Track(greenlet.cast());
         // A thread's own mailbox is there as long as it runs code.
-        let thread = worker::thread();
-        let _ =
-            worker::Thread::mailbox(thread).post(Mail { action: drop_reference, object: greenlet });
+        let thread = Thread::this();
+        let _ = Thread::mailbox(thread).post(Mail { action: drop_reference, object: greenlet });
     }
 }

@@ -8,6 +8,7 @@ use super::{hooks, turn};
 use crate::interp::contexts::Left;
 use crate::interp::frames::Place;
 use crate::interp::level::Level;
+use crate::thread::Thread;
 use crate::worker::{self, Input, Output, Worker};
 use crate::{error, fallbacks, names};
 use pyo3::ffi::{self, PyObject, PyThreadState};
@@ -185,7 +186,7 @@ unsafe fn retire(worker: *mut Worker) {
     unsafe {
         (*worker).masked = false;
         (*worker).runs = ptr::null();
-        Worker::give_back(worker);
+        Thread::give_back(worker);
     }
 }
 
@@ -256,7 +257,7 @@ unsafe fn take_over(waker: *mut WakerObject, _: *mut PyObject) -> bool {
         if (*driver).parked == 0 || Driver::is_stopping(driver) || Driver::is_driven(driver) {
             return settle(driver, ts);
         }
-        let worker = Worker::take();
+        let worker = Thread::take_worker();
         if worker.is_null() {
             ffi::PyErr_Clear();
             if fallbacks::NO_RUNNER.note() {

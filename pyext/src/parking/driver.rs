@@ -3,6 +3,7 @@
 use super::hooks;
 use super::turn::Turn;
 use crate::interp::contexts::Left;
+use crate::thread::Thread;
 use crate::worker::{self, Worker};
 use crate::{interp, names};
 use pyo3::ffi::{self, PyObject};
@@ -342,7 +343,7 @@ impl Driver {
         // SAFETY: attached.
         unsafe {
             if (*driver).spare.is_null() {
-                (*driver).spare = Worker::take();
+                (*driver).spare = Thread::take_worker();
             }
             !(*driver).spare.is_null()
         }

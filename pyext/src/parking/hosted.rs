@@ -4,7 +4,8 @@ use super::change::switch_from_host;
 use super::driver::{Driver, Host, Next};
 use crate::error;
 use crate::interp::frames::Place;
-use crate::worker::{self, Worker};
+use crate::thread::Thread;
+use crate::worker;
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
 
@@ -56,7 +57,7 @@ unsafe fn host(driver: *mut Driver) -> bool {
     // SAFETY: attached.
     unsafe {
         let ts = ffi::PyThreadState_Get();
-        let worker = Worker::take();
+        let worker = Thread::take_worker();
         if worker.is_null() {
             return false;
         }
