@@ -22,7 +22,7 @@ from typing import Any
 from weakref import ref
 
 from .. import _messages
-from .._loop.library import current_task
+from .._loop.current_task import current_task
 from .._loop.parking import is_stock
 from . import watchdog
 
