@@ -20,8 +20,8 @@ from typing import Any
 
 from .._deadlock import wait_cycle, watchdog
 from .._fiberback import set_external_event, set_hooks
-from .._loop.external_event import ExternalEvent
 from .._loop.current_task import current_task
+from .._loop.external_event import ExternalEvent
 from .._loop.library import is_trio_running
 from .._loop.parking import install as _install_parking
 from .._portal.task_portal import usable_portal
