@@ -11,6 +11,7 @@ pub(crate) static RUNNING_LOOP: Hook = Hook::new();
 /// # Safety
 ///
 /// Attached, no error set.
+#[inline]
 pub(crate) unsafe fn is_running(event_loop: *mut PyObject) -> bool {
     // SAFETY: the contract; the objects are only compared.
     unsafe {

@@ -13,6 +13,7 @@ impl Hook {
     }
 
     /// The object, borrowed; null before it is set.
+    #[inline]
     pub(crate) fn get(&self) -> *mut PyObject {
         self.0.load(Ordering::Relaxed)
     }
@@ -27,6 +28,7 @@ impl Hook {
     /// # Safety
     ///
     /// Attached; it is set; valid objects.
+    #[inline]
     pub(crate) unsafe fn call(&self, arguments: &[*mut PyObject]) -> *mut PyObject {
         // SAFETY: the contract.
         unsafe {

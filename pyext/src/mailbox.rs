@@ -49,6 +49,7 @@ impl Mailbox {
     }
 
     /// Has the thread look for what is to be done soon, as if there were mail.
+    #[inline]
     pub(crate) fn ring(&self) {
         self.has_mail.store(true, Ordering::Release);
     }

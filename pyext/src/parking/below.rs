@@ -33,6 +33,7 @@ pub(super) struct Stock {
 /// # Safety
 ///
 /// Attached, no error set.
+#[inline]
 pub(super) unsafe fn can_park(driver: *mut Driver, ts: *mut PyThreadState) -> Option<Below> {
     // SAFETY: attached.
     unsafe {
@@ -72,6 +73,7 @@ pub(super) unsafe fn can_park(driver: *mut Driver, ts: *mut PyThreadState) -> Op
 /// # Safety
 ///
 /// Attached, no error set.
+#[inline]
 pub(super) unsafe fn is_here(driver: *mut Driver, ts: *mut PyThreadState) -> bool {
     // SAFETY: passed on.
     unsafe { stock(driver, ts).is_some() }
@@ -82,6 +84,7 @@ pub(super) unsafe fn is_here(driver: *mut Driver, ts: *mut PyThreadState) -> boo
 /// # Safety
 ///
 /// Attached, no error set; in use.
+#[inline]
 pub(super) unsafe fn stock(driver: *mut Driver, ts: *mut PyThreadState) -> Option<Stock> {
     // SAFETY: the contract. The frame waits in a call, so that its local variables stay as they are.
     unsafe {
@@ -141,6 +144,7 @@ unsafe fn set_no_callback(driver: *mut Driver, ts: *mut PyThreadState) {
 /// # Safety
 ///
 /// `ts` must be the attached thread state, with no error set.
+#[inline]
 unsafe fn may_wait_in_tracer(ts: *mut PyThreadState, below: i32) -> bool {
     // SAFETY: passed on.
     unsafe {

@@ -21,6 +21,7 @@ use std::ptr;
 /// # Safety
 ///
 /// Attached, no error set; `can_park` and `prepare_runner` have said yes. No task may be current.
+#[inline]
 pub(super) unsafe fn give_way(driver: *mut Driver, parked: *mut Parked, below: Option<&Below>) {
     // SAFETY: the contract. The current worker runs, hence is alive; if it is no runner it steps a
     // portal, and its resumer is told.
@@ -275,6 +276,7 @@ unsafe fn take_over(waker: *mut WakerObject, _: *mut PyObject) -> bool {
 /// # Safety
 ///
 /// Attached, no error set, on the host.
+#[inline]
 pub(super) unsafe fn idle(driver: *mut Driver, first: Next) -> bool {
     // SAFETY: the contract.
     unsafe {

@@ -59,6 +59,7 @@ pub(super) struct Parked {
 }
 
 impl Parked {
+    #[inline]
     pub(super) fn new(driver: *mut Driver, task: *mut PyObject, future: *mut PyObject) -> Self {
         Self {
             driver,
@@ -76,6 +77,7 @@ impl Parked {
     }
 
     /// Notes that the caller is parked on `worker`.
+    #[inline]
     pub(super) unsafe fn link(parked: *mut Self, worker: *mut Worker) {
         // SAFETY: it and its neighbours are alive while they are parked.
         unsafe {
@@ -92,6 +94,7 @@ impl Parked {
     }
 
     /// Undoes [`link`](Self::link); returns the worker.
+    #[inline]
     pub(super) unsafe fn unlink(parked: *mut Self) -> *mut Worker {
         // SAFETY: as in `link`.
         unsafe {
@@ -166,6 +169,7 @@ impl Driver {
     /// # Safety
     ///
     /// Attached.
+    #[inline]
     pub(super) unsafe fn of(event_loop: *mut PyObject) -> *mut Self {
         // SAFETY: attached.
         unsafe {
@@ -218,6 +222,7 @@ impl Driver {
     /// # Safety
     ///
     /// The driver must be in use.
+    #[inline]
     pub(super) unsafe fn hold(driver: *mut Self) {
         // SAFETY: the contract, with the GIL held.
         unsafe { (*driver).uses += 1 }
@@ -228,6 +233,7 @@ impl Driver {
     /// # Safety
     ///
     /// Attached; the use must be the caller's.
+    #[inline]
     pub(super) unsafe fn release(driver: *mut Self) {
         // SAFETY: the contract. Without a use nobody is parked, and nobody else knows the driver
         // but its thread's list. Another thread cannot unlink it: there it stays, without use.
@@ -261,6 +267,7 @@ impl Driver {
     /// # Safety
     ///
     /// Attached; the driver must be in use.
+    #[inline]
     pub(super) unsafe fn is_ours(driver: *mut Self) -> bool {
         // SAFETY: the contract.
         unsafe { (*driver).tstate_id == interp::thread_state_id(ffi::PyThreadState_Get()) }
@@ -271,6 +278,7 @@ impl Driver {
     /// # Safety
     ///
     /// Attached, no error set.
+    #[inline]
     pub(super) unsafe fn is_stopping(driver: *mut Self) -> bool {
         // SAFETY: attached.
         unsafe { flag((*driver).event_loop, &names::STOPPING) }
@@ -281,12 +289,14 @@ impl Driver {
     /// # Safety
     ///
     /// As [`is_stopping`](Self::is_stopping).
+    #[inline]
     pub(super) unsafe fn is_debug(driver: *mut Self) -> bool {
         // SAFETY: attached.
         unsafe { flag((*driver).event_loop, &names::DEBUG) }
     }
 
     /// Whether a runner drives now.
+    #[inline]
     pub(super) unsafe fn is_driven(driver: *mut Self) -> bool {
         // SAFETY: in use.
         unsafe { !matches!((*driver).host, Host::Runs) }
@@ -299,6 +309,7 @@ impl Driver {
     /// # Safety
     ///
     /// In use.
+    #[inline]
     pub(super) unsafe fn begin_change(driver: *mut Self) -> *mut Worker {
         // SAFETY: in use.
         unsafe { std::mem::replace(&mut (*driver).changing, here()) }
@@ -309,6 +320,7 @@ impl Driver {
     /// # Safety
     ///
     /// In use.
+    #[inline]
     pub(super) unsafe fn end_change(driver: *mut Self, before: *mut Worker) {
         // SAFETY: in use.
         unsafe { (*driver).changing = before };
@@ -320,6 +332,7 @@ impl Driver {
     /// # Safety
     ///
     /// Attached, no error set.
+    #[inline]
     pub(super) unsafe fn watch_close(driver: *mut Self) -> bool {
         // SAFETY: attached.
         unsafe {
@@ -339,6 +352,7 @@ impl Driver {
     /// # Safety
     ///
     /// Attached.
+    #[inline]
     pub(super) unsafe fn prepare_runner(driver: *mut Self) -> bool {
         // SAFETY: attached.
         unsafe {
@@ -351,12 +365,14 @@ impl Driver {
 }
 
 /// The stack that this code is on: its worker, or what is none for the thread's own.
+#[inline]
 pub(super) fn here() -> *mut Worker {
     let worker = worker::current();
     if worker.is_null() { ptr::without_provenance_mut(1) } else { worker }
 }
 
 /// A truthy attribute.
+#[inline]
 unsafe fn flag(object: *mut PyObject, name: &names::Name) -> bool {
     // SAFETY: attached, no error set.
     unsafe {
@@ -372,6 +388,7 @@ unsafe fn flag(object: *mut PyObject, name: &names::Name) -> bool {
 }
 
 /// Number of ready handles.
+#[inline]
 pub(super) unsafe fn ready_count(driver: *mut Driver) -> isize {
     // SAFETY: attached; a deque.
     unsafe {
@@ -401,6 +418,7 @@ pub(super) fn first() -> *mut Driver {
 /// # Safety
 ///
 /// Attached.
+#[inline]
 pub(super) unsafe fn existing(event_loop: *mut PyObject) -> *mut Driver {
     let mut driver = DRIVERS.get();
     // SAFETY: this thread's list. Drivers are unlinked before they are freed.

@@ -41,6 +41,7 @@ impl WakerObject {
     /// # Safety
     ///
     /// A waker.
+    #[inline]
     pub(super) unsafe fn wait(waker: *mut Self) -> *mut Parked {
         // SAFETY: the contract.
         unsafe { (&raw mut (*waker).wait).cast() }
@@ -59,6 +60,7 @@ static TYPE: Type = Type(UnsafeCell::new(MaybeUninit::zeroed()));
 /// # Safety
 ///
 /// Attached, after [`init`]; the driver is this thread's.
+#[inline]
 pub(super) unsafe fn new(
     driver: *mut Driver,
     wait: Parked,
