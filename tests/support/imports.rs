@@ -1,7 +1,8 @@
 //! Which file of a Rust source folder names what of which other, read from its paths.
 //!
 //! Not a compiler: it knows `use` trees, paths that begin with `crate`, `super`, `self` or the name of a
-//! child module, and re-exports (`pub use`), through which it looks at the file that defines the item.
+//! child module, re-exports (`pub use`), through which it looks at the file that defines the item, and
+//! modules whose files `#[path = ..]` names.
 //! Macros and glob imports of items are not followed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,9 @@ pub(crate) struct Sources {
     files: BTreeMap<Module, String>,
     /// What each module's file is made of.
     code: BTreeMap<Module, Code>,
+    /// The files that a module is one of, if it is not the one of its name alone (`#[path = ..]`), each as
+    /// the module that it would be by its own name.
+    variants: BTreeMap<Module, Vec<Module>>,
 }
 
 struct Code {
@@ -35,7 +39,16 @@ impl Sources {
         let files =
             texts.iter().map(|(module, (file, _))| (module.clone(), file.clone())).collect();
         let code = texts.iter().map(|(module, (_, text))| (module.clone(), parse(text))).collect();
-        Self { files, code }
+        let mut sources = Self { files, code, variants: BTreeMap::new() };
+        for (module, (_, text)) in &texts {
+            for (name, stems) in variants(text) {
+                let named = [&module[..], &[name]].concat();
+                let others = stems.into_iter().map(|stem| [&module[..], &[stem]].concat());
+                let own = sources.files.contains_key(&named).then(|| named.clone());
+                sources.variants.insert(named, others.chain(own).collect());
+            }
+        }
+        sources
     }
 
     /// For each file, the files that define what it names.
@@ -58,7 +71,8 @@ impl Sources {
     }
 
     fn child(&self, module: &[String], name: &str) -> bool {
-        self.files.contains_key(&[module, &[name.to_owned()]].concat())
+        let child = [module, &[name.to_owned()]].concat();
+        self.files.contains_key(&child) || self.variants.contains_key(&child)
     }
 
     /// The modules whose files define what `path` names when written in `module`. None if it is not
@@ -86,6 +100,11 @@ impl Sources {
             if self.child(&at, name) {
                 at.push(name.clone());
                 rest = &rest[1..];
+                if let Some(variants) = self.variants.get(&at) {
+                    let rest = [&["self".to_owned()], rest].concat();
+                    let each = |variant| self.definers(variant, &rest, depth + 1);
+                    return variants.iter().flat_map(each).collect();
+                }
             } else if let Some(paths) = self.code[&at].handed_on.get(name) {
                 let whole = paths.iter().map(|path| [path, &rest[1..]].concat());
                 return whole.flat_map(|path| self.definers(&at, &path, depth + 1)).collect();
@@ -140,6 +159,23 @@ fn collect(folder: &Path, module: &mut Module, out: &mut BTreeMap<Module, (Strin
             out.insert(own, (file, fs::read_to_string(&path).unwrap()));
         }
     }
+}
+
+/// The modules for which `#[path = ..]` names a file, and those files' stems: one for each version, mostly.
+fn variants(text: &str) -> Vec<(String, Vec<String>)> {
+    let mut found = Vec::new();
+    let mut stems = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if line.starts_with("#[") {
+            let path = line.split("path = \"").nth(1).and_then(|rest| rest.split(".rs\"").next());
+            stems.extend(path.map(str::to_owned));
+        } else {
+            let name = line.strip_suffix(';').and_then(|line| line.split("mod ").nth(1));
+            let stems = std::mem::take(&mut stems);
+            found.extend(name.filter(|_| !stems.is_empty()).map(|name| (name.to_owned(), stems)));
+        }
+    }
+    found
 }
 
 /// The words and signs of the code: no comments, no strings, nothing from `#[cfg(test)] mod` on.
