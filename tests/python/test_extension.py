@@ -351,6 +351,63 @@ print("end", flush=True)
         assert (done.stdout, done.returncode) == ("end\n", 0), done.stderr
 
 
+@pytest.mark.parametrize("way", ["wakes", "calls", "awaits", "begins to wait"])
+def test_threads_that_the_exit_ends_stay(file, way):
+    """A thread that wants the GIL while the interpreter exits is ended there, until 3.13 by unwinding its
+    stack: a tokio thread in the loop's method that a waker calls, daemon threads in what an extension calls."""
+    code = f"""
+import asyncio, os, sys, threading, time
+sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
+import extensions, fiberback, pathlib
+from fiberback._loop import external_event
+extension = extensions.load("store_extension", pathlib.Path({str(file)!r}))
+begun = threading.Event()
+
+def stay():
+    begun.set()
+    time.sleep(0.2)
+
+class Awaitable:
+    def __await__(self):
+        stay()
+        yield
+
+class Loop(asyncio.SelectorEventLoop):
+    def call_soon_threadsafe(self, *arguments, **keywords):
+        if threading.current_thread() is not threading.main_thread():
+            stay()
+        return super().call_soon_threadsafe(*arguments, **keywords)
+
+class Exit:
+    def __del__(self, sleep=time.sleep, write=os.write):
+        sleep(0.6)
+        write(1, b"end\\n")
+
+async def main():
+    asyncio.ensure_future(fiberback.with_portal_run_sync(extension.pause, 0.01))
+    await asyncio.sleep(0)
+
+way = {way!r}
+if way == "wakes":
+    loop = Loop()
+    loop.run_until_complete(main())
+else:
+    function = lambda: fiberback.await_(Awaitable())
+    if way == "calls":
+        function = lambda: extension.call_apart(stay)
+    elif way == "begins to wait":
+        external_event.ExternalEvent.__init__ = lambda self: stay()
+        function = lambda: extension.pause(0.01)
+    threading.Thread(target=function, daemon=True).start()
+assert begun.wait(30)
+sys.exit_takes_its_time = Exit()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.returncode) == ("end\n", 0), done.stderr
+
+
 def test_without_fiberback_it_says_what_to_install(file):
     code = f"""
 import importlib.machinery, importlib.util, sys

@@ -9,6 +9,7 @@
 //! does not notice. Fibers whose calls overlap so find zero, leave zero, and restore each its own.
 
 use crate::api;
+use crate::thread_exit::{stays, unwinding};
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -46,8 +47,10 @@ pub fn call_in_python<'py>(
     let function_ptr = function.as_ptr();
     let arguments = arguments.as_ptr();
     let keywords = keywords.map_or(std::ptr::null_mut(), Bound::as_ptr);
+    type Object = *mut PyObject;
+    let call = unwinding!(ffi::PyObject_Call as fn(Object, Object, Object) -> Object);
     // SAFETY: the caller's references last for the call, which is made attached.
-    unsafe { apart(function.py(), || ffi::PyObject_Call(function_ptr, arguments, keywords)) }
+    unsafe { apart(function.py(), || call(function_ptr, arguments, keywords)) }
 }
 
 /// Calls a Python function that runs an event loop (`asyncio.run`), from a program that embeds Python.
@@ -71,7 +74,7 @@ pub fn run_loop<'py>(
 /// # Safety
 ///
 /// `call` must return a new reference, or null with an exception set, must be sound to call
-/// attached on this thread, and must not panic.
+/// attached on this thread, and must be what [`stays`] asks for.
 unsafe fn apart<'py>(
     py: Python<'py>,
     call: impl FnOnce() -> *mut PyObject,
@@ -97,7 +100,7 @@ unsafe fn apart<'py>(
         // the state is released in any case before `detach` takes it again.
         unsafe {
             ffi::PyEval_RestoreThread(thread_state);
-            let result = call();
+            let result = stays(call);
             let exception = if result.is_null() { take_exception() } else { std::ptr::null_mut() };
             ffi::PyEval_SaveThread();
             OnThisThread((result, exception))

@@ -8,12 +8,13 @@ use std::ptr::NonNull;
 
 const VERSION: u32 = 1;
 
+/// The functions may unwind: see [`crate::thread_exit`].
 #[repr(C)]
 pub(crate) struct Api {
     version: u32,
     size: u32,
-    pub(crate) await_: unsafe extern "C" fn(*mut PyObject) -> *mut PyObject,
-    pub(crate) event: unsafe extern "C" fn() -> *mut PyObject,
+    pub(crate) await_: unsafe extern "C-unwind" fn(*mut PyObject) -> *mut PyObject,
+    pub(crate) event: unsafe extern "C-unwind" fn() -> *mut PyObject,
 }
 
 /// The API, imported when it is first asked for.

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "tokio")]
 use crate::runtime;
+use crate::thread_exit::{call0, call0_from_any_thread, stays};
 use crate::{apart, api};
 use pyo3::prelude::*;
 use std::pin::pin;
@@ -47,37 +48,38 @@ where
             return Ok(output);
         }
         // SAFETY: attached; a new reference, or null with an exception set.
-        let event = unsafe { Bound::from_owned_ptr_or_err(py, (api.event)())? };
-        if alarm.arm(event.clone().unbind()) {
+        let event = unsafe { Bound::from_owned_ptr_or_err(py, stays(|| (api.event)()))? };
+        let set = event.getattr("set")?;
+        if alarm.arm(set.clone().unbind()) {
             // Woken already. The loop has its turn nevertheless: a future that wakes itself wants that.
-            event.call_method0("set")?;
+            call0(&set)?;
         }
-        let waited = apart::await_in_python(&event.call_method0("wait")?);
+        let waited = apart::await_in_python(&call0(&event.getattr("wait")?)?);
         alarm.disarm(py);
         waited?;
     }
 }
 
-/// What a waker sets off: the event that the caller waits for.
+/// What a waker sets off: it calls `set()` of the event that the caller waits for.
 #[derive(Default)]
 struct Alarm {
     is_woken: AtomicBool,
-    event: Mutex<Option<Py<PyAny>>>,
+    set: Mutex<Option<Py<PyAny>>>,
 }
 
 impl Alarm {
-    /// From here on a wake sets this event. True if there was one since the poll began: then no
+    /// From here on a wake calls this. True if there was one since the poll began: then no
     /// other may come.
-    fn arm(&self, event: Py<PyAny>) -> bool {
-        *self.event.lock().unwrap_or_else(PoisonError::into_inner) = Some(event);
-        // After the event is there: a wake that has not seen it is seen here.
+    fn arm(&self, set: Py<PyAny>) -> bool {
+        *self.set.lock().unwrap_or_else(PoisonError::into_inner) = Some(set);
+        // After the function is there: a wake that has not seen it is seen here.
         self.is_woken.load(Ordering::Acquire)
     }
 
     fn disarm(&self, py: Python<'_>) {
-        let event = self.event.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(event) = event {
-            event.drop_ref(py);
+        let set = self.set.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(set) = set {
+            set.drop_ref(py);
         }
     }
 }
@@ -90,14 +92,9 @@ impl Wake for Alarm {
     fn wake_by_ref(self: &Arc<Self>) {
         self.is_woken.store(true, Ordering::Release);
         // Taken out, so that the lock is not held while this thread waits for the interpreter.
-        let event = self.event.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(event) = event else { return };
-        // None while the interpreter ends: nobody is resumed any more.
-        Python::try_attach(|py| {
-            if let Err(error) = event.call_method0(py, "set") {
-                error.write_unraisable(py, Some(event.bind(py)));
-            }
-            event.drop_ref(py);
-        });
+        let set = self.set.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(set) = set {
+            call0_from_any_thread(set);
+        }
     }
 }

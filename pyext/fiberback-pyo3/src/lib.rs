@@ -64,6 +64,7 @@ mod future;
 #[cfg(feature = "tokio")]
 mod runtime;
 mod sync_pyfunction;
+mod thread_exit;
 
 pub use apart::{await_in_python, call_in_python, run_loop};
 pub use future::run_on_loop;

@@ -128,6 +128,7 @@ impl std::error::Error for Aborted {}
 impl<T> Owned<T> {
     /// What the job in `slot` has returned, which leaves that empty; `None` if it was empty. Panics with
     /// the job's panic, and leaves it empty then, too.
+    #[cfg(any(feature = "io", feature = "stream"))]
     pub(in crate::adapters) fn poll_slot(
         slot: &mut Option<Self>,
         context: &mut Context<'_>,
