@@ -53,6 +53,36 @@ def raised_in_a_thread(function):
     return thread, errors
 
 
+# --- asyncio's two halves ----------------------------------------------------------------------------
+
+
+def test_asyncio_in_two(tmp_path):
+    """From 3.14 on asyncio is whole however it is imported, and so is what we do with it."""
+    code = """
+import _asyncio, asyncio
+
+async def current():
+    return asyncio.current_task()
+
+try:
+    import fiberback
+except ImportError as error:
+    assert asyncio.run(current()) is None
+    print(error)
+else:
+    async def main():
+        async with asyncio.timeout(60):
+            print(fiberback.await_(asyncio.sleep(0, "works")))
+
+    asyncio.run(main())
+"""
+    said = runs(code, tmp_path).stdout
+    if sys.version_info < (3, 14):
+        says(said, "asyncio-in-two", "import asyncio")
+    else:
+        assert said == "works\n"
+
+
 # --- Trio ------------------------------------------------------------------------------------------
 
 

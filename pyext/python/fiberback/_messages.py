@@ -115,6 +115,12 @@ UNKNOWN_GREENLET = Message(
     "Type \"pip install 'greenlet>=3,<4'\", or do not switch between greenlets in code that await_() may "
     "suspend",
 )
+ASYNCIO_IN_TWO = Message(
+    "asyncio-in-two",
+    "'import _asyncio' came before 'import asyncio', which leaves asyncio with two halves that do not know "
+    "of each other: 'asyncio.current_task()' is None in every task, and timeouts and task groups fail",
+    "Type 'import asyncio' before whatever imports '_asyncio'",
+)
 
 # --- await_ of what cannot be awaited: added to the interpreter's own words ------------------------
 
