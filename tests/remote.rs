@@ -101,6 +101,46 @@ fn many_threads_wait_at_once() {
     assert_eq!(sum, 8 * 99 * 50);
 }
 
+/// Threads that are neither plain nor tokio's, also while the fiber is cancelled: they all come back.
+#[test]
+fn rayons_threads_wait() {
+    use rayon::iter::{IntoParallelIterator, ParallelIterator};
+
+    let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap());
+    let work = move || {
+        let (remote, pool) = (remote(), Arc::clone(&pool));
+        await_(spawn_blocking(move || {
+            let all = (0..64).into_par_iter().map(|n| {
+                remote.try_await(async move {
+                    tokio::time::sleep(Duration::from_millis(n % 3)).await;
+                    n
+                })
+            });
+            pool.install(|| all.collect::<Result<Vec<_>, _>>())
+        }))
+        .unwrap()
+    };
+    let runtime = current_thread();
+    assert_eq!(runtime.block_on(run(work.clone())), Ok((0..64).collect()));
+    let mut cancelled = 0;
+    for polls in 1..20 {
+        let mut run = Box::pin(run(work.clone()));
+        cancelled += runtime.block_on(async {
+            for _ in 0..polls {
+                if poll_once(&mut run).is_ready() {
+                    return 0;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            drop(run);
+            1
+        });
+    }
+    assert_ne!(cancelled, 0);
+    // None of its threads is still waiting for a fiber that is gone.
+    assert_eq!(runtime.block_on(run(work)), Ok((0..64).collect()));
+}
+
 #[test]
 fn what_belongs_to_the_loops_thread_is_there() {
     let runtime = current_thread();

@@ -130,13 +130,19 @@ pub(crate) unsafe fn close(iterator: *mut PyObject) -> bool {
 /// Attached; `iterator` must be a valid object.
 #[cold]
 pub(crate) unsafe fn refuse(iterator: *mut PyObject, message: &str) {
-    // SAFETY: attached.
+    // SAFETY: attached; what is taken is owned, and handed over.
     unsafe {
+        let before = error::take(); // may be what it is refused for
         if !close(iterator) {
             ffi::PyErr_WriteUnraisable(iterator);
         }
+        error::set_runtime(message);
+        if !before.is_null() {
+            let refusal = error::take();
+            ffi::PyException_SetContext(refusal, before);
+            error::restore(refusal);
+        }
     }
-    error::set_runtime(message);
 }
 
 /// Closes a coroutine that will not be awaited, so that nothing warns that it never was.

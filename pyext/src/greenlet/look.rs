@@ -2,7 +2,7 @@
 
 use super::entries::meet;
 use super::original::is_loaded;
-use crate::error;
+use crate::interp::unlike;
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
 use std::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
@@ -69,7 +69,7 @@ pub(crate) unsafe fn init() -> bool {
     let modules = unsafe { ffi::Py_XNewRef(ffi::PyImport_GetModuleDict()) };
     MODULES.store(modules, Ordering::Relaxed);
     if modules.is_null() {
-        error::set_runtime("the interpreter has no sys.modules");
+        unlike::set("it has no sys.modules");
     }
     !name.is_null() && !modules.is_null()
 }
