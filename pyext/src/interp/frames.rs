@@ -22,6 +22,7 @@ impl Place {
     /// # Safety
     ///
     /// `ts` must be the attached thread state.
+    #[inline(always)]
     pub(crate) unsafe fn current(ts: *mut PyThreadState) -> Self {
         // SAFETY: the contract.
         unsafe { Self { frame: Version::current_frame(ts), above: 0 } }
@@ -89,6 +90,7 @@ impl Place {
     /// # Safety
     ///
     /// The frame must be alive.
+    #[inline(always)]
     pub(crate) unsafe fn code(&self) -> *mut PyObject {
         // SAFETY: the contract.
         unsafe {
@@ -174,6 +176,7 @@ impl Place {
 const IS_TAGGED: bool = cfg!(any(cpython = "3.14", cpython = "3.15"));
 const INTEGER_TAG: usize = 3;
 
+#[inline(always)]
 pub(super) fn untagged(bits: usize) -> *mut PyObject {
     let bits = if IS_TAGGED { bits & !INTEGER_TAG } else { bits };
     bits as *mut PyObject
