@@ -706,6 +706,68 @@ def test_a_task_that_hides_its_coroutine(fb):
     says(info.value, "task-keeps-coroutine", "fiberback.task_factory")
 
 
+def test_a_task_that_is_given_another_coroutine(fb):
+    from fiberback import _fiberback
+
+    class Task:
+        def __init__(self):
+            self.coro = answer()
+
+    def wrap(coroutine):
+        task.coro = other
+        return coroutine
+
+    task, other = Task(), answer()
+    coroutine = task.coro
+    with pytest.raises(RuntimeError) as info:
+        _fiberback.bestow(task, wrap)
+    says(info.value, "task-changed", "bestow_portal()")
+    for each in (coroutine, other):
+        each.close()
+
+
+def test_a_portal_of_what_is_no_coroutine(fb):
+    from fiberback import _fiberback
+
+    with pytest.raises(TypeError) as info:
+        _fiberback.Portal(3)
+    says(info.value, "portal-what", "with_portal_run(main)")
+
+
+def test_the_task_factory_called_without_arguments(fb):
+    for arguments in ((), (None,)):
+        with pytest.raises(TypeError) as info:
+            fb.task_factory(*arguments)
+        says(info.value, "factory-call", "set_task_factory(fiberback.task_factory)")
+
+
+def test_a_stack_larger_than_there_is_room_for(fb):
+    size = fb.get_stack_size()
+    with pytest.raises(ValueError) as info:
+        fb.set_stack_size(1 << 62)
+    says(info.value, "stack-size", "bytes")
+    assert fb.get_stack_size() == size
+
+
+def test_the_native_module_alone(tmp_path):
+    code = """
+import asyncio, importlib.machinery, importlib.util, pathlib
+
+folder = pathlib.Path(importlib.util.find_spec("fiberback").origin).parent
+[file] = [path for path in folder.glob("_fiberback*") if path.suffix in (".so", ".pyd")]
+loader = importlib.machinery.ExtensionFileLoader("_fiberback", str(file))
+alone = importlib.util.module_from_spec(
+    importlib.util.spec_from_file_location("_fiberback", file, loader=loader)
+)
+loader.exec_module(alone)
+try:
+    alone.await_(asyncio.sleep(0))
+except RuntimeError as error:
+    print(error)
+"""
+    says(runs(code, tmp_path).stdout, "not-loaded", "import fiberback")
+
+
 def test_loops_that_cannot_be_seen_to_begin(fb, monkeypatch):
     import _asyncio
 

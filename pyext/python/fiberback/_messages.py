@@ -292,6 +292,20 @@ DJANGO_NO_PORTAL = Message(
     "fiberback.with_portal_run_sync(fn)'; a thread or sync_to_async works, too",
 )
 
+# --- other people's extensions: in the words of pyext/fiberback-pyo3 and include/fiberback.h ---------
+
+EXTENSION_ALONE = Message(
+    "extension-alone",
+    "this extension waits by way of the Python package fiberback, which cannot be imported",
+    "type 'pip install fiberback'",
+)
+EXTENSION_VERSION = Message(
+    "extension-version",
+    "this extension was built for version {version} of fiberback's C API, and the installed fiberback has "
+    "version {installed}",
+    "build it again with the fiberback-pyo3 or the fiberback.h of that release",
+)
+
 # --- warnings ----------------------------------------------------------------------------------------
 
 RUN_WORK_LEFT = Message(
