@@ -41,4 +41,3 @@ pub(crate) use awaiting::in_greenlet;
 pub(crate) use calls::{inside, wait};
 pub(crate) use look::{init, look, meet_greenlet};
 pub(crate) use original::{is_away, is_loaded};
-pub(crate) use switches::deferred;
