@@ -35,9 +35,6 @@ static AFTER_WAIT: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 static FUTURE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 static PURE_FUTURE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 
-const NO_PORTAL_MESSAGE: &str = "await_() needs a portal, and this code runs in none: wrap the \
-     task's coroutine in fiberback.Portal, or start it through fiberback";
-
 /// `PyCoro_Type`'s own `am_send`: what `PyIter_Send` would call, without the way there.
 static COROUTINE_SEND: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
@@ -64,7 +61,8 @@ pub(crate) unsafe extern "C" fn await_(
                 return ptr::null_mut();
             }
             if worker.is_null() || Worker::is_masked(worker) {
-                return unless_awaited(off_portal(awaitable, ptr::null_mut()));
+                let result = off_portal(awaitable, ptr::null_mut());
+                return unless_awaited(ffi::PyThreadState_Get(), result);
             }
             // By far the most frequent, and the one where a nanosecond counts: a coroutine that
             // nobody has started yet.
@@ -82,15 +80,16 @@ pub(crate) unsafe extern "C" fn await_(
                     (status, result) = stepper.send(awaitable, ffi::Py_None());
                 }
                 if status != PYGEN_NEXT {
-                    return result;
+                    return unless_awaited(Worker::thread_state(worker), result);
                 }
                 // A reference of our own from here on: what the portal shows to the collector.
                 ffi::Py_INCREF(awaitable);
                 result = go_on(worker, awaitable, stepper, (PYGEN_NEXT, result), arguments);
                 ffi::Py_DECREF(awaitable);
-                return unless_awaited(result);
+                return unless_awaited(ffi::PyThreadState_Get(), result);
             }
-            unless_awaited(drive(worker, awaitable, arguments))
+            let result = drive(worker, awaitable, arguments);
+            unless_awaited(ffi::PyThreadState_Get(), result)
         }
     })
 }
@@ -118,13 +117,12 @@ unsafe fn drive(
 }
 
 /// The result for `await_`'s caller (owned, or null), or null with an error set where that is a coroutine
-/// that is going to await it, and cannot. Not asked where nothing was waited for: `await` itself says
-/// then that it cannot.
+/// that is going to await it, and cannot.
 #[inline]
-unsafe fn unless_awaited(result: *mut PyObject) -> *mut PyObject {
-    // SAFETY: attached (all callers), no error set where there is a result.
+unsafe fn unless_awaited(ts: *mut ffi::PyThreadState, result: *mut PyObject) -> *mut PyObject {
+    // SAFETY: `ts` is the attached thread state (all callers), no error set where there is a result.
     unsafe {
-        if result.is_null() || !interp::may_await_result(ffi::PyThreadState_Get()) {
+        if result.is_null() || !interp::may_await_result(ts) {
             return result;
         }
         let methods = (*ffi::Py_TYPE(result)).tp_as_async;
@@ -345,7 +343,7 @@ pub(crate) fn init() -> bool {
     unsafe {
         let methods = ffi::PyCoro_Type.tp_as_async;
         let Some(send) = (if methods.is_null() { None } else { (*methods).am_send }) else {
-            error::set_runtime("CPython's coroutines have no am_send");
+            interp::unlike::set("its coroutines have no am_send");
             return false;
         };
         COROUTINE_SEND.store(send as *mut c_void, Ordering::Relaxed);
@@ -529,13 +527,19 @@ pub(crate) unsafe fn close(iterator: *mut PyObject) -> bool {
 /// Attached; `iterator` must be a valid object.
 #[cold]
 pub(crate) unsafe fn refuse(iterator: *mut PyObject, message: &str) {
-    // SAFETY: attached.
+    // SAFETY: attached; what is taken is owned, and handed over.
     unsafe {
+        let before = error::take(); // may be what it is refused for
         if !close(iterator) {
             ffi::PyErr_WriteUnraisable(iterator);
         }
+        error::set_runtime(message);
+        if !before.is_null() {
+            let refusal = error::take();
+            ffi::PyException_SetContext(refusal, before);
+            error::restore(refusal);
+        }
     }
-    error::set_runtime(message);
 }
 
 /// Closes a coroutine that will not be awaited, so that nothing warns that it never was.
@@ -851,7 +855,7 @@ unsafe fn off_portal(awaitable: *mut PyObject, yielded: *mut PyObject) -> *mut P
         }
         let hook = NO_PORTAL.load(Ordering::Relaxed);
         if hook.is_null() {
-            error::set_runtime(NO_PORTAL_MESSAGE);
+            error::set_runtime(error::NOT_LOADED);
             discard(awaitable);
             return ptr::null_mut();
         }

@@ -137,6 +137,60 @@ messages! {
          (stats()['loops_not_passed_on'] counts this)",
         "raise the limit (ulimit -v, vm.max_map_count), or type 'fiberback.set_stack_size(2 << 20)' before the \
          first task");
+    /// A stack of a size that the system has no room for, and the crate's words for that in front.
+    STACK_REFUSED = ("stack-size",
+        "{error}",
+        "type 'fiberback.set_stack_size(16 << 20)', the default, or a size between");
+    /// A wait that native code began with an exception set.
+    WHILE_RAISING = ("while-raising",
+        "await_() cannot suspend while an exception is being raised: native code has called it with one set",
+        "have that code take the exception away first (PyErr_GetRaisedException) and put it back after");
+    /// `_fiberback` alone, without the package.
+    NOT_LOADED = ("not-loaded",
+        "await_() was called before the package fiberback has been imported",
+        "type 'import fiberback' first");
+    /// `Portal` of something else.
+    PORTAL_WHAT = ("portal-what",
+        "a portal needs a coroutine: an object with send(), throw() and close()",
+        "type 'fiberback.with_portal_run(main)', which makes one of an async function");
+    /// Code that ran in between, a collection's, say, has changed the task.
+    TASK_CHANGED = ("task-changed",
+        "the task was given another coroutine meanwhile",
+        "call 'fiberback.bestow_portal()' again, and let one piece of code replace coroutines of tasks");
+    /// The task factory, called with something else.
+    FACTORY_CALL = ("factory-call",
+        "a task factory is called with (loop, coro, **kwargs)",
+        "type 'loop.set_task_factory(fiberback.task_factory)'");
+    /// Another minor version.
+    OTHER_PYTHON = ("other-python",
+        "fiberback was built for CPython {built} but runs in {running}: its native module is made for one \
+         minor version",
+        "install a fiberback wheel for this interpreter, or build it against this interpreter's headers: \
+         'pip install --force-reinstall --no-binary fiberback fiberback'");
+    /// What the interpreter does not say of itself as this build has it.
+    UNLIKE_PYTHON = ("unknown-python",
+        "fiberback was built for CPython {built} and found itself in CPython {running}, whose internals are \
+         not as expected: {what}",
+        "install a fiberback wheel for this interpreter, or build it against this interpreter's headers: \
+         'pip install --force-reinstall --no-binary fiberback fiberback'");
+    /// A build of CPython without the GIL.
+    FREE_THREADED = ("free-threaded",
+        "fiberback does not support free-threaded builds of CPython yet (sys.abiflags has a 't'): suspended \
+         fibers would hide references from their garbage collector",
+        "use the default build of CPython");
+    /// A debug build.
+    DEBUG_BUILD = ("debug-build",
+        "fiberback does not support debug builds of CPython (sys.abiflags has a 'd'), whose assertions on the \
+         thread state do not foresee fibers",
+        "use a release build of CPython");
+    /// Another interpreter of the process than the first.
+    SUB_INTERPRETER = ("sub-interpreter",
+        "fiberback does not support sub-interpreters",
+        "import it in the main interpreter only");
+    /// A panic.
+    INTERNAL = ("internal-error",
+        "fiberback: internal error: {text}",
+        "please report it, with the traceback");
     /// What is no task at all.
     NOT_A_TASK = ("not-a-task",
         "a portal can be given to a running asyncio or Trio task only, an object with get_coro() or coro",
@@ -255,7 +309,7 @@ fn set_panic(payload: Box<dyn Any + Send>) {
         .or_else(|| payload.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without a message".to_string());
     // SAFETY: attached; the type is a static of the interpreter.
-    unsafe { set(ffi::PyExc_SystemError, &format!("fiberback: internal error: {text}")) }
+    unsafe { set(ffi::PyExc_SystemError, &INTERNAL.replace("{text}", &text)) }
 }
 
 /// Makes `StackMemoryError` and adds it to the module, and the table of messages. False with an error set on failure.

@@ -88,9 +88,7 @@ pub(crate) unsafe fn new(coroutine: *mut PyObject) -> *mut PyObject {
             && !looks_like_coroutine(coroutine)
         {
             if ffi::PyErr_Occurred().is_null() {
-                error::set_type(
-                    "a portal needs a coroutine: an object with send(), throw() and close()",
-                );
+                error::set_type(error::PORTAL_WHAT);
             }
             return ptr::null_mut();
         }
@@ -746,7 +744,8 @@ unsafe extern "C" fn set_inner(
     unsafe {
         let coroutine = (*this.cast::<PortalObject>()).coroutine;
         if coroutine.is_null() {
-            error::set_runtime("the portal has been cleared");
+            // As of an object that has no such attribute.
+            ffi::PyErr_SetString(ffi::PyExc_AttributeError, closure.cast());
             return -1;
         }
         ffi::PyObject_SetAttrString(coroutine, closure.cast(), value)

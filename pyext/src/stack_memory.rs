@@ -28,7 +28,8 @@ pub(crate) unsafe extern "C" fn set_stack_size(
                 return ptr::null_mut();
             }
             if let Err(refused) = stacks::set_stack_size(bytes) {
-                error::set(ffi::PyExc_ValueError, &refused.to_string());
+                let refused = error::STACK_REFUSED.replace("{error}", &refused.to_string());
+                error::set(ffi::PyExc_ValueError, &refused);
                 return ptr::null_mut();
             }
             Thread::trim(worker::thread());

@@ -875,6 +875,18 @@ impl Worker {
         worker
     }
 
+    /// The attached thread state, sooner than by `PyThreadState_Get`.
+    ///
+    /// # Safety
+    ///
+    /// `worker` must be [`current`].
+    #[inline(always)]
+    pub(crate) unsafe fn thread_state(worker: *mut Self) -> *mut PyThreadState {
+        // SAFETY: alive; a worker runs with the thread state that it was resumed with, which `Drop` of
+        // what resumes it relies on, too.
+        unsafe { (*worker).ts }
+    }
+
     /// Whether the worker is inside a `Context.run` of its own; see `await_::is_usable`.
     ///
     /// # Safety

@@ -115,6 +115,12 @@ UNKNOWN_GREENLET = Message(
     "Type \"pip install 'greenlet>=3,<4'\", or do not switch between greenlets in code that await_() may "
     "suspend",
 )
+ASYNCIO_IN_TWO = Message(
+    "asyncio-in-two",
+    "'import _asyncio' came before 'import asyncio', which leaves asyncio with two halves that do not know "
+    "of each other: 'asyncio.current_task()' is None in every task, and timeouts and task groups fail",
+    "Type 'import asyncio' before whatever imports '_asyncio'",
+)
 
 # --- await_ of what cannot be awaited: added to the interpreter's own words ------------------------
 
@@ -302,6 +308,20 @@ DJANGO_NO_PORTAL = Message(
     "Type 'from fiberback.django import get_asgi_application' in asgi.py, or put "
     "'fiberback.django.PortalMiddleware' first in MIDDLEWARE, or call this code with 'await "
     "fiberback.with_portal_run_sync(fn)'; a thread or sync_to_async works, too",
+)
+
+# --- other people's extensions: in the words of pyext/fiberback-pyo3 and include/fiberback.h ---------
+
+EXTENSION_ALONE = Message(
+    "extension-alone",
+    "this extension waits by way of the Python package fiberback, which cannot be imported",
+    "type 'pip install fiberback'",
+)
+EXTENSION_VERSION = Message(
+    "extension-version",
+    "this extension was built for version {version} of fiberback's C API, and the installed fiberback has "
+    "version {installed}",
+    "build it again with the fiberback-pyo3 or the fiberback.h of that release",
 )
 
 # --- warnings ----------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ unsafe fn make_task(
     unsafe {
         let named = if keywords.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(keywords) as usize };
         if count != 2 || named + 3 > MOST_ARGUMENTS {
-            error::set_type("a task factory is called with (loop, coro, **kwargs)");
+            error::set_type(error::FACTORY_CALL);
             return ptr::null_mut();
         }
         let event_loop = *arguments;
@@ -267,7 +267,7 @@ unsafe extern "C" fn inner_factory(
             let named =
                 if keywords.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(keywords) as usize };
             if count != 2 {
-                error::set_type("a task factory is called with (loop, coro, **kwargs)");
+                error::set_type(error::FACTORY_CALL);
                 return ptr::null_mut();
             }
             let mut call = std::slice::from_raw_parts(arguments, 2 + named).to_vec();

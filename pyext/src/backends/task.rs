@@ -67,7 +67,7 @@ unsafe fn still_has(task: *mut PyObject, coroutine: *mut PyObject) -> bool {
         let now = coroutine_of(task);
         ffi::Py_XDECREF(now);
         if now != coroutine && ffi::PyErr_Occurred().is_null() {
-            error::set_runtime("the task was given another coroutine meanwhile");
+            error::set_runtime(error::TASK_CHANGED);
         }
         now == coroutine
     }

@@ -98,7 +98,7 @@ pub(crate) unsafe fn init() -> bool {
     let modules = unsafe { ffi::Py_XNewRef(ffi::PyImport_GetModuleDict()) };
     MODULES.store(modules, Ordering::Relaxed);
     if modules.is_null() {
-        crate::error::set_runtime("the interpreter has no sys.modules");
+        crate::interp::unlike::set("it has no sys.modules");
     }
     !name.is_null() && !modules.is_null()
 }

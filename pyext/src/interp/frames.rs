@@ -100,6 +100,18 @@ impl Place {
         }
     }
 
+    /// Whether the frame is a generator's or a coroutine's, of any kind, that has begun.
+    ///
+    /// # Safety
+    ///
+    /// The frame must be alive.
+    #[inline]
+    pub(crate) unsafe fn is_generators(&self) -> bool {
+        // SAFETY: the contract.
+        let owner = unsafe { *field::<_, i8>(self.frame, facts::FRAME_OWNER) };
+        isize::from(owner) == facts::FRAME_OWNED_BY_GENERATOR
+    }
+
     /// A local variable, borrowed; null if it has no value.
     ///
     /// # Safety

@@ -39,9 +39,9 @@ def is_usable() -> bool:
 
 
 def install() -> None:
+    _install_parking(in_callback.is_future, in_callback.answer)
     in_greenlet.prepare()
     set_external_event(ExternalEvent)
-    _install_parking(in_callback.is_future, in_callback.answer)
     set_hooks(
         no_portal=no_portal,
         is_usable=is_usable,

@@ -75,6 +75,8 @@ def _in_charge() -> str | None:
 
 
 def _is_nearer_than_trio(loop: AbstractEventLoop, frame: FrameType | None) -> bool:
+    """Asked only where both run on this thread: a wait without a portal looks through the frames from the code
+    that waits to the loop that runs it, so it costs with that depth, and nothing for what is beyond."""
     while frame is not None:
         if frame.f_code.co_name == "unrolled_run" and (
             frame.f_globals.get("__name__") == "trio._core._run"

@@ -52,7 +52,8 @@ static inline const fiberback_api *fiberback_import(void)
     if (api != NULL && api->version != FIBERBACK_API_VERSION) {
         PyErr_Format(PyExc_ImportError,
                      "this extension was built for version %d of fiberback's C API, and the "
-                     "installed fiberback has version %u: build it again",
+                     "installed fiberback has version %u: build it again with the fiberback-pyo3 or the "
+                     "fiberback.h of that release [fiberback:extension-version]",
                      FIBERBACK_API_VERSION, (unsigned)api->version);
         return NULL;
     }
