@@ -6,7 +6,7 @@ import atexit
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
 from .. import _messages
 from .._await import no_await
@@ -18,6 +18,7 @@ from .loop_thread import LoopThread
 
 T = TypeVar("T")
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 Fallback = Literal["raise", "thread"]
 
 
@@ -35,6 +36,12 @@ class SyncFunction(Generic[P, T]):
     def __call__(self, *args: P.args, **kwds: P.kwargs) -> T:
         return _wait(self.asyn(*args, **kwds), self._fallback)
 
+    @overload
+    def __get__(self, instance: None, owner: type) -> SyncFunction[P, T]: ...
+    @overload
+    def __get__(
+        self: SyncFunction[Concatenate[Any, Q], T], instance: object, owner: type | None = ...
+    ) -> SyncFunction[Q, T]: ...
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         bind: Any = getattr(type(self.asyn), "__get__", None)
         if bind is None:
@@ -58,7 +65,9 @@ def sync(async_fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwds: P.kwargs
 def sync(
     *, fallback: Fallback = ...
 ) -> Callable[[Callable[P, Awaitable[T]]], SyncFunction[P, T]]: ...
-def sync(*target: Any, fallback: Fallback = "raise", **kwds: Any) -> Any:
+def sync(  # type: ignore[misc]  # `fallback` is taken out of the function's own keywords
+    *target: Any, fallback: Fallback = "raise", **kwds: Any
+) -> Any:
     """Call async code from sync code, wherever that is: for authors of libraries.
 
     `sync(awaitable)` and `sync(async_fn, *args, **kwds)` wait for the result. `sync(async_fn)` makes a
@@ -91,9 +100,11 @@ def sync(*target: Any, fallback: Fallback = "raise", **kwds: Any) -> Any:
         raise ValueError(f"fallback is 'raise' or 'thread', not {fallback!r}")
     if not target and not kwds:
         return functools.partial(sync, fallback=fallback)
+    what: Any
     what, *args = target or (None,)
-    if isinstance(what, (classmethod, staticmethod)):
-        return SyncFunction(what, fallback) if not (args or kwds) else _not_awaitable(what)
+    if isinstance(what, (classmethod, staticmethod)) and not (args or kwds):
+        unbound: Any = what  # `SyncFunction` binds it
+        return SyncFunction(unbound, fallback)
     if inspect.isawaitable(what):
         if not (args or kwds):
             return _wait(what, fallback)

@@ -10,7 +10,7 @@ from asyncio import _get_running_loop
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from .. import _messages
 from .._await.wrappers import async_context, async_generator_iter, async_iter
@@ -121,7 +121,7 @@ class LoopThread:
         if self._process != os.getpid():
             return False
         try:
-            return self._entered.__exit__(kind, error, traceback)
+            return bool(self._entered.__exit__(kind, error, traceback))
         finally:
             self._stop()
 
@@ -178,9 +178,10 @@ class LoopThread:
         self, cm: AbstractAsyncContextManager[T] | Callable[[], AbstractAsyncContextManager[T]]
     ) -> async_context[T]:
         """An async context manager, or what makes one when called in the loop, for a plain `with`."""
+        manager: Any = cm
         if not hasattr(type(cm), "__aenter__") and callable(cm):
-            cm = self.run(_call(cm))
-        wrapped: _Context[Any] = _Context(cm)
+            manager = self.run(_call(cm))
+        wrapped: _Context[Any] = _Context(manager)
         wrapped._await = self.run
         return wrapped
 
@@ -194,11 +195,12 @@ class LoopThread:
         self, iterable: AsyncIterable[T] | Callable[[], AsyncIterable[T]]
     ) -> async_iter[T]:
         """An async iterable, or what makes one when called in the loop, for a plain `for`."""
+        source: Any = iterable
         if not hasattr(type(iterable), "__aiter__") and callable(iterable):
-            iterable = self.run(_call(iterable))
-        wrapped = _Iter.__new__(_Iter, iterable)
+            source = self.run(_call(iterable))
+        wrapped: Any = _Iter.__new__(_Iter, source)
         wrapped._await = self.run
-        return wrapped
+        return cast("async_iter[T]", wrapped)
 
     async def wrap_aiter(self, iterable: AsyncIterable[T]) -> AsyncIterator[T]:
         """An async iterable of the thread's loop, for `async for` in another loop (asyncio or Trio).

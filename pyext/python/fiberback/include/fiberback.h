@@ -57,6 +57,12 @@ static inline const fiberback_api *fiberback_import(void)
                      FIBERBACK_API_VERSION, (unsigned)api->version);
         return NULL;
     }
+    if (api != NULL && api->size < sizeof(fiberback_api)) {
+        PyErr_SetString(PyExc_ImportError,
+                        "this extension was built for a later release of fiberback than the one "
+                        "that is installed: pip install --upgrade fiberback");
+        return NULL;
+    }
     return api;
 }
 
