@@ -221,6 +221,12 @@ impl Remote {
             }
             let rounds = self.inbox.rounds();
             let is_held_up = seen.replace(rounds) == Some(rounds);
+            if patience <= until_blocked {
+                if is_held_up {
+                    crate::events::loop_is_held_up();
+                }
+                patience = LAST_PATIENCE.min(patience * 2);
+            }
             let times = self.thread.sleeps();
             asleep = match asleep {
                 Some((before, since)) if is_held_up && times == Some(before) => {
@@ -234,12 +240,6 @@ impl Remote {
                 _ => times.map(|times| (times, Instant::now())),
             };
             self.inbox.ask_for_a_round();
-            if patience <= until_blocked {
-                if is_held_up {
-                    crate::events::loop_is_held_up();
-                }
-                patience = LAST_PATIENCE.min(patience * 2);
-            }
         }
     }
 }

