@@ -227,6 +227,11 @@ SYNC_WHAT = Message(
     "fiberback.sync() takes an awaitable, or an async function and its arguments, not {value!r}",
     "Pass 'sync(fetch(url))' or 'sync(fetch, url)', or write '@sync' above 'async def'",
 )
+SYNC_FALLBACK = Message(
+    "sync-fallback",
+    "fiberback.sync() knows no fallback {value!r}",
+    'Type fallback="raise" or fallback="thread"',
+)
 LOOP_THREAD_CLOSED = Message(
     "loop-thread-closed",
     "the event loop of LoopThread {name!r} was closed",

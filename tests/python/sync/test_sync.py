@@ -279,8 +279,9 @@ def test_what_is_neither():
     with pytest.raises(TypeError) as raised:
         sync(double(1), 2)
     says(raised.value, "sync-what")
-    with pytest.raises(ValueError, match="'raise' or 'thread', not 'loop'"):
+    with pytest.raises(ValueError, match="knows no fallback 'loop'") as refused:
         sync(double, fallback="loop")
+    says(refused.value, "sync-fallback")
 
     @sync
     def plain():

@@ -19,7 +19,7 @@ from .loop_thread import LoopThread
 T = TypeVar("T")
 P = ParamSpec("P")
 Q = ParamSpec("Q")
-Fallback = Literal["raise", "thread"]
+_Fallback = Literal["raise", "thread"]
 
 
 class SyncFunction(Generic[P, T]):
@@ -28,7 +28,7 @@ class SyncFunction(Generic[P, T]):
     Binds as a function does, so that it works as a method; then `asyn` is bound, too.
     """
 
-    def __init__(self, asyn: Callable[P, Awaitable[T]], fallback: Fallback) -> None:
+    def __init__(self, asyn: Callable[P, Awaitable[T]], fallback: _Fallback) -> None:
         functools.update_wrapper(self, asyn)
         self.asyn = asyn
         self._fallback = fallback
@@ -54,19 +54,19 @@ class SyncFunction(Generic[P, T]):
 
 
 @overload
-def sync(awaitable: Awaitable[T], /, *, fallback: Fallback = ...) -> T: ...
+def sync(awaitable: Awaitable[T], /, *, fallback: _Fallback = ...) -> T: ...
 @overload
 def sync(
-    async_fn: Callable[P, Awaitable[T]], /, *, fallback: Fallback = ...
+    async_fn: Callable[P, Awaitable[T]], /, *, fallback: _Fallback = ...
 ) -> SyncFunction[P, T]: ...
 @overload
 def sync(async_fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwds: P.kwargs) -> T: ...
 @overload
 def sync(
-    *, fallback: Fallback = ...
+    *, fallback: _Fallback = ...
 ) -> Callable[[Callable[P, Awaitable[T]]], SyncFunction[P, T]]: ...
 def sync(  # type: ignore[misc]  # `fallback` is taken out of the function's own keywords
-    *target: Any, fallback: Fallback = "raise", **kwds: Any
+    *target: Any, fallback: _Fallback = "raise", **kwds: Any
 ) -> Any:
     """Call async code from sync code, wherever that is: for authors of libraries.
 
@@ -97,7 +97,7 @@ def sync(  # type: ignore[misc]  # `fallback` is taken out of the function's own
     Raises TypeError for what is neither awaitable nor callable, ValueError for another `fallback`.
     """
     if fallback not in ("raise", "thread"):
-        raise ValueError(f"fallback is 'raise' or 'thread', not {fallback!r}")
+        raise ValueError(_messages.SYNC_FALLBACK.format(value=fallback))
     if not target and not kwds:
         return functools.partial(sync, fallback=fallback)
     what: Any
@@ -121,7 +121,7 @@ def _not_awaitable(what: Any) -> Any:
     raise TypeError(_messages.SYNC_WHAT.format(value=what))
 
 
-def _wait(awaitable: Any, fallback: Fallback) -> Any:
+def _wait(awaitable: Any, fallback: _Fallback) -> Any:
     if fallback == "raise" or not inspect.isawaitable(awaitable):
         return await_(awaitable)
     attempt = Attempt(awaitable)
