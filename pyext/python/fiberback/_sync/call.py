@@ -19,7 +19,6 @@ from .loop_thread import LoopThread
 T = TypeVar("T")
 P = ParamSpec("P")
 Q = ParamSpec("Q")
-_Fallback = Literal["raise", "thread"]
 
 
 class SyncFunction(Generic[P, T]):
@@ -28,7 +27,9 @@ class SyncFunction(Generic[P, T]):
     Binds as a function does, so that it works as a method; then `asyn` is bound, too.
     """
 
-    def __init__(self, asyn: Callable[P, Awaitable[T]], fallback: _Fallback) -> None:
+    def __init__(
+        self, asyn: Callable[P, Awaitable[T]], fallback: Literal["raise", "thread"]
+    ) -> None:
         functools.update_wrapper(self, asyn)
         self.asyn = asyn
         self._fallback = fallback
@@ -54,19 +55,19 @@ class SyncFunction(Generic[P, T]):
 
 
 @overload
-def sync(awaitable: Awaitable[T], /, *, fallback: _Fallback = ...) -> T: ...
+def sync(awaitable: Awaitable[T], /, *, fallback: Literal["raise", "thread"] = ...) -> T: ...
 @overload
 def sync(
-    async_fn: Callable[P, Awaitable[T]], /, *, fallback: _Fallback = ...
+    async_fn: Callable[P, Awaitable[T]], /, *, fallback: Literal["raise", "thread"] = ...
 ) -> SyncFunction[P, T]: ...
 @overload
 def sync(async_fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwds: P.kwargs) -> T: ...
 @overload
 def sync(
-    *, fallback: _Fallback = ...
+    *, fallback: Literal["raise", "thread"] = ...
 ) -> Callable[[Callable[P, Awaitable[T]]], SyncFunction[P, T]]: ...
 def sync(  # type: ignore[misc]  # `fallback` is taken out of the function's own keywords
-    *target: Any, fallback: _Fallback = "raise", **kwds: Any
+    *target: Any, fallback: Literal["raise", "thread"] = "raise", **kwds: Any
 ) -> Any:
     """Call async code from sync code, wherever that is: for authors of libraries.
 
@@ -121,7 +122,7 @@ def _not_awaitable(what: Any) -> Any:
     raise TypeError(_messages.SYNC_WHAT.format(value=what))
 
 
-def _wait(awaitable: Any, fallback: _Fallback) -> Any:
+def _wait(awaitable: Any, fallback: Literal["raise", "thread"]) -> Any:
     if fallback == "raise" or not inspect.isawaitable(awaitable):
         return await_(awaitable)
     attempt = Attempt(awaitable)
