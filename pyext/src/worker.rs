@@ -149,8 +149,6 @@ pub(crate) struct Mailbox {
 pub(crate) enum Mail {
     /// Close this portal, whose last reference (now ours) was dropped elsewhere.
     Close(*mut PortalObject),
-    /// Drop this reference.
-    Drop(*mut PyObject),
 }
 
 // SAFETY: the pointers are only dereferenced by the thread that owns the mailbox, and (for the
@@ -341,11 +339,8 @@ impl Thread {
             mailbox.has_mail.store(false, Ordering::Relaxed);
             fallbacks::tell_due();
             let mail = mailbox.lock().as_mut().map(std::mem::take).unwrap_or_default();
-            for mail in mail {
-                match mail {
-                    Mail::Close(portal) => crate::portal::close_posted(portal),
-                    Mail::Drop(object) => ffi::Py_DECREF(object),
-                }
+            for Mail::Close(portal) in mail {
+                crate::portal::close_posted(portal);
             }
         }
     }

@@ -21,12 +21,12 @@
 
 use super::original;
 use crate::await_::{self, Answer};
-use crate::worker::{self, Mail, Worker};
+use crate::interp::tracing;
+use crate::worker::{self, Worker};
 use crate::{error, interp, names, portal};
 use pyo3::ffi::{self, PyObject};
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What is to be done with a greenlet. All borrowed, but for what is said to be owned.
 #[derive(Clone, Copy)]
@@ -455,14 +455,6 @@ pub(crate) unsafe fn wait(
     }
 }
 
-/// Greenlets whose end had to wait until somebody was on the thread's own stack.
-static DEFERRED: AtomicUsize = AtomicUsize::new(0);
-
-/// How often the end of a greenlet had to be put off.
-pub(crate) fn deferred() -> usize {
-    DEFERRED.load(Ordering::Relaxed)
-}
-
 /// `tp_dealloc` of greenlets. One that is under way gets GreenletExit, which is a switch.
 pub(super) unsafe fn dealloc(greenlet: *mut PyObject) {
     // SAFETY: attached; the last reference is gone. An error that is set belongs to whoever dropped it.
@@ -474,9 +466,13 @@ pub(super) unsafe fn dealloc(greenlet: *mut PyObject) {
         // Out of the collector's sight: it must not meet an object without references.
         ffi::PyObject_GC_UnTrack(greenlet.cast());
         let pending = error::take();
-        if !leave_fiber(worker, kill, greenlet.cast()) {
-            ffi::PyErr_Clear();
-            put_off(greenlet);
+        // Which nothing is in the way of, as no error is set any more.
+        if worker.is_null() {
+            kill(greenlet);
+        } else {
+            let tracing = tracing::depth(ffi::PyThreadState_Get());
+            let mut end = End { greenlet, tracing };
+            Worker::call_out(worker, kill_for_fiber, (&raw mut end).cast());
         }
         if !pending.is_null() {
             error::restore(pending);
@@ -484,41 +480,36 @@ pub(super) unsafe fn dealloc(greenlet: *mut PyObject) {
     }
 }
 
-/// The part of [`dealloc`] that is done on the thread's own stack.
-unsafe fn kill(greenlet: *mut c_void) {
+/// A greenlet that code on a fiber has dropped, in so many trace functions.
+struct End {
+    greenlet: *mut PyObject,
+    tracing: c_int,
+}
+
+/// The part of [`dealloc`] that is done on the thread's own stack, for code on a fiber.
+unsafe fn kill_for_fiber(end: *mut c_void) {
+    // SAFETY: attached, no error set; in the frame of `dealloc`, on the fiber that waits for us.
+    unsafe {
+        let End { greenlet, tracing } = *end.cast::<End>();
+        tracing::as_deep(ffi::PyThreadState_Get(), tracing, || kill(greenlet));
+    }
+}
+
+unsafe fn kill(greenlet: *mut PyObject) {
     // SAFETY: attached, no error set. The greenlet's frames run now, and end in the current one: in
     // greenlet's own function, which would take a request for the end. So this call cannot wait; if it
     // is made inside another one, that one can, and its caller is not in greenlet's function.
     unsafe {
         if inside().is_some() {
-            return original::dealloc(greenlet.cast());
+            return original::dealloc(greenlet);
         }
         let calls = Calls::of_this_thread();
         let base = original::current();
         if base.is_null() {
-            return original::dealloc(greenlet.cast());
+            return original::dealloc(greenlet);
         }
         let id = Calls::enter(calls, base, ptr::null_mut(), false);
-        original::dealloc(greenlet.cast());
+        original::dealloc(greenlet);
         Calls::leave(calls, id);
-    }
-}
-
-/// Has a greenlet that cannot be killed here killed later: it lives on until then.
-unsafe fn put_off(greenlet: *mut PyObject) {
-    // SAFETY: attached. As greenlet does where one is resurrected in the middle of its end
-    // (`_green_dealloc_kill_started_non_main_greenlet`): it has one reference again, and the reference
-    // to its class that `subtype_dealloc` drops is replaced.
-    unsafe {
-        DEFERRED.fetch_add(1, Ordering::Relaxed);
-        ffi::Py_INCREF(greenlet);
-        let class = ffi::Py_TYPE(greenlet);
-        if ffi::PyType_HasFeature(class, ffi::Py_TPFLAGS_HEAPTYPE) != 0 {
-            ffi::Py_INCREF(class.cast());
-        }
-        ffi::PyObject_GC_Track(greenlet.cast());
-        // A thread's own mailbox is there as long as it runs code.
-        let thread = worker::thread();
-        let _ = worker::Thread::mailbox(thread).post(Mail::Drop(greenlet));
     }
 }

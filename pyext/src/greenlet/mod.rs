@@ -28,7 +28,7 @@ mod calls;
 mod entries;
 mod original;
 
-pub(crate) use calls::{Calls, deferred, inside, is_away, is_provider, wait};
+pub(crate) use calls::{Calls, inside, is_away, is_provider, wait};
 use entries::meet;
 use original::is_loaded;
 

@@ -102,6 +102,26 @@ impl Hidden {
     }
 }
 
+/// Calls `function` on another stack for code that is in `of` trace functions: as untraced as if it were called
+/// there.
+///
+/// # Safety
+///
+/// `ts` must be the attached thread state.
+pub(crate) unsafe fn as_deep(ts: *mut PyThreadState, of: c_int, function: impl FnOnce()) {
+    // SAFETY: passed on; as often left as entered.
+    unsafe {
+        let more = of - depth(ts);
+        for _ in 0..more {
+            ffi::PyThreadState_EnterTracing(ts);
+        }
+        function();
+        for _ in 0..more {
+            ffi::PyThreadState_LeaveTracing(ts);
+        }
+    }
+}
+
 /// The modules whose functions evaluate what somebody types at a prompt: `bdb` with all that stand on it
 /// (pdb, IPython's, pudb), and pydevd (debugpy, PyCharm), which asks this one of its modules.
 const PROMPTS: [&CStr; 2] = [c"bdb", c"_pydevd_bundle.pydevd_vars"];
