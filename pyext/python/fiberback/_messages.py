@@ -220,6 +220,29 @@ RUNNER_CLOSE = Message(
     "Call 'fiberback.close_thread_runner()' after the await_() that this code runs in",
 )
 
+# --- sync, LoopThread ------------------------------------------------------------------------------
+
+SYNC_WHAT = Message(
+    "sync-what",
+    "fiberback.sync() takes an awaitable, or an async function and its arguments, not {value!r}",
+    "Pass 'sync(fetch(url))' or 'sync(fetch, url)', or write '@sync' above 'async def'",
+)
+SYNC_FALLBACK = Message(
+    "sync-fallback",
+    "fiberback.sync() knows no fallback {value!r}",
+    'Type fallback="raise" or fallback="thread"',
+)
+LOOP_THREAD_CLOSED = Message(
+    "loop-thread-closed",
+    "the event loop of LoopThread {name!r} was closed",
+    "Make a new 'fiberback.threads.LoopThread()', or use this one within its 'with' block",
+)
+LOOP_THREAD_OWN = Message(
+    "loop-thread-own",
+    "LoopThread {name!r} cannot be closed by code that its own loop runs",
+    "Call 'close()' in another thread, 'asyncio.to_thread(loop_thread.close)' without awaiting it, say",
+)
+
 # --- portals, run, decorators ----------------------------------------------------------------------
 
 NO_CURRENT_TASK = Message(

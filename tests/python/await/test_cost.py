@@ -46,7 +46,7 @@ def measured(kind, *rounds):
         [sys.executable, str(SCRIPT), kind, *map(str, rounds)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert out.returncode == 0, out.stderr
