@@ -113,7 +113,17 @@ fn no_circle_of_files() {
 const NATIVE: &[(&str, &[&str])] = &[
     (
         "what every room stands on",
-        &["error", "names", "notices", "arguments", "no_collections", "position", "hook"],
+        &[
+            "messages",
+            "error",
+            "barrier",
+            "names",
+            "notices",
+            "arguments",
+            "no_collections",
+            "position",
+            "hook",
+        ],
     ),
     (
         "coroutines as the interpreter has them, and what of asyncio we must know",
@@ -141,6 +151,7 @@ const NATIVE: &[(&str, &[&str])] = &[
             "ended",
             "lend",
             "on_portal",
+            "masked",
             "other_threads",
             "own_stack",
             "stack_memory",

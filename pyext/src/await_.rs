@@ -7,12 +7,13 @@
 //! would pass it on (`gen_send_ex`, `_gen_throw` in Objects/genobject.c).
 
 use crate::awaitable::iterator_of;
+use crate::barrier::barrier;
 use crate::coroutine_methods::Outcome;
 use crate::step::{Stepper, ask};
 use crate::usable_portal::is_usable;
 use crate::wait_here::suspend;
 use crate::worker::{self, Input, Worker};
-use crate::{delegate, error, greenlet, interp, parking, thrown};
+use crate::{delegate, error, greenlet, interp, messages, parking, thrown};
 use pyo3::ffi::PySendResult::{PYGEN_NEXT, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::c_void;
@@ -38,7 +39,7 @@ pub(crate) unsafe extern "C" fn await_(
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         if count != 1 {
             error::set_type(&format!("await_() takes exactly one argument ({count} given)"));
             return ptr::null_mut();
@@ -231,7 +232,7 @@ unsafe fn off_portal(awaitable: *mut PyObject, yielded: *mut PyObject) -> *mut P
         }
         let hook = NO_PORTAL.load(Ordering::Relaxed);
         if hook.is_null() {
-            error::set_runtime(error::NOT_LOADED);
+            error::set_runtime(messages::NOT_LOADED);
             delegate::discard(awaitable);
             return ptr::null_mut();
         }

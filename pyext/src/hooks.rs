@@ -1,6 +1,7 @@
 //! What the Python layer has `await_` call, and lets it know of asyncio: set all at a time, by `set_hooks()`.
 
 use crate::asyncio_future::{FUTURE, PURE_FUTURE, WAITERS};
+use crate::barrier::barrier;
 use crate::{await_, awaitable, current_task, error, task_waits, usable_portal};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::CStr;
@@ -29,7 +30,7 @@ pub(crate) unsafe extern "C" fn set_hooks(
     arguments: *mut PyObject,
     keywords: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: `METH_VARARGS | METH_KEYWORDS`: a tuple, and a dict with strings as keys or null.
         unsafe {
             let mut hooks = [ptr::null_mut::<PyObject>(); HOOKS.len()];

@@ -30,7 +30,7 @@
 //! | `delegate.rs` | what `yield from` does to what it delegates to |
 //! | `thrown.rs` | the exception that a loop raises in a step |
 //! | `hook.rs`, `current_loop.rs`, `asyncio_future.rs` | what the Python layer has given us of asyncio |
-//! | `step.rs` | one step of an awaitable, and on which stack it is made |
+//! | `step.rs` | one step of an awaitable, on the stack that it fits on |
 //! | `side_stack.rs` | stacks that the fibers of a thread share for such steps |
 //! | `needs.rs` | what a call takes of its stacks |
 //! | `stack_memory.rs` | `set_stack_size`, `trim`, `stats` |
@@ -43,7 +43,8 @@
 //! | `task_waits.rs` | waits of one task for another |
 //! | `current_task.rs` | the task that runs this code |
 //! | `hooks.rs` | what the Python layer has `await_` call |
-//! | `on_portal.rs` | `current_portal`, `on_portal`, and where it must not be suspended |
+//! | `on_portal.rs` | `current_portal`, `on_portal` |
+//! | `masked.rs` | where code on a portal must not suspend it |
 //! | `close_all.rs` | the end of all waits of a thread |
 //! | `arguments.rs` | the arguments of the module's functions |
 //! | `coroutine_methods.rs` | what `send` and `throw` of every coroutine take and give back |
@@ -60,7 +61,8 @@
 //! | `own_stack.rs` | what runs on this stack, found without making frame objects |
 //! | `ended.rs` | the end of the interpreter that has loaded the module |
 //! | `leaks.rs` | stacks that were given up: how many, and why |
-//! | `error.rs`, `names.rs` | exceptions, the panic barrier; interned strings |
+//! | `error.rs`, `messages.rs`, `barrier.rs` | exceptions; their texts; the panic barrier |
+//! | `names.rs` | interned strings |
 //! | `thread_exit.rs`, `thread_exit.c` | threads that the interpreter ends while it exits |
 //!
 //! Most of it speaks the C API through `pyo3::ffi` directly: the hot paths are type slots, and a
@@ -72,6 +74,7 @@ mod asyncio_future;
 mod await_;
 mod awaitable;
 mod backends;
+mod barrier;
 mod c_api;
 mod call;
 mod close_all;
@@ -89,6 +92,8 @@ mod interp;
 mod leaks;
 mod lend;
 mod mailbox;
+mod masked;
+mod messages;
 mod names;
 mod needs;
 mod no_collections;
@@ -253,7 +258,7 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     ),
     unary(
         c"set_guarded",
-        on_portal::set_guarded,
+        masked::set_guarded,
         c"set_guarded(guarded, /)\n--\n\nWhether await_() calls the 'guard' hook in this thread first.",
     ),
     unary(
@@ -376,12 +381,12 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     ),
     any(
         c"call_masked",
-        on_portal::call_masked,
+        masked::call_masked,
         c"call_masked(fn, /, *args, **kwargs)\n--\n\nCall with no portal current, so that await_() cannot suspend the one we are on.",
     ),
     unary(
         c"note_fork",
-        on_portal::note_fork,
+        masked::note_fork,
         c"note_fork(loop, /)\n--\n\nIn a forked child: the portals that this code is on are of 'loop', which is the parent's.",
     ),
     unary(

@@ -18,6 +18,7 @@
 //!   step with GeneratorExit. A portal that will not end is leaked with its stack.
 //! * Whoever resumes a portal holds a reference to it meanwhile.
 
+use crate::barrier::barrier;
 use crate::coroutine_methods::{Outcome, as_method_result, exception_of};
 use crate::interp::references::{Visitor, set_finalized};
 use crate::interp::{self, CoroutineState};
@@ -27,7 +28,7 @@ use crate::owner::Owner;
 use crate::task_scopes::{self, Scope};
 use crate::thread::Thread;
 use crate::worker::{Input, Output, Worker};
-use crate::{call, error, greenlet, names};
+use crate::{call, error, greenlet, messages, names};
 use pyo3::ffi::PySendResult::{self, PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use std::cell::UnsafeCell;
@@ -89,7 +90,7 @@ pub(crate) unsafe fn new(coroutine: *mut PyObject) -> *mut PyObject {
             && !looks_like_coroutine(coroutine)
         {
             if ffi::PyErr_Occurred().is_null() {
-                error::set_type(error::PORTAL_WHAT);
+                error::set_type(messages::PORTAL_WHAT);
             }
             return ptr::null_mut();
         }
@@ -192,7 +193,7 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
             Phase::Suspended => {
                 worker = (*portal).worker;
                 if !Thread::is_ours(worker) || (*worker).tstate_id != interp::thread_state_id(ts) {
-                    error::set_runtime(error::WRONG_THREAD);
+                    error::set_runtime(messages::WRONG_THREAD);
                     return FAILED;
                 }
                 input = match action {
@@ -201,7 +202,7 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                 };
             }
             Phase::Running => {
-                error::set(ffi::PyExc_ValueError, error::ALREADY_RUNNING);
+                error::set(ffi::PyExc_ValueError, messages::ALREADY_RUNNING);
                 return FAILED;
             }
         }
@@ -317,7 +318,7 @@ unsafe fn close(portal: *mut PortalObject) -> bool {
             }
             PYGEN_NEXT => {
                 ffi::Py_DECREF(result);
-                error::set_runtime(error::IGNORED_EXIT);
+                error::set_runtime(messages::IGNORED_EXIT);
                 false
             }
             PYGEN_ERROR => {
@@ -513,7 +514,7 @@ unsafe extern "C" fn am_send(
     value: *mut PyObject,
     result: *mut *mut PyObject,
 ) -> PySendResult {
-    error::barrier(PYGEN_ERROR, || {
+    barrier(PYGEN_ERROR, || {
         // SAFETY: the interpreter lends both objects and takes the result over.
         unsafe {
             let (status, object) = advance(this.cast(), Action::Send(value));
@@ -524,7 +525,7 @@ unsafe extern "C" fn am_send(
 }
 
 unsafe extern "C" fn tp_iternext(this: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: as in `am_send`.
         unsafe {
             let outcome = advance(this.cast(), Action::Send(ffi::Py_None()));
@@ -544,7 +545,7 @@ unsafe extern "C" fn am_await(this: *mut PyObject) -> *mut PyObject {
 }
 
 unsafe extern "C" fn send(this: *mut PyObject, value: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: as in `am_send`.
         unsafe { as_method_result(advance(this.cast(), Action::Send(value))) }
     })
@@ -555,7 +556,7 @@ unsafe extern "C" fn throw(
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: `METH_FASTCALL`: so many borrowed objects.
         unsafe {
             let arguments = if count == 0 {
@@ -575,7 +576,7 @@ unsafe extern "C" fn throw(
 }
 
 unsafe extern "C" fn close_method(this: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: as in `am_send`.
         unsafe { if close(this.cast()) { ffi::Py_NewRef(ffi::Py_None()) } else { ptr::null_mut() } }
     })
@@ -586,7 +587,7 @@ unsafe extern "C" fn tp_new(
     arguments: *mut PyObject,
     keywords: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         let mut coroutine = ptr::null_mut::<PyObject>();
         let mut names = [c"".as_ptr().cast_mut(), ptr::null_mut()];
         // SAFETY: one format unit, one pointer.
@@ -653,7 +654,7 @@ unsafe extern "C" fn tp_clear(this: *mut PyObject) -> c_int {
 
 unsafe extern "C" fn tp_finalize(this: *mut PyObject) {
     let portal: *mut PortalObject = this.cast();
-    error::barrier((), || {
+    barrier((), || {
         // SAFETY: attached; the object is alive. An error that is set belongs to whoever dropped
         // the last reference.
         unsafe {
@@ -749,7 +750,7 @@ unsafe extern "C" fn set_inner(
 /// The innermost frame of a portal that is suspended in `await_`: the synchronous function that
 /// called it. Its `f_back`s lead through all the synchronous frames down to the coroutine's own.
 unsafe extern "C" fn get_frame(this: *mut PyObject, closure: *mut c_void) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         let portal: *mut PortalObject = this.cast();
         // SAFETY: attached. Another thread's frames stand still (the GIL), but only the thread
         // state that they belong to can make frame objects of them.

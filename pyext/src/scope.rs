@@ -1,9 +1,10 @@
 //! `with_portal_run…`: portals that are made for one call, and note that they serve the current task.
 
+use crate::barrier::barrier;
 use crate::current_task::current_task;
 use crate::portal::{self, PortalObject};
 use crate::usable_portal::is_on_usable_portal;
-use crate::{arguments, call, delegate, error, task_scopes};
+use crate::{arguments, call, delegate, task_scopes};
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
 
@@ -12,7 +13,7 @@ pub(crate) unsafe extern "C" fn scoped_portal(
     _: *mut PyObject,
     task: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; lent.
         unsafe {
             let portal = task_scopes::portal_for(task);
@@ -30,7 +31,7 @@ pub(crate) unsafe extern "C" fn scope(
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; `METH_FASTCALL`: so many lent objects.
         unsafe {
             let usage = "scope() takes a portal and a task";
@@ -52,7 +53,7 @@ pub(crate) unsafe extern "C" fn scoped(
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; `METH_FASTCALL`: so many lent objects.
         unsafe {
             let usage = "scoped() takes an awaitable and a function";
@@ -76,7 +77,7 @@ pub(crate) unsafe extern "C" fn scoped_call(
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; `METH_FASTCALL`: so many lent objects, whose types are checked.
         unsafe {
             let usage = "scoped_call() takes a function, a tuple and a dict";

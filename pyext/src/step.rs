@@ -1,4 +1,4 @@
-//! One step of what an `await_` waits for, and on which stack it is made.
+//! One step of what an `await_` waits for, made on the stack that it fits on.
 //!
 //! Where many tasks wait, it matters how many pages each of their stacks has touched. A step that needs more
 //! than is left of the page that the waiting stack has touched anyway is therefore made on a side stack

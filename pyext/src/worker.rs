@@ -18,6 +18,7 @@
 //! * `input` and `output` are how the two sides of a switch talk, in turns: the resumer writes an
 //!   input, the fiber reads it; the fiber writes an output, the resumer reads it.
 
+use crate::barrier::barrier;
 use crate::interp::State;
 use crate::interp::frames::Place;
 use crate::interp::instrumentation::Instrumented;
@@ -28,7 +29,7 @@ use crate::needs::Needs;
 use crate::owner::Owner;
 use crate::side_stack::{self, SideStack};
 use crate::stacks::PAGE;
-use crate::{current_loop, delegate, error, stacks, thrown};
+use crate::{current_loop, delegate, stacks, thrown};
 use fiberback::fiber::{Ambient, Fiber, Stack, Step, Suspender};
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::cell::Cell;
@@ -744,7 +745,7 @@ unsafe fn serve(worker: *mut Worker, suspender: &Suspender<(), ()>) {
         // SAFETY: `Worker::resume` was called with the GIL held and an input for a new step. It is
         // our turn with the worker until we suspend.
         unsafe {
-            let panicked = error::barrier(true, || {
+            let panicked = barrier(true, || {
                 step(worker);
                 false
             });

@@ -17,8 +17,8 @@
 
 use super::answer::Answer;
 use super::original;
-use crate::error;
 use crate::worker::{self, Worker};
+use crate::{error, messages};
 use pyo3::ffi::{self, PyObject};
 use std::cell::UnsafeCell;
 use std::mem::ManuallyDrop;
@@ -198,7 +198,7 @@ pub(crate) unsafe fn wait(
     // that is used after the switch back is this frame's, which is in place then.
     unsafe {
         if !inside.can_wait {
-            error::set_runtime(error::GREENLET_ENDS);
+            error::set_runtime(messages::GREENLET_ENDS);
             return Answer::Refuse(error::take());
         }
         let calls = Calls::of_this_thread();
@@ -226,7 +226,7 @@ pub(crate) unsafe fn wait(
             ffi::Py_DECREF(request.greenlet);
         }
         if exception.is_null() {
-            error::set_runtime(error::GREENLET_WAITS);
+            error::set_runtime(messages::GREENLET_WAITS);
             return Answer::Refuse(error::take());
         }
         Answer::Refuse(exception)

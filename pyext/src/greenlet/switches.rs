@@ -15,7 +15,7 @@ use super::original;
 use crate::interp::tracing;
 use crate::wait_here::wait_here;
 use crate::worker::{self, Worker};
-use crate::{error, interp, names};
+use crate::{error, interp, messages, names};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -142,7 +142,7 @@ unsafe fn on_thread_stack(call: *mut c_void) {
         let target = (*call).action.target();
         let is_answer = matches!((*call).action, Action::Answer { .. });
         if !is_answer && (*calls).waiting.contains(&target) {
-            error::set_runtime(error::GREENLET_WAITS);
+            error::set_runtime(messages::GREENLET_WAITS);
             (*call).exception = error::take();
             return;
         }

@@ -1,4 +1,4 @@
-//! Finding a function's frame on the running stack, and its local variables.
+//! A function's frame on the running stack, found for the sake of its local variables.
 
 use super::facts::{self, field};
 use super::shared::Frame;

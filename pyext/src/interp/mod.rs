@@ -36,7 +36,7 @@ pub(crate) mod unlike;
 #[cfg_attr(cpython = "3.15", path = "cp315.rs")]
 mod version;
 
-use crate::error;
+use crate::messages;
 use crate::no_collections::NoCollections;
 use facts::field;
 use instrumentation::Instrumented;
@@ -486,7 +486,7 @@ pub(crate) unsafe fn refusal(ts: *mut PyThreadState) -> Option<&'static str> {
     // SAFETY: `ts` is the attached thread state, and the offsets are those of its fields.
     unsafe {
         if !(*field::<_, *mut PyObject>(ts, facts::TS_CURRENT_EXCEPTION)).is_null() {
-            return Some(error::WHILE_RAISING);
+            return Some(messages::WHILE_RAISING);
         }
     }
     None

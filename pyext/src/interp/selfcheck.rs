@@ -10,7 +10,7 @@ use super::facts::{self, field};
 use super::shared::{Chunk, ErrStackItem, Frame};
 use super::unlike;
 use super::version::Version;
-use crate::error;
+use crate::messages;
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::ffi::CStr;
 use std::fmt::Debug;
@@ -29,7 +29,7 @@ fn refuse_other_builds() -> Result<(), String> {
     let built = facts::BUILT_VERSION_HEX as u32;
     if running >> 16 != built >> 16 {
         let minor = |version: u32| format!("{}.{}", version >> 24, version >> 16 & 0xff);
-        return Err(error::OTHER_PYTHON
+        return Err(messages::OTHER_PYTHON
             .replace("{built}", &minor(built))
             .replace("{running}", &minor(running)));
     }
@@ -45,14 +45,14 @@ fn refuse_other_builds() -> Result<(), String> {
         }
     };
     if flags.contains('t') || facts::BUILT_FREE_THREADED != 0 {
-        return Err(error::FREE_THREADED.to_string());
+        return Err(messages::FREE_THREADED.to_string());
     }
     if flags.contains('d') || facts::BUILT_DEBUG != 0 {
-        return Err(error::DEBUG_BUILD.to_string());
+        return Err(messages::DEBUG_BUILD.to_string());
     }
     // SAFETY: attached.
     if unsafe { ffi::PyInterpreterState_Get() != ffi::PyInterpreterState_Main() } {
-        return Err(error::SUB_INTERPRETER.to_string());
+        return Err(messages::SUB_INTERPRETER.to_string());
     }
     Ok(())
 }

@@ -1,14 +1,14 @@
 //! An interpreter whose internals are not those that this is built for: what is said of it.
 
 use super::facts;
-use crate::error;
+use crate::{error, messages};
 use pyo3::ffi;
 
 /// What the `ImportError` says, given what is unlike.
 pub(super) fn text(what: &str) -> String {
     // SAFETY: reads a constant of the interpreter.
     let running = unsafe { ffi::Py_Version } as u32;
-    error::UNLIKE_PYTHON
+    messages::UNLIKE_PYTHON
         .replace("{built}", &version(facts::BUILT_VERSION_HEX as u32))
         .replace("{running}", &version(running))
         .replace("{what}", what)

@@ -1,4 +1,4 @@
-//! What drives a loop below a caller, and whether the caller can park there.
+//! Whether a caller can park: what drives its loop below it.
 
 use super::driver::{Driver, here};
 use super::hooks;
@@ -6,7 +6,7 @@ use crate::interp::contexts;
 use crate::interp::frames::Place;
 use crate::interp::tracing;
 use crate::worker::{self, Worker};
-use crate::{error, greenlet, names};
+use crate::{error, greenlet, messages, names};
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::ptr;
 
@@ -38,7 +38,7 @@ pub(super) unsafe fn can_park(driver: *mut Driver, ts: *mut PyThreadState) -> Op
     // SAFETY: attached.
     unsafe {
         if ptr::eq((*driver).changing, here()) {
-            error::set_runtime(error::NOT_IN_A_CALLBACK);
+            error::set_runtime(messages::NOT_IN_A_CALLBACK);
             return None;
         }
         if Driver::is_driven(driver) {
@@ -132,7 +132,7 @@ unsafe fn set_no_callback(driver: *mut Driver, ts: *mut PyThreadState) {
         if elsewhere {
             error::set_foreign_greenlet();
         } else {
-            error::set_runtime(error::NOT_IN_A_CALLBACK);
+            error::set_runtime(messages::NOT_IN_A_CALLBACK);
         }
     }
 }
@@ -150,7 +150,7 @@ unsafe fn may_wait_in_tracer(ts: *mut PyThreadState, below: i32) -> bool {
     unsafe {
         let may = tracing::depth(ts) <= below || tracing::is_at_prompt(ts);
         if !may {
-            error::set_runtime(error::IN_A_TRACER);
+            error::set_runtime(messages::IN_A_TRACER);
         }
         may
     }

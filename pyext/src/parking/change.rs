@@ -10,7 +10,7 @@ use crate::interp::frames::Place;
 use crate::interp::level::Level;
 use crate::thread::Thread;
 use crate::worker::{self, Input, Output, Worker};
-use crate::{error, fallbacks, names};
+use crate::{error, fallbacks, messages, names};
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::ffi::c_void;
 use std::ptr;
@@ -282,7 +282,7 @@ pub(super) unsafe fn idle(driver: *mut Driver, first: Next) -> bool {
     unsafe {
         let ts = ffi::PyThreadState_Get();
         let Some(stock) = stock(driver, ts) else {
-            error::set_runtime(error::NOT_IN_A_CALLBACK);
+            error::set_runtime(messages::NOT_IN_A_CALLBACK);
             return false;
         };
         (*driver).host_worker = Worker::stack_of(ts, &stock.place);

@@ -3,6 +3,7 @@
 use super::change::switch_from_host;
 use super::driver::{self, Driver, Host, Next};
 use super::hooks;
+use crate::barrier::barrier;
 use crate::current_loop::RUNNING_LOOP;
 use crate::interp::frames::Place;
 use crate::{error, interp, worker};
@@ -45,7 +46,7 @@ pub(crate) unsafe extern "C" fn parked_on(
     _: *mut PyObject,
     event_loop: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; lent. The callers' frames hold their tasks and futures, and nothing runs
         // while they are looked through. What is found is owned by the pairs, or dropped.
         unsafe {
@@ -84,7 +85,7 @@ pub(crate) unsafe extern "C" fn close_parked(
     _: *mut PyObject,
     event_loop: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached, no error set; lent.
         unsafe {
             if let Some(message) = interp::refusal(ffi::PyThreadState_Get()) {

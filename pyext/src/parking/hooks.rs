@@ -1,5 +1,6 @@
 //! What the Python layer knows and does for parking: set once, by `set_parking()`.
 
+use crate::barrier::barrier;
 use crate::current_loop::RUNNING_LOOP;
 use crate::hook::Hook;
 use crate::{error, names};
@@ -102,7 +103,7 @@ pub(crate) unsafe extern "C" fn set_parking(
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         static HOOKS: [&Hook; 19] = [
             &POLL,
             &END_WAIT,

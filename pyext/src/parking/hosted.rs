@@ -2,6 +2,7 @@
 
 use super::change::switch_from_host;
 use super::driver::{Driver, Host, Next};
+use crate::barrier::barrier;
 use crate::error;
 use crate::interp::frames::Place;
 use crate::thread::Thread;
@@ -14,7 +15,7 @@ pub(crate) unsafe extern "C" fn run_hosted(
     _: *mut PyObject,
     event_loop: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; lent.
         unsafe {
             let driver = Driver::of(event_loop);
@@ -33,7 +34,7 @@ pub(crate) unsafe extern "C" fn end_hosted(
     _: *mut PyObject,
     event_loop: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; lent.
         unsafe {
             let driver = Driver::of(event_loop);

@@ -1,7 +1,8 @@
 //! The callback that ends a wait, as a Python object: what futures and handles call.
 
 use super::driver::{Driver, Parked};
-use crate::{error, names};
+use crate::barrier::barrier;
+use crate::{error, messages, names};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
@@ -87,12 +88,12 @@ unsafe extern "C" fn tp_call(
     arguments: *mut PyObject,
     _keywords: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         let waker: *mut WakerObject = this.cast();
         // SAFETY: attached; the caller holds a reference to the waker, which holds the driver.
         unsafe {
             if !Driver::is_ours((*waker).driver) {
-                error::set_runtime(error::PARKED_ELSEWHERE);
+                error::set_runtime(messages::PARKED_ELSEWHERE);
                 return ptr::null_mut();
             }
             let done = ((*waker).called)(waker, arguments);
