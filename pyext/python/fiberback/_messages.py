@@ -222,6 +222,12 @@ RUNNER_CLOSE = Message(
 
 # --- sync, LoopThread ------------------------------------------------------------------------------
 
+NEST_MISPATCHED = Message(
+    "nest-mispatched",
+    "nest_asyncio.apply() was called before fiberback.nest.apply(), and its loops re-enter themselves",
+    "Type 'import fiberback.nest as nest_asyncio' where nest_asyncio is imported, or call "
+    "'fiberback.nest.apply()' first",
+)
 GROUP_ENTERED = Message(
     "group-entered",
     "this fiberback.TaskGroup has been entered already",

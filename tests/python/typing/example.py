@@ -11,6 +11,7 @@ from typing import assert_type
 import fiberback
 import fiberback.greenback as greenback
 import fiberback.sqlalchemy
+from fiberback import nest
 from fiberback.threads import LoopThread
 
 
@@ -92,6 +93,13 @@ def synchronous(client: Client) -> None:
         assert_type(loop_thread.loop, asyncio.AbstractEventLoop)
         for each in loop_thread.wrap_iter(numbers()):
             assert_type(each, int)
+
+
+def nested() -> None:
+    with nest.apply(run_close_loop=True) as applied:
+        assert_type(applied, nest.Applied)
+        assert_type(nest.run(number("1"), debug=True), int)
+    nest.undo()
 
 
 def several() -> None:
