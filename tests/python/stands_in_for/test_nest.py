@@ -127,15 +127,20 @@ def test_results_come_in_the_order_in_which_they_end(factory, way):
     """nest_asyncio's inner call must end before the outer one goes on."""
     order = []
 
-    async def call(name, seconds):
-        way(asyncio.sleep(seconds))
-        order.append(name)
-
     async def main():
-        await asyncio.gather(call("long", 0.1), call("short", 0.01), call("middle", 0.05))
+        ended = [asyncio.Event() for _ in range(4)]
+        ended[0].set()
+
+        async def call(number):
+            """Ends when the one before has."""
+            way(ended[number - 1].wait())
+            order.append(number)
+            ended[number].set()
+
+        await asyncio.gather(call(3), call(1), call(2))
 
     run_on(factory, main())
-    assert order == ["short", "middle", "long"]
+    assert order == [1, 2, 3]
 
 
 def test_two_calls_that_wait_for_each_other(factory):
@@ -199,12 +204,16 @@ def test_the_loop_goes_on(factory, way):
                 await asyncio.sleep(0)
                 ticks += 1
 
+        async def until_ten():
+            while ticks < 10:
+                await asyncio.sleep(0.001)
+
         ticking = asyncio.create_task(tick())
-        way(asyncio.sleep(0.02))
+        way(until_ten())
         ticking.cancel()
         return ticks
 
-    assert run_on(factory, main()) > 10
+    assert run_on(factory, main()) >= 10
 
 
 @pytest.mark.parametrize("depth", [400, 4000])
@@ -272,19 +281,26 @@ def test_run_forever_inside(factory):
         loop = asyncio.get_running_loop()
         said = []
 
-        async def call(name, seconds):
-            loop.call_later(seconds, loop.stop)
-            loop.run_forever()
+        async def call(name):
             said.append(name)
+            loop.run_forever()
+            said.append(f"{name} ended")
 
-        await call("alone", 0.01)
-        outer = asyncio.create_task(call("outer", 0.1))
-        await asyncio.sleep(0)
-        inner = asyncio.create_task(call("inner", 0.01))
-        await asyncio.gather(outer, inner)
+        async def begun(name):
+            task = asyncio.create_task(call(name))
+            while name not in said:
+                await asyncio.sleep(0)
+            return task
+
+        outer = await begun("outer")
+        inner = await begun("inner")
+        loop.stop()
+        await inner
+        loop.call_soon(loop.stop)
+        await outer
         return said
 
-    assert run_on(factory, main()) == ["alone", "inner", "outer"]
+    assert run_on(factory, main()) == ["outer", "inner", "inner ended", "outer ended"]
 
 
 def test_another_loop_in_its_place(factory):
@@ -356,6 +372,7 @@ def test_ctrl_c(tmp_path):
 import asyncio, os, signal, sys
 import fiberback.nest as nest
 nest.apply()
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 async def inner():
     asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGINT)
