@@ -389,9 +389,8 @@ def test_what_cannot_be_awaited(fb):
         says(error, "async-context", "with fiberback.async_context(manager)")
     for error in anywhere(lambda: fb.await_(numbers())):
         says(error, "async-iterator", "in fiberback.async_iter(iterator)")
-    for thing in (42, None, (number for number in "12"), fb):
-        for error in anywhere(lambda thing=thing: fb.await_(thing)):
-            says(error, "not-awaitable", type(thing).__name__, "without await_()")
+    for error in anywhere(lambda: fb.await_(42)):
+        assert "fiberback" not in str(error)  # the words of `await` are all there is to say
 
 
 def test_the_cures_for_what_is_async_otherwise(fb):

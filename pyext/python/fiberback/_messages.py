@@ -156,11 +156,6 @@ ASYNC_ITERATOR = Message(
     "this is an async iterator",
     "Type 'for value in fiberback.async_iter(iterator):'",
 )
-NOT_AWAITABLE = Message(
-    "not-awaitable",
-    "perhaps a synchronous function has returned it, or it is what an await_() has given",
-    "Use it as it is, without await_()",
-)
 
 ALREADY_AWAITED = Message(
     "already-awaited",

@@ -10,8 +10,9 @@ from .. import _messages
 
 
 def cure(thing: Any) -> str:
-    """Begins with what separates it from those words."""
-    return ": " + _cure(thing)
+    """Begins with what separates it from those words; empty where there is nothing to add."""
+    text = _cure(thing)
+    return text and ": " + text
 
 
 def _cure(thing: Any) -> str:
@@ -29,4 +30,4 @@ def _cure(thing: Any) -> str:
         return _messages.ASYNC_CONTEXT
     if hasattr(type(thing), "__aiter__"):
         return _messages.ASYNC_ITERATOR
-    return _messages.NOT_AWAITABLE
+    return ""
