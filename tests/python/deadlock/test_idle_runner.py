@@ -108,7 +108,7 @@ def test_each_time(client):
     async def main():
         for attempt in "12":
             with pytest.raises(RuntimeError, match="fiberback:runner-idle"):
-                await client.double(4)
+                await client.told()
 
     for attempt in "12":
         asyncio.run(main())
@@ -138,14 +138,14 @@ def client(fb):
 def test_a_loop_that_something_may_wake_is_warned(fb, client):
     """Here a timeout does, so nothing is raised."""
 
-    async def main():
+    async def main(use):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(2):
-                await client.double(4)
+                await use()
 
     with pytest.warns(RuntimeWarning) as caught:
-        asyncio.run(main())
-        asyncio.run(main())
+        asyncio.run(main(lambda: client.double(4)))
+        asyncio.run(main(client.told))
     for told in caught:
         says(told.message, "runner-idle", "fiberback.await_(…)")
     assert len(caught) == 2
