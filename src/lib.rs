@@ -116,7 +116,8 @@
 //!   Under cancellation too: a `std::thread::scope` on a cancelled fiber joins its threads. Of tokio's
 //!   channels and locks, `blocking_recv()`, `blocking_send(x)` and `blocking_lock()` panic inside a runtime:
 //!   `await_(x.recv())`, `await_(x.send(x))`, `await_(x.lock())`.
-//! * **tokio's own `block_on` on a fiber** panics like anywhere inside a runtime; use [`block_on`].
+//! * **tokio's own `block_on` on a fiber** panics like anywhere inside a runtime, and so does what is built on
+//!   it (`reqwest::blocking`); use [`block_on`], with the async client.
 //! * **Moving threads.** A fiber stays on the thread that first polled it: [`Run`] is `!Send`.
 //! * **Waiting during a panic.** A destructor that runs because of a panic cannot suspend:
 //!   [`await_`] then panics unless the future is ready, which aborts the process. Use [`try_await`]

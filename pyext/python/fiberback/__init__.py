@@ -27,6 +27,7 @@ What to do where:
 - for one task, or one call: `await ensure_portal()`, `await with_portal_run_sync(fn)`;
 - in threads: `await to_thread(fn)`, and `asyncio.to_thread`, need nothing; elsewhere `parent_loop(loop)`;
 - where there is no event loop: call `await_`; `thread_runner()` chooses the loop and closes it;
+- several waits at once: `gather(a(), b())`, `map(fn, items, limit=8)`, `with TaskGroup() as group:`;
 - in a library that cannot know: `sync(coroutine)`, or `@sync` on an `async def`;
 - where nothing may wait: `no_await()`.
 
@@ -56,6 +57,10 @@ from ._fiberback import _C_API as _C_API  # for native extensions
 from ._fiberback import StackMemoryError as StackMemoryError
 from ._fiberback import __version__ as __version__
 from ._fiberback import await_ as await_
+from ._group.gather import gather as gather
+from ._group.gather import map as map
+from ._group.task_group import TaskGroup as TaskGroup
+from ._group.task_group import TaskHandle as TaskHandle
 from ._portal.call_portal import with_portal_run as with_portal_run
 from ._portal.call_portal import with_portal_run_sync as with_portal_run_sync
 from ._portal.task_factory import create_task_factory as create_task_factory
@@ -84,6 +89,8 @@ __all__ = [
     "AutoPortalInstrument",
     "Enabled",
     "StackMemoryError",
+    "TaskGroup",
+    "TaskHandle",
     "__version__",
     "async_context",
     "async_iter",
@@ -96,6 +103,7 @@ __all__ = [
     "decorate_as_sync",
     "enable",
     "ensure_portal",
+    "gather",
     "get_stack_size",
     "has_portal",
     "no_await",
@@ -126,7 +134,7 @@ if not _typing.TYPE_CHECKING:
 
 
 # They are this module's, wherever they lie: in `help()`, in pickles, in the repr of classes.
-for _name in __all__:
+for _name in (*__all__, "map"):  # not in `__all__`: `import *` leaves the built-in function alone
     _value = globals()[_name]
     for _each in (_value, *(vars(_value).values() if isinstance(_value, type) else ())):
         _each = getattr(_each, "__func__", _each)  # of a staticmethod

@@ -239,6 +239,31 @@ RUNNER_CLOSE = Message(
 
 # --- sync, LoopThread ------------------------------------------------------------------------------
 
+GROUP_ENTERED = Message(
+    "group-entered",
+    "this fiberback.TaskGroup has been entered already",
+    "Make another one: 'with fiberback.TaskGroup() as group:'",
+)
+GROUP_NOT_ENTERED = Message(
+    "group-not-entered",
+    "this fiberback.TaskGroup has not been entered",
+    "Type 'with fiberback.TaskGroup() as group:', and 'group.start(...)' inside of it",
+)
+GROUP_LIMIT = Message(
+    "group-limit",
+    "a limit of {limit!r} lets no task run",
+    "Pass 1 or more, or 'limit=None' for all at once",
+)
+GROUP_LIBRARY = Message(
+    "group-library",
+    "fiberback.TaskGroup, gather and map start tasks of asyncio or Trio, and {library} is running",
+    "Start them by that library's own function, in an async function that you await_()",
+)
+GATHER_WHAT = Message(
+    "gather-what",
+    "fiberback.gather() takes awaitables, and functions without arguments, not {value!r}",
+    "Pass 'gather(fetch(a), lambda: parse(b))', or use 'fiberback.map(fetch, urls)'",
+)
 SYNC_WHAT = Message(
     "sync-what",
     "fiberback.sync() takes an awaitable, or an async function and its arguments, not {value!r}",

@@ -94,6 +94,19 @@ def synchronous(client: Client) -> None:
             assert_type(each, int)
 
 
+def several() -> None:
+    assert_type(fiberback.gather(number("1"), lambda: number("2")), list[int])
+    assert_type(fiberback.gather(lambda: 1, lambda: 2, limit=1), list[int])
+    assert_type(fiberback.gather(number("1"), return_exceptions=True), list[int | BaseException])
+    assert_type(fiberback.map(number, ["1", "2"], limit=3), list[int])
+    assert_type(fiberback.map(len, ["1", "2"]), list[int])
+    with fiberback.TaskGroup(limit=2) as group:
+        handle = group.start(number, "1", base=8)
+        assert_type(handle, fiberback.TaskHandle[int])
+        assert_type(group.start(len, "1").result(), int)
+    assert_type(handle.result(), int)
+
+
 def without_a_loop() -> int:
     with fiberback.thread_runner(debug=False, loop_factory=asyncio.new_event_loop):
         result = fiberback.await_(number("7"))
