@@ -165,10 +165,16 @@ async def _settle(host: Host) -> None:
     the loop has been told of these, and would cancel that before it has begun."""
     if host.task is not None:
         await asyncio.wait([host.task])
-    await asyncio.sleep(0)
-    closing = [task for task in asyncio.all_tasks() if _closes_generator(task)]
-    if closing:
-        await asyncio.wait(closing)
+    # Closing one may drop the next, of which the loop is told then. It has not come to that yet where the
+    # first is closed without a wait: so it is looked twice.
+    looks = 0
+    while looks < 2:
+        await asyncio.sleep(0)
+        closing = [task for task in asyncio.all_tasks() if _closes_generator(task)]
+        looks = 0 if closing else looks + 1
+        if closing:
+            await asyncio.wait(closing)
+            closing.clear()  # and with them the generators that they have kept
 
 
 def _closes_generator(task: asyncio.Task[Any]) -> bool:
