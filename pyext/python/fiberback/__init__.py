@@ -43,6 +43,9 @@ code that was written for nest_asyncio; `fiberback.threads` has an event loop in
 
 from __future__ import annotations
 
+import typing as _typing
+from importlib import import_module as _import_module
+
 from ._await import dispatch as _dispatch
 from ._await.can_await import can_await as can_await
 from ._await.no_await import no_await as no_await
@@ -119,6 +122,16 @@ __all__ = [
     "with_portal_run_sync",
     "with_portal_run_tree",
 ]
+
+# The modules that serve other libraries are imported when they are named first: not all of these are there.
+# (Type checkers want the import, or any misspelt name would pass.)
+if not _typing.TYPE_CHECKING:
+
+    def __getattr__(name):
+        if name in ("asgi", "dbapi", "django", "greenback", "peewee", "sqlalchemy", "threads"):
+            return _import_module("." + name, __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 # They are this module's, wherever they lie: in `help()`, in pickles, in the repr of classes.
 for _name in (*__all__, "map"):  # not in `__all__`: `import *` leaves the built-in function alone

@@ -110,6 +110,16 @@ class ThreadRunner:
     def _is_answered(self) -> None:
         request = self._request
         if request is not None and request.is_answered and self._host is not None:
+            loop = self._host.loop
+            if getattr(loop, "_ready", True):
+                # As by `run_until_complete`, tasks that were just made begin: what a client's first task
+                # waits for by then tells `IdleRunner` who uses it elsewhere.
+                loop.call_soon(self._stop, request)
+            else:
+                loop.stop()
+
+    def _stop(self, request: Request) -> None:
+        if self._request is request and self._host is not None:  # not left behind by an exception
             self._host.loop.stop()
 
     def _open(self) -> tuple[asyncio.AbstractEventLoop, Host, IdleRunner]:
