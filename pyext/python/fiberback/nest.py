@@ -52,9 +52,10 @@ def apply(
     """Have `asyncio.run`, `asyncio.Runner.run`, `loop.run_until_complete` and `loop.run_forever` work inside a
     running loop, in the whole process, until `undo()`.
 
-    Every loop is served, asyncio's and uvloop's, from when it next begins to run; and `loop` at once. Every task gets a portal (`fiberback.enable(everywhere=True)`), so
-    the caller may be as deep in synchronous code as it likes. `with apply():` undoes it at its end, unless it
-    had been applied before. nest_asyncio's own `apply()`, called later by a library, finds all done.
+    Every loop is served, asyncio's and uvloop's, from when it next begins to run; and `loop` at once. Every
+    task gets a portal (`fiberback.enable(everywhere=True)`), so the caller may be as deep in synchronous code
+    as it likes. `with apply():` undoes it at its end, unless it had been applied before. nest_asyncio's own
+    `apply()`, called later by a library, finds all done.
 
     `run_close_loop`: where no loop runs, `asyncio.run` makes a loop and closes it, as it does by itself; and
     inside a running loop it ends the tasks that it has started. By default it keeps one loop, as
