@@ -255,6 +255,11 @@ GROUP_NOT_ENTERED = Message(
     "this fiberback.TaskGroup has not been entered",
     "Type 'with fiberback.TaskGroup() as group:', and 'group.start(...)' inside of it",
 )
+GROUP_WHAT = Message(
+    "group-what",
+    "fiberback.TaskGroup starts a function with its arguments, and so does map, not {value!r}",
+    "Type 'group.start(fetch, url)' instead of 'group.start(fetch(url))', 'fiberback.map(fetch, urls)'",
+)
 GROUP_LIMIT = Message(
     "group-limit",
     "a limit of {limit!r} lets no task run",
