@@ -123,9 +123,8 @@ __all__ = [
     "with_portal_run_tree",
 ]
 
-# The modules that serve libraries or stand in for them are imported when they are first named: not all of those
-# libraries are there.
-# (Type checkers want the import, or any misspelt name would pass.)
+# The modules for libraries are imported when they are first named: not all of these are there. (Type checkers
+# want the import, or any misspelt name would pass.)
 if not _typing.TYPE_CHECKING:
 
     def __getattr__(name):
