@@ -187,7 +187,9 @@ unsafe fn go_on(
                 | Input::Throw { .. }
                 | Input::Drive(_)
                 | Input::Unpark
-                | Input::Called => {
+                | Input::Called
+                | Input::Run(..)
+                | Input::Go => {
                     unreachable!("a new step begun on a worker in the middle of one")
                 }
             }
@@ -290,6 +292,38 @@ pub(crate) unsafe fn wait_here(iterator: *mut PyObject, yielded: *mut PyObject) 
     }
 }
 
+/// [`wait_here`], on the stack that has resumed the current worker, which is a guest.
+///
+/// # Safety
+///
+/// Attached, no error set; the worker is current, and both objects are its code's.
+pub(crate) unsafe fn wait_on_host(
+    worker: *mut Worker,
+    iterator: *mut PyObject,
+    yielded: *mut PyObject,
+) -> Answer {
+    struct Wait {
+        iterator: *mut PyObject,
+        yielded: *mut PyObject,
+        answer: Option<Answer>,
+    }
+    unsafe fn wait(wait: *mut c_void) {
+        let wait: *mut Wait = wait.cast();
+        // SAFETY: attached, no error set; what it points to is in the frame of the guest, which waits for us.
+        unsafe { (*wait).answer = Some(wait_here((*wait).iterator, (*wait).yielded)) }
+    }
+    // SAFETY: the contract. The frame stays where it is while the guest is suspended.
+    unsafe {
+        if let Some(message) = interp::refusal(ffi::PyThreadState_Get()) {
+            error::set_runtime(message);
+            return Answer::Refuse(error::take());
+        }
+        let mut question = Wait { iterator, yielded, answer: None };
+        Worker::call_on_host(worker, wait, (&raw mut question).cast());
+        question.answer.expect("the host has answered")
+    }
+}
+
 /// Steps `awaitable` to its end in a greenlet that a portal's code has switched to.
 #[inline(never)]
 unsafe fn drive_in_greenlet(awaitable: *mut PyObject) -> *mut PyObject {
@@ -303,10 +337,15 @@ unsafe fn drive_in_greenlet(awaitable: *mut PyObject) -> *mut PyObject {
         let mut status = ffi::PyIter_Send(iterator, ffi::Py_None(), &raw mut result);
         while status == PYGEN_NEXT {
             let yielded = result;
-            let answer = match greenlet::inside() {
-                Some(inside) => greenlet::wait(inside, iterator, yielded),
-                // The awaitable itself has switched to another greenlet.
-                None => wait_here(iterator, yielded),
+            let worker = worker::current();
+            let answer = if !worker.is_null() && !(*worker).guest.is_null() {
+                wait_on_host(worker, iterator, yielded)
+            } else {
+                match greenlet::inside() {
+                    Some(inside) => greenlet::wait(inside, iterator, yielded),
+                    // The awaitable itself has switched to another greenlet.
+                    None => wait_here(iterator, yielded),
+                }
             };
             ffi::Py_DECREF(yielded);
             (status, result) = answer_to(iterator, answer);
@@ -595,19 +634,21 @@ pub(crate) unsafe fn is_on_usable_portal() -> bool {
 }
 
 /// The worker that this code belongs to: the current one, or the one whose code has switched to the
-/// greenlet that this code is in. Null if there is none.
+/// greenlet (of either kind) that this code is in. Null if there is none.
 ///
 /// # Safety
 ///
 /// Attached.
 #[inline(always)]
 pub(crate) unsafe fn worker_here() -> *mut Worker {
-    let worker = worker::current();
-    if !worker.is_null() {
-        return worker;
+    // SAFETY: attached; a worker that runs is alive.
+    unsafe {
+        let worker = Worker::host_of(worker::current());
+        if !worker.is_null() {
+            return worker;
+        }
+        greenlet::inside().map_or(worker, |inside| inside.worker)
     }
-    // SAFETY: attached.
-    unsafe { greenlet::inside() }.map_or(worker, |inside| inside.worker)
 }
 
 /// The Python layer's idea of the current task: a new reference, `None` if there is none, null with
@@ -841,7 +882,12 @@ unsafe fn cure_for(awaitable: *mut PyObject) -> String {
 unsafe fn off_portal(awaitable: *mut PyObject, yielded: *mut PyObject) -> *mut PyObject {
     // SAFETY: attached, no error set. The hook is owned by the static, and kept alive over its call.
     unsafe {
-        if greenlet::look() {
+        let worker = worker::current();
+        if !worker.is_null() && !(*worker).guest.is_null() {
+            if let Some(result) = in_guest(worker, awaitable) {
+                return result;
+            }
+        } else if greenlet::look() {
             if let Some(result) = in_greenlet(awaitable) {
                 return result;
             }
@@ -862,6 +908,33 @@ unsafe fn off_portal(awaitable: *mut PyObject, yielded: *mut PyObject) -> *mut P
     }
 }
 
+/// The same in a greenlet of our own.
+unsafe fn in_guest(worker: *mut Worker, awaitable: *mut PyObject) -> Option<*mut PyObject> {
+    // SAFETY: attached, no error set; the worker is current. Owned references are dropped.
+    unsafe {
+        let guest = (*worker).guest;
+        if greenlet::is_provider(guest) {
+            let parent = ffi::PyObject_GetAttr(guest, names::PARENT.get());
+            if parent.is_null() {
+                return Some(parent);
+            }
+            let result = names::call_one(parent, names::SWITCH.get(), awaitable);
+            ffi::Py_DECREF(parent);
+            return Some(result);
+        }
+        let host = Worker::host_of(worker);
+        let is_portals = ffi::PyErr_Occurred().is_null()
+            && !host.is_null()
+            && !Worker::is_masked(host)
+            && is_usable();
+        if !ffi::PyErr_Occurred().is_null() {
+            discard(awaitable);
+            return Some(ptr::null_mut());
+        }
+        is_portals.then(|| drive_in_greenlet(awaitable))
+    }
+}
+
 /// `await_` inside a greenlet that somebody has switched to, if what that somebody is says what to do.
 ///
 /// If it is one of SQLAlchemy's greenlets, its parent awaits what it switches back with. If it was a
@@ -870,7 +943,7 @@ unsafe fn in_greenlet(awaitable: *mut PyObject) -> Option<*mut PyObject> {
     // SAFETY: attached, no error set; all references are owned where they are used.
     unsafe {
         let inside = greenlet::inside()?;
-        if greenlet::is_provider(&inside) {
+        if greenlet::is_provider(inside.greenlet) {
             let parent = ffi::PyObject_GetAttr(inside.greenlet, names::PARENT.get());
             if parent.is_null() {
                 return Some(parent);

@@ -41,6 +41,7 @@
 //! | `scope.rs` | the making of such portals |
 //! | `backends/` | asyncio's and Trio's tasks, and loops that begin to run |
 //! | `greenlet/` | real greenlet in the same process |
+//! | `greenlet_api/` | greenlet's API on fibers of our own |
 //! | `fallbacks.rs` | what was done instead of what was wanted: how often |
 //! | `notices.rs` | what users hear of once |
 //! | `c_api.rs` | what native extensions call: the capsule behind `include/fiberback.h` |
@@ -67,6 +68,7 @@ mod ended;
 mod error;
 mod fallbacks;
 mod greenlet;
+mod greenlet_api;
 mod interp;
 mod leaks;
 mod lend;
@@ -113,6 +115,7 @@ fn _fiberback(module: &Bound<'_, PyModule>) -> PyResult<()> {
             && portal::init(raw)
             && parking::init(raw)
             && c_api::init(raw)
+            && greenlet_api::init(raw)
             && ffi::PyModule_AddFunctions(raw, FUNCTIONS.0.get().cast()) == 0
     };
     if !ready {

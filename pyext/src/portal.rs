@@ -231,8 +231,12 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                 }
                 (status, result)
             }
-            Output::Parked(_) | Output::Left | Output::CallOut(..) => {
-                unreachable!("a portal's worker drives no loop, and calls out in `resume`")
+            Output::Parked(_)
+            | Output::Left
+            | Output::CallOut(..)
+            | Output::CallHost(..)
+            | Output::Away => {
+                unreachable!("a portal's worker drives no loop, is no guest, and calls out in `resume`")
             }
         };
         ffi::Py_DECREF(portal.cast());
@@ -492,7 +496,9 @@ pub(crate) unsafe fn close_all() -> usize {
         for _ in 0..count.saturating_mul(2).saturating_add(64) {
             let mut worker = worker::Thread::first_suspended(thread);
             while !worker.is_null()
-                && (stubborn.contains(&worker) || (*(*worker).portal).phase != Phase::Suspended)
+                && (!(*worker).guest.is_null()
+                    || stubborn.contains(&worker)
+                    || (*(*worker).portal).phase != Phase::Suspended)
             {
                 worker = Worker::next(worker);
             }

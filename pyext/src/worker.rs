@@ -55,8 +55,12 @@ pub(crate) enum Input {
     Drive(*mut Driver),
     /// The code that parked the stack goes on.
     Unpark,
-    /// What was to be called on the thread's own stack has been.
+    /// What was to be called on another stack has been.
     Called,
+    /// Run this function on the worker's stack as a step of its own, with this argument.
+    Run(unsafe fn(*mut c_void), *mut c_void),
+    /// A guest that is away goes on (see [`Worker::guest`]).
+    Go,
 }
 
 /// What a worker suspends with.
@@ -68,10 +72,14 @@ pub(crate) enum Output {
     Suspended(*mut PyObject),
     /// The whole stack waits, whatever is below the worker included.
     Parked(*mut Parked),
-    /// The worker drives no loop any more.
+    /// The worker drives no loop any more, or the function that it ran is over.
     Left,
     /// This is to be called, with this argument, on the thread's own stack; then the worker goes on.
     CallOut(unsafe fn(*mut c_void), *mut c_void),
+    /// The same, on the stack that has resumed the worker.
+    CallHost(unsafe fn(*mut c_void), *mut c_void),
+    /// A guest is away: it has suspended to go on whenever, and wherever, it is resumed.
+    Away,
 }
 
 /// A fiber for portals' steps; see the module docs.
@@ -114,6 +122,10 @@ pub(crate) struct Worker {
     pub(crate) forked_on: *mut PyObject,
     /// The loop that it drives, or null.
     pub(crate) drives: *mut Driver,
+    /// The greenlet of ours whose code it runs; borrowed from the greenlet, which has the worker; or null.
+    /// Such a worker is a *guest* of the stack that resumes it: it has no portal and is `masked`, and what its
+    /// code waits for its host waits for. Its frames, its context and what it handles are its own.
+    pub(crate) guest: *mut PyObject,
     /// An `await_` has suspended since the step began.
     pub(crate) mid_step: bool,
     /// `PyThreadState_GetID` of the thread state that the step began with; valid if `mid_step`.
@@ -216,7 +228,7 @@ pub(crate) unsafe fn note_fork(event_loop: *mut PyObject) {
         ffi::Py_INCREF(event_loop);
         let mut worker = current();
         while !worker.is_null() {
-            if (*worker).drives.is_null() {
+            if (*worker).drives.is_null() && (*worker).guest.is_null() {
                 (*worker).masked = true;
                 (*worker).forked_on = event_loop;
             }
@@ -420,6 +432,9 @@ impl Ambient for Swap {
             (*self.worker).ts = self.ts;
             let outer = if outer.is_null() { None } else { Some(&(*outer).state) };
             (*self.worker).state.enter(self.ts, outer);
+            if !(*self.worker).guest.is_null() {
+                (*self.worker).state.cut_off();
+            }
         }
     }
 
@@ -510,6 +525,7 @@ impl Worker {
                 masked: false,
                 forked_on: ptr::null_mut(),
                 drives: ptr::null_mut(),
+                guest: ptr::null_mut(),
                 mid_step: false,
                 tstate_id: 0,
                 previous: ptr::null_mut(),
@@ -610,6 +626,10 @@ impl Worker {
                     Output::CallOut(function, argument) => {
                         Self::called_out(worker, function, argument)
                     }
+                    Output::CallHost(function, argument) => {
+                        function(argument);
+                        (*worker).input = Input::Called;
+                    }
                     output => return output,
                 }
             }
@@ -656,6 +676,133 @@ impl Worker {
             Input::Called => {}
             _ => unreachable!("a worker that has called out was resumed with something else"),
         }
+    }
+
+    /// Has `function` called with `argument` on the stack that has resumed this worker, and comes back when
+    /// it has returned.
+    ///
+    /// # Safety
+    ///
+    /// As [`call_out`](Self::call_out).
+    pub(crate) unsafe fn call_on_host(
+        worker: *mut Self,
+        function: unsafe fn(*mut c_void),
+        argument: *mut c_void,
+    ) {
+        // SAFETY: passed on.
+        match unsafe { Self::switch_back(worker, Output::CallHost(function, argument)) } {
+            Input::Called => {}
+            _ => unreachable!("a worker that has called its host was resumed with something else"),
+        }
+    }
+
+    /// Suspends the running guest until it is resumed with [`Input::Go`].
+    ///
+    /// # Safety
+    ///
+    /// As [`call_out`](Self::call_out); the worker must be a guest.
+    #[inline(always)]
+    pub(crate) unsafe fn go_away(worker: *mut Self) {
+        // SAFETY: passed on.
+        match unsafe { Self::switch_back(worker, Output::Away) } {
+            Input::Go => {}
+            _ => unreachable!("a guest that was away was resumed with something else"),
+        }
+    }
+
+    /// Makes an idle worker a guest, with a context (owned, or null) of its own.
+    ///
+    /// # Safety
+    ///
+    /// This thread's, just [taken](Self::take); the greenlet must be valid as long as it has the worker.
+    pub(crate) unsafe fn make_guest(
+        worker: *mut Self,
+        greenlet: *mut PyObject,
+        context: *mut PyObject,
+    ) {
+        // SAFETY: idle, hence reached by nobody else.
+        unsafe {
+            (*worker).guest = greenlet;
+            (*worker).masked = true;
+            let state = &mut (*worker).state;
+            state.set_own_context(context);
+        }
+    }
+
+    /// Undoes [`make_guest`](Self::make_guest), before the worker is given back; its context (owned, or null).
+    ///
+    /// # Safety
+    ///
+    /// This thread's; its step is over, or has never begun.
+    pub(crate) unsafe fn end_guest(worker: *mut Self) -> *mut PyObject {
+        // SAFETY: no code runs on it.
+        unsafe {
+            (*worker).guest = ptr::null_mut();
+            let state = &mut (*worker).state;
+            state.take_own_context()
+        }
+    }
+
+    /// The context of a guest that does not run, borrowed; or null.
+    ///
+    /// # Safety
+    ///
+    /// A guest that is suspended.
+    pub(crate) unsafe fn guest_context(worker: *mut Self) -> *mut PyObject {
+        // SAFETY: suspended.
+        unsafe {
+            let state = &(*worker).state;
+            state.own_context()
+        }
+    }
+
+    /// Gives a guest that does not run another context (owned, or null); returns the one before.
+    ///
+    /// # Safety
+    ///
+    /// As [`guest_context`](Self::guest_context).
+    pub(crate) unsafe fn replace_guest_context(
+        worker: *mut Self,
+        context: *mut PyObject,
+    ) -> *mut PyObject {
+        // SAFETY: suspended.
+        unsafe {
+            let state = &mut (*worker).state;
+            state.replace_own_context(context)
+        }
+    }
+
+    /// The innermost guest that runs, from `worker` outwards; null if there is none.
+    ///
+    /// # Safety
+    ///
+    /// `worker` must be running, or null.
+    #[inline(always)]
+    pub(crate) unsafe fn innermost_guest(mut worker: *mut Self) -> *mut Self {
+        // SAFETY: what has resumed a running worker runs, too.
+        unsafe {
+            while !worker.is_null() && (*worker).guest.is_null() {
+                worker = (*worker).outer;
+            }
+        }
+        worker
+    }
+
+    /// The first from `worker` outwards that is no guest: on whose behalf its code waits. Null if that is the
+    /// thread's own stack.
+    ///
+    /// # Safety
+    ///
+    /// As [`innermost_guest`](Self::innermost_guest).
+    #[inline(always)]
+    pub(crate) unsafe fn host_of(mut worker: *mut Self) -> *mut Self {
+        // SAFETY: as there.
+        unsafe {
+            while !worker.is_null() && !(*worker).guest.is_null() {
+                worker = (*worker).outer;
+            }
+        }
+        worker
     }
 
     /// Suspends the running worker, from an `await_` on it, with the object that it awaits (an
@@ -1101,7 +1248,11 @@ unsafe fn step(worker: *mut Worker) {
                 parking::drive(driver);
                 Output::Left
             }
-            Input::Value(_) | Input::Raise(_) | Input::Unpark | Input::Called => {
+            Input::Run(function, argument) => {
+                function(argument);
+                Output::Left
+            }
+            Input::Value(_) | Input::Raise(_) | Input::Unpark | Input::Called | Input::Go => {
                 unreachable!("no await_ is suspended between two steps")
             }
         };

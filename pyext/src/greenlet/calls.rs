@@ -396,10 +396,10 @@ pub(crate) unsafe fn is_away(greenlet: *mut PyObject) -> bool {
 /// # Safety
 ///
 /// Attached, no error set. An error is set if that cannot be told.
-pub(crate) unsafe fn is_provider(inside: &Inside) -> bool {
+pub(crate) unsafe fn is_provider(greenlet: *mut PyObject) -> bool {
     // SAFETY: attached.
     unsafe {
-        let provider = names::attribute(inside.greenlet, names::PROVIDER.get());
+        let provider = names::attribute(greenlet, names::PROVIDER.get());
         let is_provider = !provider.is_null() && ffi::PyObject_IsTrue(provider) == 1;
         ffi::Py_XDECREF(provider);
         is_provider

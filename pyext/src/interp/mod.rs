@@ -212,6 +212,35 @@ impl State {
         }
     }
 
+    /// To be called right after [`enter`](Self::enter): the fiber is none of its resumer's calls. Its frames
+    /// end at its base, and what the resumer handles it does not see.
+    #[inline(always)]
+    pub(crate) fn cut_off(&mut self) {
+        self.version.cut_off();
+        self.exceptions.cut_off();
+    }
+
+    /// Gives the fiber a context of its own (owned, or null for one that is made on first use), instead of
+    /// its resumer's. Not while it is entered, as with the three below.
+    pub(crate) fn set_own_context(&mut self, context: *mut PyObject) {
+        self.context.set_own(context);
+    }
+
+    /// Takes the fiber's own context off it again; owned, or null.
+    pub(crate) fn take_own_context(&mut self) -> *mut PyObject {
+        self.context.take_own()
+    }
+
+    /// The fiber's own context, borrowed; or null.
+    pub(crate) fn own_context(&self) -> *mut PyObject {
+        self.context.own()
+    }
+
+    /// Gives it another one (owned, or null); returns the one before (owned, or null).
+    pub(crate) fn replace_own_context(&mut self, context: *mut PyObject) -> *mut PyObject {
+        self.context.replace_own(context)
+    }
+
     /// Frees what the state owns.
     ///
     /// # Safety

@@ -353,6 +353,14 @@ unsafe fn wait_for(driver: *mut Driver, iterator: *mut PyObject, yielded: *mut P
             error::set_runtime(message);
             return Answer::Refused;
         }
+        let worker = worker::current();
+        if !worker.is_null()
+            && !(*worker).guest.is_null()
+            && (Driver::is_driven(driver) || !Driver::is_here(driver, ts))
+        {
+            // The loop is not in the frames of this greenlet: who has switched to it waits.
+            return Answer::of(await_::wait_on_host(worker, iterator, yielded));
+        }
         if let Some(inside) = greenlet::inside() {
             // A greenlet in whose frames the loop is not: who has switched to it waits.
             if Driver::is_driven(driver) || !Driver::is_here(driver, ts) {

@@ -1,0 +1,226 @@
+//! What a greenlet consists of, and what a thread knows of its greenlets.
+
+use crate::worker::Worker;
+use pyo3::ffi::{self, PyObject, PyThreadState, PyTypeObject};
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
+use std::ptr;
+
+/// The Python object: `PyGreenlet` of greenlet.h, which classes of others derive from that were compiled
+/// against it.
+#[repr(C)]
+pub(super) struct Greenlet {
+    pub(super) ob_base: PyObject,
+    pub(super) weak_references: *mut PyObject,
+    pub(super) dict: *mut PyObject,
+    /// Owned, and nobody else's business. Null only while the object is being made or freed.
+    pub(super) inner: *mut Inner,
+}
+
+const _: () = assert!(size_of::<Greenlet>() == size_of::<PyObject>() + 3 * size_of::<usize>());
+
+/// Where a greenlet is in its life.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Its function was not called yet.
+    New,
+    /// It has a stack: it runs, is away, waits, or is about to begin.
+    Active,
+    Dead,
+}
+
+/// What we know of a greenlet. All pointers to objects are owned, or null, but for what is said.
+pub(super) struct Inner {
+    pub(super) phase: Phase,
+    /// Its function has ended, and its end is being told to its parent.
+    pub(super) is_ending: bool,
+    /// It is about to begin.
+    pub(super) is_fresh: bool,
+    /// It has switched away: nobody is on top of its stack, and nobody below it.
+    pub(super) is_away: bool,
+    /// Greenlets of tests that cannot be switched to (see `unswitchable.rs`).
+    pub(super) is_unswitchable: bool,
+    pub(super) parent: *mut Greenlet,
+    /// The main greenlet of its thread, once it has begun. Null for a main greenlet itself.
+    pub(super) main: *mut Greenlet,
+    /// What it is to call, or calls.
+    pub(super) run: *mut PyObject,
+    /// What was found as its attribute `run` when it was switched to for the first time.
+    pub(super) found_run: *mut PyObject,
+    /// Its `contextvars` context, while it has no worker.
+    pub(super) context: *mut PyObject,
+    /// What its code runs on while it is active; null for a main greenlet.
+    pub(super) worker: *mut Worker,
+    /// Of a main greenlet: its thread's record, until that ends.
+    pub(super) record: *mut Record,
+    pub(super) is_main: bool,
+    /// Where it looks, when it goes on, for what it gets: in the frame that has switched away.
+    pub(super) inbox: *mut Transit,
+    /// What it has switched away with; and what it begins with.
+    pub(super) outbox: Transit,
+}
+
+/// What is handed over in a switch. Owned.
+#[derive(Clone, Copy)]
+pub(super) enum Parcel {
+    Nothing,
+    /// The arguments of `switch`: a tuple, and a dict or null.
+    Value { arguments: *mut PyObject, keywords: *mut PyObject },
+    Exception(*mut PyObject),
+}
+
+impl Parcel {
+    /// A parcel of one value (owned). An exception if there is no memory for it.
+    ///
+    /// # Safety
+    ///
+    /// Attached, no error set.
+    pub(super) unsafe fn of(value: *mut PyObject) -> Self {
+        // SAFETY: the contract; a tuple of one takes the value over.
+        unsafe {
+            let arguments = ffi::PyTuple_New(1);
+            if arguments.is_null() {
+                ffi::Py_DECREF(value);
+                return Self::Exception(crate::error::take());
+            }
+            ffi::PyTuple_SET_ITEM(arguments, 0, value);
+            Self::Value { arguments, keywords: ptr::null_mut() }
+        }
+    }
+
+    /// For one that nobody gets. An error that is set stays.
+    ///
+    /// # Safety
+    ///
+    /// Attached.
+    pub(super) unsafe fn drop(self) {
+        // SAFETY: owned.
+        unsafe {
+            match self {
+                Self::Nothing => {}
+                Self::Value { arguments, keywords } => crate::error::keeping(|| {
+                    ffi::Py_DECREF(arguments);
+                    ffi::Py_XDECREF(keywords);
+                }),
+                Self::Exception(exception) => {
+                    crate::error::keeping(|| ffi::Py_DECREF(exception));
+                }
+            }
+        }
+    }
+}
+
+/// A switch under way. Owned.
+#[derive(Clone, Copy)]
+pub(super) struct Transit {
+    pub(super) target: *mut Greenlet,
+    pub(super) origin: *mut Greenlet,
+    pub(super) parcel: Parcel,
+}
+
+impl Transit {
+    pub(super) const NONE: Self =
+        Self { target: ptr::null_mut(), origin: ptr::null_mut(), parcel: Parcel::Nothing };
+}
+
+/// A thread's part: in the thread state's dictionary, and freed with it.
+pub(super) struct Record {
+    pub(super) thread_state: *mut PyThreadState,
+    /// Owned.
+    pub(super) main: *mut Greenlet,
+    /// What `settrace` has set; owned, or null.
+    pub(super) trace: *mut PyObject,
+}
+
+impl Inner {
+    pub(super) const fn new() -> Self {
+        Self {
+            phase: Phase::New,
+            is_ending: false,
+            is_fresh: false,
+            is_away: false,
+            is_unswitchable: false,
+            parent: ptr::null_mut(),
+            main: ptr::null_mut(),
+            run: ptr::null_mut(),
+            found_run: ptr::null_mut(),
+            context: ptr::null_mut(),
+            worker: ptr::null_mut(),
+            record: ptr::null_mut(),
+            is_main: false,
+            inbox: ptr::null_mut(),
+            outbox: Transit::NONE,
+        }
+    }
+
+    /// Whether it can be switched to as one that has begun and not ended.
+    pub(super) fn is_active(&self) -> bool {
+        self.phase == Phase::Active
+    }
+
+    /// The same for others to see: not while its end is being told.
+    pub(super) fn seems_active(&self) -> bool {
+        self.is_active() && (!self.is_ending || self.is_away)
+    }
+}
+
+/// The type object: static, as C code refers to it for ever.
+pub(super) struct Type(UnsafeCell<MaybeUninit<PyTypeObject>>);
+
+// SAFETY: written by `object::init` before anything can use it, then only by the interpreter.
+unsafe impl Sync for Type {}
+
+impl Type {
+    pub(super) const fn new() -> Self {
+        Self(UnsafeCell::new(MaybeUninit::zeroed()))
+    }
+
+    pub(super) fn get(&self) -> *mut PyTypeObject {
+        self.0.get().cast()
+    }
+}
+
+/// `greenlet.greenlet`.
+pub(super) static TYPE: Type = Type::new();
+
+/// Whether the object is a greenlet of ours.
+///
+/// # Safety
+///
+/// A valid object.
+pub(super) unsafe fn is_greenlet(object: *mut PyObject) -> bool {
+    // SAFETY: the contract.
+    unsafe { ffi::PyObject_TypeCheck(object, TYPE.get()) != 0 }
+}
+
+/// A new reference.
+///
+/// # Safety
+///
+/// Attached; valid, or null.
+#[inline(always)]
+pub(super) unsafe fn new_ref(greenlet: *mut Greenlet) -> *mut Greenlet {
+    // SAFETY: the contract.
+    unsafe { ffi::Py_XINCREF(greenlet.cast()) };
+    greenlet
+}
+
+/// Drops a reference. An error that is set stays.
+///
+/// # Safety
+///
+/// Attached; owned, or null.
+#[inline(always)]
+pub(super) unsafe fn drop_ref(greenlet: *mut Greenlet) {
+    // SAFETY: the contract. What ends with the last reference may run any code.
+    unsafe {
+        if greenlet.is_null() {
+            return;
+        }
+        if ffi::Py_REFCNT(greenlet.cast()) > 1 {
+            ffi::Py_DECREF(greenlet.cast());
+        } else {
+            crate::error::keeping(|| ffi::Py_DECREF(greenlet.cast()));
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! greenlet's API on fibers of our own: the native half of `fiberback.greenlet`.
+//!
+//! (`crate::greenlet` is about the real greenlet in the same process.) docs/greenlets.md says how it is built,
+//! and why so.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `layout.rs` | what a greenlet consists of |
+//! | `thread.rs` | a thread's record, its main greenlet, and which greenlet is current |
+//! | `switch.rs` | switches: hosts and guests |
+//! | `trace.rs` | the function that is told of switches |
+//! | `exceptions.rs` | `error`, `GreenletExit`, and what `throw` raises |
+//! | `object.rs` | the type: life, methods, attributes |
+//! | `unswitchable.rs` | a class for tests |
+//! | `c_api.rs` | the capsule of greenlet.h |
+//! | `module.rs` | the module `greenlet._greenlet` |
+//! | `names.rs` | strings that are made once |
+
+mod c_api;
+mod exceptions;
+mod layout;
+mod module;
+mod names;
+mod object;
+mod switch;
+mod thread;
+mod trace;
+mod unswitchable;
+
+use pyo3::ffi::{self, PyObject};
+
+/// Adds the module `greenlet._greenlet` to ours, as `greenlet`. False with an error set on failure.
+///
+/// # Safety
+///
+/// Attached; the module being initialised; called once.
+pub(crate) unsafe fn init(module: *mut PyObject) -> bool {
+    // SAFETY: the contract.
+    unsafe {
+        if !(names::init() && exceptions::init() && object::init() && unswitchable::init()) {
+            return false;
+        }
+        let greenlet = module::make();
+        let added = !greenlet.is_null()
+            && ffi::PyModule_AddObjectRef(module, c"greenlet".as_ptr(), greenlet) == 0;
+        ffi::Py_XDECREF(greenlet);
+        added
+    }
+}
