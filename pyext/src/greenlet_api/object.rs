@@ -176,47 +176,43 @@ unsafe extern "C" fn tp_finalize(this: *mut PyObject) {
     error::barrier((), || {
         // SAFETY: attached; alive. An error that is set belongs to whoever dropped the last reference.
         unsafe {
-            let inner = inner_of(this);
-            if inner.is_null() || (*inner).worker.is_null() || !(*inner).is_away {
-                return;
+            if can_be_ended(inner_of(this)) {
+                error::keeping(|| finish(this));
             }
-            if is_exiting() {
-                return;
-            }
-            error::keeping(|| finish(this));
         }
     });
+}
+
+/// Whether GreenletExit can be raised in it, here or on its own thread.
+unsafe fn can_be_ended(inner: *mut Inner) -> bool {
+    // SAFETY: null, or a greenlet's.
+    unsafe {
+        !inner.is_null()
+            && !(*inner).worker.is_null()
+            && (*inner).is_away
+            && !is_abandoned(inner)
+            && !is_exiting()
+    }
 }
 
 unsafe fn finish(this: *mut PyObject) {
     // SAFETY: attached, no error set; away.
     unsafe {
         let inner = inner_of(this);
-        let main = (*inner).main;
-        if (*(*main).inner).record.is_null() {
-            return; // its thread is no more
-        }
         let record = quiet_record();
         if record.is_null() {
             return ffi::PyErr_WriteUnraisable(this);
         }
-        if (*record).main != main {
+        if (*record).main != (*inner).main {
             // Only its own thread can.
             ffi::Py_INCREF(this);
             if Worker::mailbox((*inner).worker).post(Mail::Drop(this)).is_err() {
                 ffi::Py_DECREF(this);
-                return;
             }
-            set_finalized(this, false);
             return;
         }
         switch::kill(record, this.cast());
-        if !(*inner).is_active() {
-            return;
-        }
-        // It lives on, and is to be ended another time.
-        set_finalized(this, false);
-        if ffi::Py_REFCNT(this) == 1 {
+        if (*inner).is_active() && ffi::Py_REFCNT(this) == 1 {
             let stderr = ffi::PySys_GetObject(c"stderr".as_ptr());
             ffi::Py_INCREF(this); // for ever: nobody knows what else to do with it
             if !stderr.is_null() {
@@ -234,10 +230,18 @@ unsafe fn finish(this: *mut PyObject) {
 pub(super) unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
     let greenlet: *mut Greenlet = this.cast();
     // SAFETY: the last reference is gone; finalizing may bring one back. (A heap type's own `tp_dealloc` has
-    // finalized it before.)
+    // finalized it before, unless it was already.)
     unsafe {
-        if ffi::PyObject_CallFinalizerFromDealloc(this) < 0 {
-            return;
+        if can_be_ended((*greenlet).inner) {
+            // It has been finalized before if its code would not end then, or only its own thread could end it.
+            set_finalized(this, false);
+            if ffi::PyObject_CallFinalizerFromDealloc(this) < 0 {
+                let class = ffi::Py_TYPE(this);
+                if ffi::PyType_HasFeature(class, ffi::Py_TPFLAGS_HEAPTYPE) != 0 {
+                    ffi::Py_INCREF(class.cast()); // which `subtype_dealloc` drops after this
+                }
+                return;
+            }
         }
         ffi::PyObject_GC_UnTrack(this.cast());
         if !(*greenlet).weak_references.is_null() {
