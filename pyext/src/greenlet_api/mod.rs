@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `layout.rs` | what a greenlet consists of |
 //! | `thread.rs` | a thread's record, its main greenlet, and which greenlet is current |
+//! | `thread_end.rs` | the end of a thread whose greenlets are suspended |
 //! | `switch.rs` | switches: hosts and guests |
 //! | `trace.rs` | the function that is told of switches |
 //! | `exceptions.rs` | `error`, `GreenletExit`, and what `throw` raises |
@@ -24,6 +25,7 @@ mod names;
 mod object;
 mod switch;
 mod thread;
+mod thread_end;
 mod trace;
 mod unswitchable;
 
@@ -40,6 +42,7 @@ pub(crate) unsafe fn init(module: *mut PyObject) -> bool {
         if !(names::init() && exceptions::init() && object::init() && unswitchable::init()) {
             return false;
         }
+        thread_end::init();
         let greenlet = module::make();
         let added = !greenlet.is_null()
             && ffi::PyModule_AddObjectRef(module, c"greenlet".as_ptr(), greenlet) == 0;

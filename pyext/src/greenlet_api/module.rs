@@ -111,6 +111,12 @@ unsafe extern "C" fn enable_optional_cleanup(_: *mut PyObject, flag: *mut PyObje
     }
 }
 
+#[cfg(any(cpython = "3.11", cpython = "3.12"))]
+unsafe extern "C" fn get_trash_nesting(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached.
+    unsafe { ffi::PyLong_FromLong(crate::interp::trash_nesting(ffi::PyThreadState_Get()).into()) }
+}
+
 const fn function(
     name: &'static CStr,
     function: ffi::PyCFunction,
@@ -125,7 +131,17 @@ const fn function(
     }
 }
 
-static FUNCTIONS: object::Table<[ffi::PyMethodDef; 9]> = object::Table::new([
+/// Up to 3.12 the interpreter counts how deep in the destruction of objects it is.
+const FUNCTION_COUNT: usize = if cfg!(any(cpython = "3.11", cpython = "3.12")) { 9 } else { 8 };
+
+static FUNCTIONS: object::Table<[ffi::PyMethodDef; FUNCTION_COUNT + 1]> = object::Table::new([
+    #[cfg(any(cpython = "3.11", cpython = "3.12"))]
+    function(
+        c"get_tstate_trash_delete_nesting",
+        get_trash_nesting,
+        ffi::METH_NOARGS,
+        c"get_tstate_trash_delete_nesting() -> Integer\n\nHow deep in the destruction of objects this code is.",
+    ),
     function(
         c"getcurrent",
         getcurrent,

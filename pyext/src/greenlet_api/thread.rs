@@ -10,9 +10,9 @@ use super::layout::{Greenlet, Inner, Phase, Record, TYPE, drop_ref};
 use crate::worker::{self, Worker};
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::cell::Cell;
-use std::ffi::CStr;
+use std::ffi::{CStr, c_void};
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 thread_local! {
     static RECORD: Cell<*mut Record> = const { Cell::new(ptr::null_mut()) };
@@ -22,6 +22,17 @@ const NAME: &CStr = c"fiberback.greenlet._record";
 
 /// How many main greenlets there are.
 static MAINS: AtomicUsize = AtomicUsize::new(0);
+
+/// What ends a thread's greenlets: a [`AtEnd`].
+static AT_END: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+
+/// What is called before a thread's record is freed, on its thread, attached, with no error set.
+pub(super) type AtEnd = unsafe fn(*mut Record);
+
+/// Sets what is called before a record is freed.
+pub(super) fn set_at_end(function: AtEnd) {
+    AT_END.store(function as *mut c_void, Ordering::Relaxed);
+}
 
 /// How many main greenlets there are.
 pub(super) fn mains() -> usize {
@@ -123,8 +134,15 @@ unsafe fn make(ts: *mut PyThreadState, dict: *mut PyObject) -> *mut Record {
 unsafe extern "C" fn end(capsule: *mut PyObject) {
     // SAFETY: the capsule's only content.
     unsafe {
-        let record = ffi::PyCapsule_GetPointer(capsule, NAME.as_ptr());
-        end_record(record.cast());
+        let record: *mut Record = ffi::PyCapsule_GetPointer(capsule, NAME.as_ptr()).cast();
+        let at_end = AT_END.load(Ordering::Relaxed);
+        // Others may delete it: the exiting interpreter, a forked child.
+        if !at_end.is_null() && ptr::eq((*record).thread_state, ffi::PyThreadState_Get()) {
+            let at_end = std::mem::transmute::<*mut c_void, AtEnd>(at_end);
+            RECORD.with(|place| place.set(record));
+            crate::error::keeping(|| at_end(record));
+        }
+        end_record(record);
     }
 }
 

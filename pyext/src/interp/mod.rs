@@ -387,6 +387,17 @@ pub(crate) unsafe fn thread_state_id(ts: *mut PyThreadState) -> u64 {
     unsafe { *field::<_, u64>(ts, facts::TS_ID) }
 }
 
+/// How deep in the destruction of containers the thread is, as the interpreter counts that (3.11 and 3.12).
+///
+/// # Safety
+///
+/// `ts` must be the attached thread state.
+#[cfg(any(cpython = "3.11", cpython = "3.12"))]
+pub(crate) unsafe fn trash_nesting(ts: *mut PyThreadState) -> i32 {
+    // SAFETY: the contract.
+    unsafe { *field::<_, i32>(ts, facts::TS_TRASH_NESTING) }
+}
+
 /// Where a coroutine stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum CoroutineState {
