@@ -122,6 +122,9 @@ def locals_of(frame: FrameType, /) -> Mapping[str, Any]: ...
 def local_of(code: CodeType | str, index: int, /) -> Any: ...
 def position(heap: list[Any], item: object, /) -> int: ...
 
+# The module `greenlet._greenlet` of fiberback.greenlet.
+greenlet: Any
+
 @final
 class Portal(Coroutine[Any, Any, Any]):
     """A coroutine around a coroutine, in which synchronous code can await_().

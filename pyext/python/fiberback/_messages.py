@@ -322,3 +322,11 @@ PARKED_AT_STOP_CANCEL = "the event loop was stopped"
 LOOP_WAS_CLOSED = "the event loop was closed"
 THREAD_ENDS = "the event loop's thread ends"
 LOOP_AT_EXIT = "the interpreter exits"
+
+# --- fiberback.greenlet ----------------------------------------------------------------------------
+
+GREENLET_LOADED = Message(
+    "greenlet-loaded",
+    "greenlet was imported before fiberback.greenlet.install() was called, and what has imported it keeps it",
+    "Call install() first, before anything that imports greenlet (SQLAlchemy, gevent, Playwright)",
+)

@@ -39,6 +39,8 @@ use std::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
 /// `sys.modules`, owned, and the length that it had without greenlet in it.
 static MODULES: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 static SEEN_LENGTH: AtomicIsize = AtomicIsize::new(-1);
+/// The module of that name that is ours (`greenlet_api`), owned: not to be met.
+static OURS: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// The interned string "greenlet._greenlet".
 static NAME: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 
@@ -64,7 +66,7 @@ unsafe fn look_up() -> bool {
     // SAFETY: attached; the look-up neither fails nor runs code for a `str` key in a plain dict.
     unsafe {
         let found = ffi::PyDict_GetItemWithError(modules, NAME.load(Ordering::Relaxed));
-        if found.is_null() || found == ffi::Py_None() || !meet(found) {
+        if found.is_null() || found == ffi::Py_None() || is_ours(found) || !meet(found) {
             if !ffi::PyErr_Occurred().is_null() {
                 ffi::PyErr_WriteUnraisable(found);
             }
@@ -76,13 +78,33 @@ unsafe fn look_up() -> bool {
     }
 }
 
+/// Notes which module `greenlet._greenlet` is none of greenlet's (borrowed; kept for ever).
+///
+/// # Safety
+///
+/// Attached; a valid object.
+pub(crate) unsafe fn note_ours(module: *mut PyObject) {
+    // SAFETY: the contract.
+    OURS.store(unsafe { ffi::Py_NewRef(module) }, Ordering::Relaxed);
+}
+
+fn is_ours(module: *mut PyObject) -> bool {
+    module == OURS.load(Ordering::Relaxed)
+}
+
 /// `_fiberback.meet_greenlet(module)`: the module `greenlet._greenlet` has just been made.
 pub(crate) unsafe extern "C" fn meet_greenlet(
     _: *mut PyObject,
     module: *mut PyObject,
 ) -> *mut PyObject {
     // SAFETY: attached; lent.
-    unsafe { if meet(module) { ffi::Py_NewRef(ffi::Py_None()) } else { ptr::null_mut() } }
+    unsafe {
+        if is_ours(module) || meet(module) {
+            ffi::Py_NewRef(ffi::Py_None())
+        } else {
+            ptr::null_mut()
+        }
+    }
 }
 
 /// False with an error set on failure.

@@ -46,6 +46,9 @@ pub(crate) unsafe fn init(module: *mut PyObject) -> bool {
         let greenlet = module::make();
         let added = !greenlet.is_null()
             && ffi::PyModule_AddObjectRef(module, c"greenlet".as_ptr(), greenlet) == 0;
+        if added {
+            crate::greenlet::note_ours(greenlet);
+        }
         ffi::Py_XDECREF(greenlet);
         added
     }

@@ -20,6 +20,8 @@ unsafe fn end_greenlets(record: *mut Record) {
     // have them; one that is being ended is owned.
     unsafe {
         let thread = worker::thread();
+        // What other threads have let go of.
+        worker::Thread::read_mail(thread);
         let mut stubborn: Vec<*mut Greenlet> = Vec::new();
         // Ending one may begin others: not for ever.
         let [_, count, _] = worker::Thread::counts(thread);
