@@ -724,6 +724,8 @@ impl Worker {
         unsafe {
             (*worker).guest = greenlet;
             (*worker).masked = true;
+            // What the last wait of a portal has left there: the collector is shown it.
+            (*worker).argument = ptr::null_mut();
             let state = &mut (*worker).state;
             state.set_own_context(context);
         }
