@@ -90,7 +90,8 @@ pub(crate) struct Worker {
     input: Input,
     output: Output,
     state: State,
-    stack_size: usize,
+    /// Pages of its stack, whole ones.
+    stack_pages: u32,
     suspender: *const Suspender<(), ()>,
     /// The stack that the code of the worker is on, if that is not its own (see [`Worker::call_aside`]);
     /// or null.
@@ -494,7 +495,8 @@ impl Worker {
         // SAFETY: the reserved bytes are ours as long as the fiber is, which we have until `free`, or
         // for ever.
         let state = unsafe { State::new(stack.range(), data_stack) };
-        let stack_size = stack.range().len();
+        // A stack of terabytes would only get a shorter side stack.
+        let stack_pages = u32::try_from(stack.range().len() / PAGE).unwrap_or(u32::MAX);
         let fiber = Fiber::new(stack, move |suspender, ()| {
             let Address(worker) = { address };
             // SAFETY: the worker is there as long as the fiber.
@@ -510,7 +512,7 @@ impl Worker {
                 input: Input::Unpark,
                 output: Output::Left,
                 state,
-                stack_size,
+                stack_pages,
                 suspender: ptr::null(),
                 side: ptr::null_mut(),
                 thread,
@@ -889,7 +891,7 @@ impl Worker {
             }
             let thread = (*worker).thread;
             // How deep C code may get was told the interpreter for the worker's own stack.
-            let least = (*worker).stack_size;
+            let least = (*worker).stack_pages as usize * PAGE;
             let side = SideStacks::take(&raw mut (*thread).side_stacks, least);
             if side.is_null() {
                 if fallbacks::OWN_STACK.note() {
