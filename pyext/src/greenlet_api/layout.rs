@@ -38,6 +38,9 @@ pub(super) struct Inner {
     pub(super) is_fresh: bool,
     /// It has switched away: nobody is on top of its stack, and nobody below it.
     pub(super) is_away: bool,
+    /// The collector has found it unreachable, and its code did not end when it was finalized. What its frames
+    /// own may be cleared by now, so that it must not run any more, unless somebody has it who can switch to it.
+    pub(super) is_condemned: bool,
     /// Greenlets of tests that cannot be switched to (see `unswitchable.rs`).
     pub(super) is_unswitchable: bool,
     pub(super) parent: *mut Greenlet,
@@ -139,6 +142,7 @@ impl Inner {
             is_ending: false,
             is_fresh: false,
             is_away: false,
+            is_condemned: false,
             is_unswitchable: false,
             parent: ptr::null_mut(),
             main: ptr::null_mut(),

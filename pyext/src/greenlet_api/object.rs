@@ -190,41 +190,90 @@ unsafe fn can_be_ended(inner: *mut Inner) -> bool {
         !inner.is_null()
             && !(*inner).worker.is_null()
             && (*inner).is_away
+            && !(*inner).is_condemned
             && !is_abandoned(inner)
             && !is_exiting()
     }
 }
 
 unsafe fn finish(this: *mut PyObject) {
-    // SAFETY: attached, no error set; away.
+    // SAFETY: attached, no error set; it can be ended. Who deallocates it has lent it one reference; the collector
+    // has one of its own, besides those that it has found.
     unsafe {
         let inner = inner_of(this);
+        let is_collected = ffi::Py_REFCNT(this) > 1;
         let record = quiet_record();
         if record.is_null() {
             return ffi::PyErr_WriteUnraisable(this);
         }
         if (*record).main != (*inner).main {
-            // Only its own thread can.
-            ffi::Py_INCREF(this);
-            if Worker::mailbox((*inner).worker).post(Mail::Drop(this)).is_err() {
-                ffi::Py_DECREF(this);
-            }
-            return;
+            return send_home(this);
         }
         switch::kill(record, this.cast());
-        if (*inner).is_active() && ffi::Py_REFCNT(this) == 1 {
-            let stderr = ffi::PySys_GetObject(c"stderr".as_ptr());
+        if !(*inner).is_active() {
+            return;
+        }
+        if is_collected {
+            (*inner).is_condemned = true;
+        } else if ffi::Py_REFCNT(this) == 1 {
             ffi::Py_INCREF(this); // for ever: nobody knows what else to do with it
-            if !stderr.is_null() {
-                ffi::Py_INCREF(stderr);
-                ffi::PyFile_WriteString(c"GreenletExit did not kill ".as_ptr(), stderr);
-                ffi::PyFile_WriteObject(this, stderr, 0);
-                ffi::PyFile_WriteString(c"\n".as_ptr(), stderr);
-                ffi::Py_DECREF(stderr);
-            }
-            ffi::PyErr_Clear();
+            complain(this);
         }
     }
+}
+
+/// Says that a greenlet goes on after GreenletExit, though nobody refers to it.
+unsafe fn complain(this: *mut PyObject) {
+    // SAFETY: attached, no error set; `sys.stderr` is owned while it is written to.
+    unsafe {
+        let stderr = ffi::PySys_GetObject(c"stderr".as_ptr());
+        if !stderr.is_null() {
+            ffi::Py_INCREF(stderr);
+            ffi::PyFile_WriteString(c"GreenletExit did not kill ".as_ptr(), stderr);
+            ffi::PyFile_WriteObject(this, stderr, 0);
+            ffi::PyFile_WriteString(c"\n".as_ptr(), stderr);
+            ffi::Py_DECREF(stderr);
+        }
+        ffi::PyErr_Clear();
+    }
+}
+
+const PARCEL: &CStr = c"fiberback.greenlet._ending";
+
+/// Has a greenlet ended by its own thread, in which it goes with the next use of greenlets.
+unsafe fn send_home(this: *mut PyObject) {
+    // SAFETY: attached, no error set; away, so its worker is alive. The capsule owns the greenlet.
+    unsafe {
+        let capsule = ffi::PyCapsule_New(this.cast(), PARCEL.as_ptr(), Some(end_at_home));
+        if capsule.is_null() {
+            return ffi::PyErr_WriteUnraisable(this);
+        }
+        ffi::Py_INCREF(this);
+        if Worker::mailbox((*inner_of(this)).worker).post(Mail::Drop(capsule)).is_err() {
+            ffi::Py_DECREF(capsule); // the thread has ended: see `can_be_ended`
+        }
+    }
+}
+
+unsafe extern "C" fn end_at_home(capsule: *mut PyObject) {
+    error::barrier((), || {
+        // SAFETY: attached; the capsule owns the greenlet. An error that is set belongs to somebody else.
+        unsafe {
+            let this: *mut PyObject = ffi::PyCapsule_GetPointer(capsule, PARCEL.as_ptr()).cast();
+            let inner = inner_of(this);
+            error::keeping(|| {
+                let record = quiet_record();
+                let is_home = !record.is_null() && (*record).main == (*inner).main;
+                if is_home && can_be_ended(inner) {
+                    switch::kill(record, this.cast());
+                    // The collector that has found it may be at work yet.
+                    (*inner).is_condemned = (*inner).is_active();
+                }
+                ffi::PyErr_Clear();
+                ffi::Py_DECREF(this);
+            });
+        }
+    });
 }
 
 pub(super) unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
@@ -267,7 +316,8 @@ pub(super) unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
     }
 }
 
-/// Gives up the stack of a greenlet that can never go on: its thread is no more, or the interpreter exits.
+/// Gives up the stack of a greenlet that can never go on: its thread is no more, it would not end, or the
+/// interpreter exits.
 unsafe fn give_up(this: *mut PyObject, worker: *mut Worker) {
     // SAFETY: attached; suspended in the middle of its code, and never resumed again.
     unsafe {
@@ -278,7 +328,11 @@ unsafe fn give_up(this: *mut PyObject, worker: *mut Worker) {
         if Worker::is_ours(worker) && (*worker).mid_step {
             Worker::end_suspension(worker);
         }
-        Worker::leak(worker, Reason::ThreadEnded, this);
+        // The object itself is about to be freed, and must not be shown to anybody.
+        let class = ffi::Py_TYPE(this).cast();
+        let is_condemned = (*inner_of(this)).is_condemned;
+        let reason = if is_condemned { Reason::WouldNotEnd } else { Reason::ThreadEnded };
+        Worker::leak(worker, reason, class);
     }
 }
 

@@ -71,6 +71,7 @@ unsafe fn resolve(record: *mut Record, target: *mut Greenlet) -> *mut Greenlet {
             match (*inner).phase {
                 Phase::Active => {
                     if is_reachable(at) && may_switch(at, c"Failed to switch stacks into a running greenlet.") {
+                        (*inner).is_condemned = false;
                         return at;
                     }
                     break;

@@ -1,6 +1,7 @@
 # expect: 0
 # expect-stdout: done
 # parts: 4
+# leaks: on purpose
 # Greenlets of fiberback's own that switch to each other at random, throw, wait, are dropped and collected, on
 # a thread's own stack, in tasks with portals and without, in threads, and in loops inside of greenlets.
 # By hand: python greenlets_of_our_own_at_random.py PART PARTS [SEED [STEPS]]
