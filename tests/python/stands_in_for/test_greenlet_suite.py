@@ -1,8 +1,8 @@
-"""greenlet's own test-suite, out of its sdist on PyPI, run against `fiberback.greenlet`.
+"""greenlet's own test-suite, out of its wheel on PyPI, run against `fiberback.greenlet`.
 
-The suite is downloaded and its two extension modules are compiled when this test runs; they are no part of
-this repository. It is skipped only when the registry cannot be reached; `FIBERBACK_GREENLET_SDIST` names a
-copy of the file.
+With it come two extension modules that were compiled against greenlet.h. The wheel is downloaded when this
+test runs, and is no part of this repository. It is skipped only when the registry cannot be reached;
+`FIBERBACK_GREENLET_WHEEL` names a copy of the file for this interpreter.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import os
 import pathlib
 import subprocess
 import sys
-import sysconfig
-import tarfile
+import zipfile
 
 import pytest
-from support import extract, import_or_skip, only_fiberback
+from support import import_or_skip, only_fiberback
 
 pytestmark = only_fiberback
 
@@ -82,27 +81,19 @@ OTHERWISE = {
 LEAK_ELSEWHERE = "to leak but it did not"
 
 
-def fetch_sdist(folder):
-    given = os.environ.get("FIBERBACK_GREENLET_SDIST")
+def fetch_wheel(folder):
+    given = os.environ.get("FIBERBACK_GREENLET_WHEEL")
     if given:
         return pathlib.Path(given)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary"]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary"]
     command += [":all:", "--dest", str(folder), f"greenlet=={VERSION}"]
     done = subprocess.run(command, capture_output=True, text=True)
-    found = list(folder.glob("greenlet-*.tar.gz"))
+    found = list(folder.glob("greenlet-*.whl"))
     if not found:
         if any(sign in done.stderr for sign in ("connection broken by", "ConnectionError")):
             pytest.skip(f"the package registry cannot be reached: {done.stderr.strip()[-300:]}")
         pytest.fail(done.stderr)
     return found[0]
-
-
-def compile_extension(source, include):
-    compiler = "c++" if source.suffix == ".cpp" else "cc"
-    target = source.with_name(source.stem + sysconfig.get_config_var("EXT_SUFFIX"))
-    command = [compiler, "-shared", "-fPIC", "-O1", "-w", str(source), "-o", str(target)]
-    command += [f"-I{sysconfig.get_paths()['include']}", f"-I{include}"]
-    subprocess.run(command, check=True)
 
 
 @pytest.fixture(scope="module")
@@ -111,17 +102,12 @@ def suite(tmp_path_factory):
     for name in ("objgraph", "psutil"):
         import_or_skip(name)
     folder = tmp_path_factory.mktemp("greenlet")
-    with tarfile.open(fetch_sdist(folder)) as archive:
-        extract(archive, folder)
-    source = folder / f"greenlet-{VERSION}" / "src" / "greenlet"
+    with zipfile.ZipFile(fetch_wheel(folder)) as archive:
+        archive.extractall(folder / "wheel")
     package = folder / "suite" / "greenlet"
     package.mkdir(parents=True)
-    (source / "tests").rename(package / "tests")
+    (folder / "wheel" / "greenlet" / "tests").rename(package / "tests")
     (package / "__init__.py").write_text(PACKAGE)
-    for header in ("greenlet.h", "greenlet_compiler_compat.hpp"):
-        (source / header).rename(package / header)
-    for extension in ("_test_extension.c", "_test_extension_cpp.cpp"):
-        compile_extension(package / "tests" / extension, package)
     return package.parent
 
 
