@@ -142,6 +142,7 @@ const NATIVE: &[(&str, &[&str])] = &[
             "close_all",
             "coroutine_methods",
             "ended",
+            "greenlet_api",
             "lend",
             "on_portal",
             "other_threads",
