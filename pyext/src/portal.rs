@@ -236,7 +236,9 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
             | Output::CallOut(..)
             | Output::CallHost(..)
             | Output::Away => {
-                unreachable!("a portal's worker drives no loop, is no guest, and calls out in `resume`")
+                unreachable!(
+                    "a portal's worker drives no loop, is no guest, and calls out in `resume`"
+                )
             }
         };
         ffi::Py_DECREF(portal.cast());

@@ -68,7 +68,10 @@ pub(super) struct Inner {
 pub(super) enum Parcel {
     Nothing,
     /// The arguments of `switch`: a tuple, and a dict or null.
-    Value { arguments: *mut PyObject, keywords: *mut PyObject },
+    Value {
+        arguments: *mut PyObject,
+        keywords: *mut PyObject,
+    },
     Exception(*mut PyObject),
 }
 

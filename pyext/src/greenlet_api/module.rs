@@ -76,7 +76,10 @@ unsafe extern "C" fn set_thread_local(_: *mut PyObject, arguments: *mut PyObject
     }
 }
 
-unsafe extern "C" fn get_pending_cleanup_count(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+unsafe extern "C" fn get_pending_cleanup_count(
+    _: *mut PyObject,
+    _: *mut PyObject,
+) -> *mut PyObject {
     // A thread's record goes with its thread state.
     // SAFETY: attached.
     unsafe { ffi::PyLong_FromLong(0) }
@@ -98,7 +101,10 @@ unsafe extern "C" fn get_clocks(_: *mut PyObject, _: *mut PyObject) -> *mut PyOb
     }
 }
 
-unsafe extern "C" fn enable_optional_cleanup(_: *mut PyObject, flag: *mut PyObject) -> *mut PyObject {
+unsafe extern "C" fn enable_optional_cleanup(
+    _: *mut PyObject,
+    flag: *mut PyObject,
+) -> *mut PyObject {
     // SAFETY: attached; lent.
     unsafe {
         match ffi::PyObject_IsTrue(flag) {
@@ -201,8 +207,7 @@ unsafe impl Sync for Definition {}
 static DEFINITION: Definition = Definition(UnsafeCell::new(MaybeUninit::uninit()));
 
 /// What is found on the class, too.
-const ON_CLASS: [&CStr; 5] =
-    [c"getcurrent", c"error", c"GreenletExit", c"settrace", c"gettrace"];
+const ON_CLASS: [&CStr; 5] = [c"getcurrent", c"error", c"GreenletExit", c"settrace", c"gettrace"];
 
 /// The module, as a new reference; null with an error set on failure.
 ///

@@ -10,11 +10,11 @@ use super::layout::{Greenlet, Inner, Parcel, Phase, TYPE, drop_ref, is_greenlet,
 use super::switch::{self, is_running, main_of, running_context};
 use super::thread::{self, current, quiet_record, record};
 use super::{exceptions, names};
+use crate::error;
 use crate::interp::contexts;
 use crate::interp::references::{Visitor, set_finalized};
 use crate::leaks::Reason;
 use crate::worker::{Mail, Worker};
-use crate::error;
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -821,9 +821,24 @@ pub(super) const fn last_attribute() -> ffi::PyGetSetDef {
 static ATTRIBUTES: Table<[ffi::PyGetSetDef; 8]> = Table::new([
     attribute(c"__dict__", get_dict, Some(set_dict), c"the greenlet's own attributes"),
     attribute(c"run", get_run, Some(set_run), c"what the greenlet calls; gone once it has begun"),
-    attribute(c"parent", get_parent, Some(set_parent), c"the greenlet that goes on when this one ends"),
-    attribute(c"gr_frame", get_frame, None, c"the innermost frame of a suspended greenlet, or None"),
-    attribute(c"gr_context", get_context, Some(set_context), c"the greenlet's contextvars.Context, or None"),
+    attribute(
+        c"parent",
+        get_parent,
+        Some(set_parent),
+        c"the greenlet that goes on when this one ends",
+    ),
+    attribute(
+        c"gr_frame",
+        get_frame,
+        None,
+        c"the innermost frame of a suspended greenlet, or None",
+    ),
+    attribute(
+        c"gr_context",
+        get_context,
+        Some(set_context),
+        c"the greenlet's contextvars.Context, or None",
+    ),
     attribute(c"dead", get_dead, None, c"True when the greenlet has ended"),
     attribute(c"_stack_saved", get_stack_saved, None, c"0: nothing is copied off a stack"),
     last_attribute(),

@@ -70,7 +70,9 @@ unsafe fn resolve(record: *mut Record, target: *mut Greenlet) -> *mut Greenlet {
             let inner = (*at).inner;
             match (*inner).phase {
                 Phase::Active => {
-                    if is_reachable(at) && may_switch(at, c"Failed to switch stacks into a running greenlet.") {
+                    if is_reachable(at)
+                        && may_switch(at, c"Failed to switch stacks into a running greenlet.")
+                    {
                         (*inner).is_condemned = false;
                         return at;
                     }
@@ -187,7 +189,9 @@ unsafe fn is_allowed(record: *mut Record, greenlet: *mut Greenlet) -> bool {
         if main.is_null() {
             exceptions::set_error(COLLECTED);
         } else if (*(*main).inner).record.is_null() {
-            exceptions::set_error("cannot switch to a different thread (which happens to have exited)");
+            exceptions::set_error(
+                "cannot switch to a different thread (which happens to have exited)",
+            );
         } else {
             ffi::PyErr_Format(
                 exceptions::error(),
@@ -548,7 +552,10 @@ pub(super) unsafe fn kill(record: *mut Record, greenlet: *mut Greenlet) {
 /// # Safety
 ///
 /// Attached; the calling thread's record; the greenlet [runs](is_running), or is the thread's main greenlet.
-pub(super) unsafe fn running_context(record: *mut Record, greenlet: *mut Greenlet) -> *mut PyObject {
+pub(super) unsafe fn running_context(
+    record: *mut Record,
+    greenlet: *mut Greenlet,
+) -> *mut PyObject {
     // SAFETY: running workers are alive.
     unsafe {
         let mut above = ptr::null_mut();

@@ -112,7 +112,8 @@ unsafe fn make(ts: *mut PyThreadState, dict: *mut PyObject) -> *mut Record {
             drop_ref(main);
             return ffi::PyCapsule_GetPointer(capsule, NAME.as_ptr()).cast();
         }
-        let record = Box::into_raw(Box::new(Record { thread_state: ts, main, trace: ptr::null_mut() }));
+        let record =
+            Box::into_raw(Box::new(Record { thread_state: ts, main, trace: ptr::null_mut() }));
         let mut inner = Inner::new();
         inner.phase = Phase::Active;
         inner.is_main = true;

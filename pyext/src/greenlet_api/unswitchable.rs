@@ -68,4 +68,3 @@ pub(super) unsafe fn init() -> bool {
         ffi::PyType_Ready(class) == 0
     }
 }
-
