@@ -63,4 +63,3 @@ def install() -> None:
 def installed() -> bool:
     """Whether `import greenlet` gives this module."""
     return sys.modules.get("greenlet") is sys.modules[__name__]
-
