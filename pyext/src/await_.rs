@@ -64,7 +64,12 @@ pub(crate) unsafe extern "C" fn await_(
                 return ptr::null_mut();
             }
             if worker.is_null() || Worker::is_masked(worker) {
-                return unless_awaited(off_portal(awaitable, ptr::null_mut()));
+                let result = if !worker.is_null() && !(*worker).guest.is_null() {
+                    await_as_guest(worker, awaitable, arguments)
+                } else {
+                    off_portal(awaitable, ptr::null_mut())
+                };
+                return unless_awaited(result);
             }
             // By far the most frequent, and the one where a nanosecond counts: a coroutine that
             // nobody has started yet.
@@ -263,6 +268,12 @@ impl Answer {
 ///
 /// Attached, no error set.
 pub(crate) unsafe fn wait_here(iterator: *mut PyObject, yielded: *mut PyObject) -> Answer {
+    // SAFETY: passed on.
+    unsafe { take_and_wait(iterator, ffi::Py_NewRef(yielded)) }
+}
+
+/// [`wait_here`], which takes over what was yielded: a portal's task owns it alone meanwhile.
+unsafe fn take_and_wait(iterator: *mut PyObject, yielded: *mut PyObject) -> Answer {
     // SAFETY: attached; a worker that is current is alive. The reference to the iterator is the one that
     // the collector is shown.
     unsafe {
@@ -272,17 +283,21 @@ pub(crate) unsafe fn wait_here(iterator: *mut PyObject, yielded: *mut PyObject) 
             || Worker::is_masked(worker)
             || Worker::is_in_nested_context(worker, ts) && !is_usable()
         {
-            if !ffi::PyErr_Occurred().is_null() {
-                return Answer::Refuse(error::take());
-            }
-            return parking::wait_here(iterator, yielded);
+            let answer = if ffi::PyErr_Occurred().is_null() {
+                parking::wait_here(iterator, yielded)
+            } else {
+                Answer::Refuse(error::take())
+            };
+            ffi::Py_DECREF(yielded);
+            return answer;
         }
         if let Some(message) = interp::refusal(ts) {
+            ffi::Py_DECREF(yielded);
             error::set_runtime(message);
             return Answer::Refuse(error::take());
         }
         ffi::Py_INCREF(iterator);
-        let input = suspend(worker, iterator, ffi::Py_NewRef(yielded), ptr::null_mut());
+        let input = suspend(worker, iterator, yielded, ptr::null_mut());
         ffi::Py_DECREF(iterator);
         match input {
             Input::Value(value) => Answer::Send(value),
@@ -292,7 +307,30 @@ pub(crate) unsafe fn wait_here(iterator: *mut PyObject, yielded: *mut PyObject) 
     }
 }
 
-/// [`wait_here`], on the stack that has resumed the current worker, which is a guest.
+/// Has a guest that is current be resumed by a stack that can wait for it, if there is one: set by whoever makes
+/// guests. False if there is none.
+pub(crate) type MoveGuest = unsafe fn(*mut Worker) -> bool;
+
+static MOVE_GUEST: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+
+/// Sets what finds another host for a guest.
+pub(crate) fn set_move_guest(function: MoveGuest) {
+    MOVE_GUEST.store(function as *mut c_void, Ordering::Relaxed);
+}
+
+/// What a guest has its host wait for; in the guest's frame.
+struct Wait {
+    guest: *mut Worker,
+    iterator: *mut PyObject,
+    yielded: *mut PyObject,
+    /// It was tried to find another host.
+    is_last: bool,
+    /// `None` if somebody else might wait.
+    answer: Option<Answer>,
+}
+
+/// [`wait_here`], on the stack that has resumed the current worker, which is a guest. Takes over what was
+/// yielded.
 ///
 /// # Safety
 ///
@@ -302,25 +340,54 @@ pub(crate) unsafe fn wait_on_host(
     iterator: *mut PyObject,
     yielded: *mut PyObject,
 ) -> Answer {
-    struct Wait {
-        iterator: *mut PyObject,
-        yielded: *mut PyObject,
-        answer: Option<Answer>,
-    }
-    unsafe fn wait(wait: *mut c_void) {
-        let wait: *mut Wait = wait.cast();
-        // SAFETY: attached, no error set; what it points to is in the frame of the guest, which waits for us.
-        unsafe { (*wait).answer = Some(wait_here((*wait).iterator, (*wait).yielded)) }
-    }
     // SAFETY: the contract. The frame stays where it is while the guest is suspended.
     unsafe {
-        if let Some(message) = interp::refusal(ffi::PyThreadState_Get()) {
-            error::set_runtime(message);
-            return Answer::Refuse(error::take());
+        let mut wait = Wait { guest: worker, iterator, yielded, is_last: false, answer: None };
+        loop {
+            if let Some(message) = interp::refusal(ffi::PyThreadState_Get()) {
+                ffi::Py_DECREF(yielded);
+                error::set_runtime(message);
+                return Answer::Refuse(error::take());
+            }
+            Worker::call_on_host(worker, wait_for_guest, (&raw mut wait).cast());
+            if let Some(answer) = wait.answer {
+                return answer;
+            }
+            let find = MOVE_GUEST.load(Ordering::Relaxed);
+            if !find.is_null() {
+                std::mem::transmute::<*mut c_void, MoveGuest>(find)(worker);
+            }
+            wait.is_last = true;
         }
-        let mut question = Wait { iterator, yielded, answer: None };
-        Worker::call_on_host(worker, wait, (&raw mut question).cast());
-        question.answer.expect("the host has answered")
+    }
+}
+
+/// The part of [`wait_on_host`] that is done there.
+unsafe fn wait_for_guest(wait: *mut c_void) {
+    let wait: *mut Wait = wait.cast();
+    // SAFETY: attached, no error set; what it points to is in the frame of the guest, which is suspended. A worker
+    // that is current is alive. The collector is shown the guest's reference to what it awaits, and, by the
+    // portal, that of this stack to the guest.
+    unsafe {
+        let host = worker::current();
+        let is_portals = !host.is_null() && !Worker::is_masked(host);
+        if !is_portals && !(*wait).is_last && !parking::can_wait_here() {
+            return;
+        }
+        let guest = (*wait).guest;
+        (*guest).awaiting = (*wait).iterator;
+        (*guest).waits = true;
+        let portal = if is_portals { (*host).portal } else { ptr::null_mut() };
+        if !portal.is_null() {
+            (*portal).awaits_for = (*guest).guest;
+        }
+        let answer = take_and_wait((*wait).iterator, (*wait).yielded);
+        if !portal.is_null() {
+            (*portal).awaits_for = ptr::null_mut();
+        }
+        (*guest).waits = false;
+        (*guest).awaiting = ptr::null_mut();
+        (*wait).answer = Some(answer);
     }
 }
 
@@ -340,14 +407,14 @@ unsafe fn drive_in_greenlet(awaitable: *mut PyObject) -> *mut PyObject {
             let worker = worker::current();
             let answer = if !worker.is_null() && !(*worker).guest.is_null() {
                 wait_on_host(worker, iterator, yielded)
+            } else if let Some(inside) = greenlet::inside() {
+                let answer = greenlet::wait(inside, iterator, yielded);
+                ffi::Py_DECREF(yielded);
+                answer
             } else {
-                match greenlet::inside() {
-                    Some(inside) => greenlet::wait(inside, iterator, yielded),
-                    // The awaitable itself has switched to another greenlet.
-                    None => wait_here(iterator, yielded),
-                }
+                // The awaitable itself has switched to another greenlet.
+                take_and_wait(iterator, yielded)
             };
-            ffi::Py_DECREF(yielded);
             (status, result) = answer_to(iterator, answer);
         }
         ffi::Py_DECREF(iterator);
@@ -904,6 +971,23 @@ unsafe fn off_portal(awaitable: *mut PyObject, yielded: *mut PyObject) -> *mut P
         let hook = ffi::Py_NewRef(hook);
         let result = ffi::PyObject_CallOneArg(hook, awaitable);
         ffi::Py_DECREF(hook);
+        result
+    }
+}
+
+/// `await_` in a greenlet of our own. `arguments` is where its caller keeps the awaitable.
+#[inline(never)]
+unsafe fn await_as_guest(
+    worker: *mut Worker,
+    awaitable: *mut PyObject,
+    arguments: *const *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: attached, no error set; the worker is current. The argument is the caller's until we return.
+    unsafe {
+        let is_callers = interp::caller_owns_arguments(ffi::PyThreadState_Get(), arguments);
+        (*worker).argument = if is_callers { awaitable } else { ptr::null_mut() };
+        let result = off_portal(awaitable, ptr::null_mut());
+        (*worker).argument = ptr::null_mut();
         result
     }
 }

@@ -51,6 +51,9 @@ pub(crate) struct PortalObject {
     weak_references: *mut PyObject,
     /// The greenlet in which its steps have last switched to greenlets, owned; null if they have not.
     base_greenlet: *mut PyObject,
+    /// The greenlet (of ours) that the portal waits for the awaiting of; borrowed from the fiber's frames, which
+    /// own one reference. Null otherwise.
+    pub(crate) awaits_for: *mut PyObject,
     /// For the portal of one call in a task.
     pub(crate) scope: Scope,
     phase: Phase,
@@ -104,6 +107,7 @@ pub(crate) unsafe fn new(coroutine: *mut PyObject) -> *mut PyObject {
         (*portal).worker = ptr::null_mut();
         (*portal).weak_references = ptr::null_mut();
         (*portal).base_greenlet = ptr::null_mut();
+        (*portal).awaits_for = ptr::null_mut();
         (*portal).scope = Scope::NONE;
         (*portal).phase = Phase::Idle;
         (*portal).stepped = false;
@@ -639,6 +643,7 @@ unsafe extern "C" fn tp_traverse(
                 if (*portal).marked {
                     visitor.object((*portal).coroutine);
                 }
+                visitor.object((*portal).awaits_for);
                 Worker::traverse((*portal).worker, &mut visitor);
             }
             Phase::Running => {}

@@ -127,6 +127,8 @@ pub(crate) struct Worker {
     /// Such a worker is a *guest* of the stack that resumes it: it has no portal and is `masked`, and what its
     /// code waits for its host waits for. Its frames, its context and what it handles are its own.
     pub(crate) guest: *mut PyObject,
+    /// A guest that is suspended, for its host waits for what it awaits (`awaiting`, as in a portal's worker).
+    pub(crate) waits: bool,
     /// An `await_` has suspended since the step began.
     pub(crate) mid_step: bool,
     /// `PyThreadState_GetID` of the thread state that the step began with; valid if `mid_step`.
@@ -528,6 +530,7 @@ impl Worker {
                 forked_on: ptr::null_mut(),
                 drives: ptr::null_mut(),
                 guest: ptr::null_mut(),
+                waits: false,
                 mid_step: false,
                 tstate_id: 0,
                 previous: ptr::null_mut(),
@@ -744,6 +747,24 @@ impl Worker {
             (*worker).guest = ptr::null_mut();
             let state = &mut (*worker).state;
             state.take_own_context()
+        }
+    }
+
+    /// Whether the frames of a suspended worker include one that executes `code` with `first` as its first
+    /// local variable.
+    ///
+    /// # Safety
+    ///
+    /// Suspended; valid objects, `code` a function with at least one parameter.
+    pub(crate) unsafe fn has_frame(
+        worker: *mut Self,
+        code: *mut PyObject,
+        first: *mut PyObject,
+    ) -> bool {
+        // SAFETY: the contract.
+        unsafe {
+            let state = &(*worker).state;
+            state.has_frame(code, first)
         }
     }
 

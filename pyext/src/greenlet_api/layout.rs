@@ -48,6 +48,9 @@ pub(super) struct Inner {
     pub(super) main: *mut Greenlet,
     /// What it is to call, or calls.
     pub(super) run: *mut PyObject,
+    /// What it calls that with: a tuple, and a dict or null.
+    pub(super) arguments: *mut PyObject,
+    pub(super) keywords: *mut PyObject,
     /// What was found as its attribute `run` when it was switched to for the first time.
     pub(super) found_run: *mut PyObject,
     /// Its `contextvars` context, while it has no worker.
@@ -73,6 +76,8 @@ pub(super) enum Parcel {
         keywords: *mut PyObject,
     },
     Exception(*mut PyObject),
+    /// Who sends it wants to be hosted by who gets it.
+    Hosting,
 }
 
 impl Parcel {
@@ -103,7 +108,7 @@ impl Parcel {
         // SAFETY: owned.
         unsafe {
             match self {
-                Self::Nothing => {}
+                Self::Nothing | Self::Hosting => {}
                 Self::Value { arguments, keywords } => crate::error::keeping(|| {
                     ffi::Py_DECREF(arguments);
                     ffi::Py_XDECREF(keywords);
@@ -150,6 +155,8 @@ impl Inner {
             parent: ptr::null_mut(),
             main: ptr::null_mut(),
             run: ptr::null_mut(),
+            arguments: ptr::null_mut(),
+            keywords: ptr::null_mut(),
             found_run: ptr::null_mut(),
             context: ptr::null_mut(),
             worker: ptr::null_mut(),

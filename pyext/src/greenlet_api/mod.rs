@@ -43,6 +43,7 @@ pub(crate) unsafe fn init(module: *mut PyObject) -> bool {
             return false;
         }
         thread_end::init();
+        crate::await_::set_move_guest(switch::move_to_loop);
         let greenlet = module::make();
         let added = !greenlet.is_null()
             && ffi::PyModule_AddObjectRef(module, c"greenlet".as_ptr(), greenlet) == 0;

@@ -119,11 +119,13 @@ unsafe extern "C" fn tp_traverse(
         visitor.object((*inner).main.cast());
         visitor.object((*inner).run);
         visitor.object((*inner).found_run);
+        visitor.object((*inner).arguments);
+        visitor.object((*inner).keywords);
         visitor.object((*inner).context);
         let worker = (*inner).worker;
-        if !worker.is_null() && (*inner).is_away {
+        if !worker.is_null() && ((*inner).is_away || (*worker).waits) {
             visitor.object(Worker::guest_context(worker));
-            if (*worker).mid_step {
+            if (*worker).mid_step || (*worker).waits {
                 Worker::traverse(worker, &mut visitor);
             }
         }
@@ -139,6 +141,8 @@ unsafe fn clear(this: *mut PyObject) {
         let objects = [
             std::mem::replace(&mut (*inner).run, ptr::null_mut()),
             std::mem::replace(&mut (*inner).found_run, ptr::null_mut()),
+            std::mem::replace(&mut (*inner).arguments, ptr::null_mut()),
+            std::mem::replace(&mut (*inner).keywords, ptr::null_mut()),
             std::mem::replace(&mut (*inner).context, ptr::null_mut()),
             std::mem::replace(&mut (*inner).parent, ptr::null_mut()).cast(),
             std::mem::replace(&mut (*inner).main, ptr::null_mut()).cast(),
@@ -612,7 +616,9 @@ unsafe extern "C" fn get_frame(this: *mut PyObject, _: *mut c_void) -> *mut PyOb
         unsafe {
             let inner = inner_of(this);
             let worker = (*inner).worker;
-            if !worker.is_null() && (*inner).is_away && (*worker).mid_step {
+            let is_suspended =
+                !worker.is_null() && ((*inner).is_away && (*worker).mid_step || (*worker).waits);
+            if is_suspended {
                 let frame = Worker::top_frame(worker, ffi::PyThreadState_Get());
                 if !frame.is_null() || !ffi::PyErr_Occurred().is_null() {
                     return frame;

@@ -20,7 +20,7 @@ use super::layout::{Greenlet, Parcel, Phase, Record, Transit, drop_ref, new_ref}
 use super::thread::{current, quiet_record};
 use super::{exceptions, names, trace};
 use crate::worker::{self, Input, Output, Worker};
-use crate::{error, interp};
+use crate::{error, interp, parking};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::c_void;
 use std::ptr;
@@ -50,7 +50,11 @@ pub(super) unsafe fn switch(
             arrive(record, transit)
         } else if !worker.is_null() && ptr::eq((*worker).guest, me.cast()) {
             let transit = leave(me, transit);
-            arrive(record, transit)
+            if matches!(transit.parcel, Parcel::Hosting) {
+                host(record, me, transit)
+            } else {
+                arrive(record, transit)
+            }
         } else {
             host(record, me, transit)
         }
@@ -243,7 +247,9 @@ unsafe fn arrive(record: *mut Record, transit: Transit) -> *mut PyObject {
         match parcel {
             Parcel::Value { arguments, keywords } => result = value_of(arguments, keywords),
             Parcel::Exception(exception) => error::restore(exception),
-            Parcel::Nothing => error::set_runtime("a greenlet was switched to with nothing"),
+            Parcel::Nothing | Parcel::Hosting => {
+                error::set_runtime("a greenlet was switched to with nothing");
+            }
         }
         if !(*record).trace.is_null() && !trace::call(record, !result.is_null(), origin, target) {
             if !result.is_null() {
@@ -304,7 +310,18 @@ unsafe fn leave(greenlet: *mut Greenlet, transit: Transit) -> Transit {
 unsafe fn host(record: *mut Record, me: *mut Greenlet, mut transit: Transit) -> *mut PyObject {
     // SAFETY: attached, no error set. `me` runs, hence is owned by its host, or by the record.
     unsafe {
-        while transit.target != me {
+        loop {
+            if transit.target == me {
+                if !matches!(transit.parcel, Parcel::Hosting) {
+                    return arrive(record, transit);
+                }
+                drop_ref(transit.target);
+                transit = Transit {
+                    target: transit.origin,
+                    origin: new_ref(me),
+                    parcel: Parcel::Nothing,
+                };
+            }
             let inner = (*transit.target).inner;
             transit = if (*inner).is_away || (*inner).is_fresh {
                 resume(record, transit)
@@ -314,7 +331,6 @@ unsafe fn host(record: *mut Record, me: *mut Greenlet, mut transit: Transit) -> 
                 redirect(record, me, transit)
             };
         }
-        arrive(record, transit)
     }
 }
 
@@ -394,11 +410,15 @@ unsafe fn panicked(record: *mut Record, greenlet: *mut Greenlet) -> Transit {
 /// Has a greenlet that runs further out go on: all stacks down to that of a guest suspend. Comes back when
 /// somebody switches to the greenlet that the caller's code runs in.
 unsafe fn pass_outward(transit: Transit) -> Transit {
-    // SAFETY: attached, no error set; the frame stays where it is meanwhile. `resolve` has seen the target on the
+    // SAFETY: attached, no error set; the frame stays where it is meanwhile. `host` has seen the target on the
     // running stack, below a guest.
     unsafe {
+        let worker = worker::current();
+        if !(*worker).guest.is_null() {
+            return leave((*worker).guest.cast(), transit);
+        }
         let mut transit = transit;
-        Worker::call_on_host(worker::current(), outward, (&raw mut transit).cast());
+        Worker::call_on_host(worker, outward, (&raw mut transit).cast());
         (&raw const transit).read_volatile()
     }
 }
@@ -406,13 +426,47 @@ unsafe fn pass_outward(transit: Transit) -> Transit {
 unsafe fn outward(transit: *mut c_void) {
     let transit: *mut Transit = transit.cast();
     // SAFETY: as in `pass_outward`; on the stack below.
+    unsafe { *transit = pass_outward(*transit) }
+}
+
+/// Has the current guest be hosted by the greenlet in whose frames the running event loop is, if that is one
+/// that has switched away: there somebody can wait.
+///
+/// # Safety
+///
+/// Attached, no error set; the worker is current, and a guest.
+pub(super) unsafe fn move_to_loop(worker: *mut Worker) -> bool {
+    // SAFETY: the contract. Workers in the thread's list are alive, and so are the greenlets that have them.
     unsafe {
-        let worker = worker::current();
-        if (*worker).guest.is_null() {
-            *transit = pass_outward(*transit);
-        } else {
-            *transit = leave((*worker).guest.cast(), *transit);
+        let me: *mut Greenlet = (*worker).guest.cast();
+        let record = quiet_record();
+        let mut at = worker::Thread::first_suspended(worker::thread());
+        while !at.is_null() && !is_with_loop(at, me, record) {
+            at = Worker::next(at);
         }
+        if at.is_null() {
+            return false;
+        }
+        let target = new_ref((*at).guest.cast());
+        let transit = Transit { target, origin: new_ref(me), parcel: Parcel::Hosting };
+        let Transit { target, origin, parcel } = leave(me, transit);
+        let is_hosted = matches!(parcel, Parcel::Nothing);
+        parcel.drop();
+        drop_ref(origin);
+        drop_ref(target);
+        is_hosted
+    }
+}
+
+unsafe fn is_with_loop(worker: *mut Worker, except: *mut Greenlet, record: *mut Record) -> bool {
+    // SAFETY: a worker of the thread's list; away, hence suspended.
+    unsafe {
+        let greenlet: *mut Greenlet = (*worker).guest.cast();
+        if greenlet.is_null() || greenlet == except {
+            return false;
+        }
+        let inner = (*greenlet).inner;
+        (*inner).is_away && (*inner).main == (*record).main && parking::runs_on(worker)
     }
 }
 
@@ -427,7 +481,7 @@ unsafe fn run(greenlet: *mut c_void) {
             std::mem::replace(&mut (*inner).outbox, Transit::NONE);
         // What was given to the constructor may be another one, if `run` was found elsewhere.
         let function = std::mem::replace(&mut (*inner).found_run, ptr::null_mut());
-        let given = std::mem::replace(&mut (*inner).run, ffi::Py_NewRef(function));
+        let given = std::mem::replace(&mut (*inner).run, function);
         ffi::Py_XDECREF(given);
         let mut parcel = parcel;
         if !(*record).trace.is_null() {
@@ -442,23 +496,25 @@ unsafe fn run(greenlet: *mut c_void) {
         drop_ref(target);
         let result = match parcel {
             Parcel::Value { arguments, keywords } => {
-                let result = ffi::PyObject_Call(function, arguments, keywords);
-                Parcel::Value { arguments, keywords }.drop();
-                result
+                // In the greenlet, for the collector to see.
+                (*inner).arguments = arguments;
+                (*inner).keywords = keywords;
+                ffi::PyObject_Call(function, arguments, keywords)
             }
             Parcel::Exception(exception) => {
                 error::restore(exception);
                 ptr::null_mut()
             }
-            Parcel::Nothing => {
+            Parcel::Nothing | Parcel::Hosting => {
                 error::set_runtime("a greenlet was switched to with nothing");
                 ptr::null_mut()
             }
         };
-        drop_object(function);
-        let given = std::mem::replace(&mut (*inner).run, ptr::null_mut());
-        if !given.is_null() {
-            drop_object(given);
+        for object in [&mut (*inner).arguments, &mut (*inner).keywords, &mut (*inner).run] {
+            let object = std::mem::replace(object, ptr::null_mut());
+            if !object.is_null() {
+                drop_object(object);
+            }
         }
         let parcel = if result.is_null() {
             exceptions::exit_as_value(error::take())

@@ -212,6 +212,16 @@ impl State {
         }
     }
 
+    /// Whether one of a suspended fiber's frames executes `code` with `first` as its first local variable.
+    ///
+    /// # Safety
+    ///
+    /// Suspended; valid objects, `code` a function with at least one parameter.
+    pub(crate) unsafe fn has_frame(&self, code: *mut PyObject, first: *mut PyObject) -> bool {
+        // SAFETY: a suspended fiber's frames are linked down to its base.
+        unsafe { frames::Place::find_from(self.version.top_frame(), code, first).is_some() }
+    }
+
     /// To be called right after [`enter`](Self::enter): the fiber is none of its resumer's calls. Its frames
     /// end at its base, and what the resumer handles it does not see.
     #[inline(always)]

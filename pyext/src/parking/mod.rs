@@ -45,7 +45,7 @@ pub(crate) use driver::{Driver, Parked, close_all, close_parked, parked_on, pass
 pub(crate) use hooks::set_parking;
 pub(crate) use task::context_of;
 pub(crate) use turns::{drive, end_hosted, run_hosted};
-pub(crate) use wait::{is_running, try_park, wait_here};
+pub(crate) use wait::{can_wait_here, is_running, runs_on, try_park, wait_here};
 
 use pyo3::ffi::PyObject;
 

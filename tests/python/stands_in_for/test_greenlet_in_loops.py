@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
+import sys
 import threading
+import weakref
 
 import fiberback
 import fiberback.greenlet as greenlet
@@ -201,6 +204,71 @@ def test_a_loop_inside_of_a_greenlet():
         return [await later(1), waits(2), greenlet.greenlet(waits).switch(3)]
 
     assert greenlet.greenlet(lambda: fiberback.run(main())).switch() == [1, 2, 3]
+
+
+def test_a_loop_inside_of_a_greenlet_that_callers_park():
+    """There the loop is on the greenlet's stack, which hosts what its callbacks switch to and wait in."""
+
+    async def task(number):
+        g = greenlet.greenlet(lambda: (waits(number), greenlet.getcurrent().parent.switch(1), waits(2)))
+        return g.switch(), g.switch(3)
+
+    async def main():
+        return await asyncio.gather(*(task(number) for number in range(10)))
+
+    main_greenlet = greenlet.getcurrent()
+    g = greenlet.greenlet(lambda: asyncio.run(main()))
+    assert g.switch() == [(1, (number, 3, 2)) for number in range(10)]
+
+    async def leaves():
+        def inner():
+            waits(1)
+            log.append(main_greenlet.switch("from inner"))
+            return waits(2)
+
+        return greenlet.greenlet(inner).switch()
+
+    log = []
+    g = greenlet.greenlet(lambda: asyncio.run(leaves()))
+    assert g.switch() == "from inner"
+    # what goes on is the greenlet of the loop, not the one that waits for it
+    assert g.switch("to the loop's greenlet") == "to the loop's greenlet"
+    assert log == []
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 14),
+    reason="up to 3.13 the interpreter does not tell what the code that has called switch() owns meanwhile",
+)
+def test_a_task_that_nobody_can_wake_is_collected_with_its_greenlet():
+    log = []
+
+    def body():
+        future = asyncio.get_running_loop().create_future()
+        mine = [greenlet.getcurrent(), future, asyncio.current_task()]
+        mine.append(mine)
+        try:
+            fiberback.await_(waits_for(future))
+        finally:
+            log.append("finally")
+
+    async def waits_for(future):
+        await future
+
+    async def main():
+        async def task():
+            greenlet.greenlet(body).switch()
+
+        asyncio.get_running_loop().set_exception_handler(lambda *args: None)
+        there = weakref.ref(asyncio.ensure_future(task()))
+        await asyncio.sleep(0.001)
+        gc.collect()
+        await asyncio.sleep(0)
+        gc.collect()
+        return there()
+
+    assert fiberback.run(main()) is None
+    assert log == ["finally"]
 
 
 def test_out_of_a_task_to_a_greenlet_around_its_loop():
