@@ -333,10 +333,7 @@ unsafe fn give_up(this: *mut PyObject, worker: *mut Worker) {
             Worker::end_suspension(worker);
         }
         // The object itself is about to be freed, and must not be shown to anybody.
-        let class = ffi::Py_TYPE(this).cast();
-        let is_condemned = (*inner_of(this)).is_condemned;
-        let reason = if is_condemned { Reason::WouldNotEnd } else { Reason::ThreadEnded };
-        Worker::leak(worker, reason, class);
+        Worker::leak(worker, Reason::Greenlet, ffi::Py_TYPE(this).cast());
     }
 }
 
