@@ -120,9 +120,9 @@ messages! {
         "do not wait again in a loop after 'except BaseException' or 'finally'");
     /// The same, of a greenlet.
     LEFT_GREENLET = ("leaked-greenlet",
-        "a greenlet of fiberback.greenlet was dropped that cannot be ended: it switches away each time that \
-         GreenletExit is raised in it, so its stack, and all that its frames refer to, is given up for good \
-         (stats()['stacks_leaked'] counts such stacks)",
+        "a greenlet of fiberback.greenlet was dropped that cannot be ended, for it switches away each time that \
+         GreenletExit is raised in it, or its thread is no more, so its stack, and all that its frames refer to, \
+         is given up for good (stats()['stacks_leaked'] counts such stacks)",
         "do not switch away again in a loop after 'except BaseException' or 'finally'");
     /// A warning: tasks get stacks that are smaller than was asked for.
     STACKS_SMALL = ("stacks-small",
