@@ -210,7 +210,9 @@ def test_a_loop_inside_of_a_greenlet_that_callers_park():
     """There the loop is on the greenlet's stack, which hosts what its callbacks switch to and wait in."""
 
     async def task(number):
-        g = greenlet.greenlet(lambda: (waits(number), greenlet.getcurrent().parent.switch(1), waits(2)))
+        g = greenlet.greenlet(
+            lambda: (waits(number), greenlet.getcurrent().parent.switch(1), waits(2))
+        )
         return g.switch(), g.switch(3)
 
     async def main():
