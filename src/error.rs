@@ -127,6 +127,7 @@ enum AwaitErrorKind {
     OnLoopsThread,
     RemoteCancelled,
     RemoteEnded,
+    LoopBlocked,
 }
 
 impl AwaitError {
@@ -143,6 +144,7 @@ impl AwaitError {
     pub(crate) const ON_LOOPS_THREAD: Self = Self(AwaitErrorKind::OnLoopsThread);
     pub(crate) const REMOTE_CANCELLED: Self = Self(AwaitErrorKind::RemoteCancelled);
     pub(crate) const REMOTE_ENDED: Self = Self(AwaitErrorKind::RemoteEnded);
+    pub(crate) const LOOP_BLOCKED: Self = Self(AwaitErrorKind::LoopBlocked);
 
     /// The caller is not below [`run`](crate::run), and is where it could not wait otherwise.
     pub fn is_off_fiber(&self) -> bool {
@@ -180,6 +182,13 @@ impl AwaitError {
     /// the future.
     pub fn is_remote_ended(&self) -> bool {
         matches!(self.0, AwaitErrorKind::RemoteEnded)
+    }
+
+    /// The thread of the loop that the [`Remote`](crate::Remote) leads to has slept in one place for the
+    /// [`blocked_limit`](crate::Remote::blocked_limit), in a call that blocks it: perhaps until the caller is
+    /// done.
+    pub fn is_loop_blocked(&self) -> bool {
+        matches!(self.0, AwaitErrorKind::LoopBlocked)
     }
 
     /// A panic, or a cancellation, is unwinding the fiber, so it cannot suspend, and the future was
@@ -229,6 +238,13 @@ impl fmt::Display for AwaitError {
                 "fiberback: the code that this `Remote` was made in has ended, so that nobody drives the \
                  future. Let that code wait until the threads that work for it are done: \
                  `fiberback::await_(tokio::task::spawn_blocking(|| ...))`"
+            }
+            AwaitErrorKind::LoopBlocked => {
+                "fiberback: the event loop that this `Remote` leads to does not come round, and its thread sleeps \
+                 in a call that blocks it. If that waits for this thread (`JoinHandle::join`, `std::thread::scope`, \
+                 rayon's `install`), neither would ever go on: let the fiber wait without blocking, \
+                 `fiberback::await_(tokio::task::spawn_blocking(|| ...))`. If it may take its time, make the \
+                 handle by `fiberback::remote().blocked_limit(..)`"
             }
             AwaitErrorKind::Cancelled => {
                 "fiberback: the fiber was cancelled: its `Run` was dropped while it waited"

@@ -112,7 +112,7 @@
 //!   run now and then: `await_(tokio::task::yield_now())`.
 //! * **Blocking waits.** `std::thread::sleep`, a blocking channel or join still block the thread.
 //!   So does rayon's `install`. Send what blocks to a thread, `await_(tokio::task::spawn_blocking(..))`; threads
-//!   wait for the fiber's loop by [`remote`].
+//!   wait for the fiber's loop by [`remote`], and get an error if that is blocked until they are done.
 //!   Under cancellation too: a `std::thread::scope` on a cancelled fiber joins its threads. Of tokio's
 //!   channels and locks, `blocking_recv()`, `blocking_send(x)` and `blocking_lock()` panic inside a runtime:
 //!   `await_(x.recv())`, `await_(x.send(x))`, `await_(x.lock())`.
@@ -124,6 +124,33 @@
 //! * **`panic = "abort"`.** Dropping a waiting [`Run`] cannot unwind its stack; it is leaked.
 //! * **Deep recursion.** A fiber's stack is finite: 2 MiB, or `RUST_MIN_STACK`, unless set otherwise with
 //!   [`Builder::stack_size`]. Running off its end aborts with a message that names the fiber.
+//!
+//! # Stability
+//!
+//! The crate follows [Semantic Versioning](https://semver.org/) as Cargo reads it: while it is 0.x, the second
+//! number is raised for what may break callers, the third for everything else.
+//!
+//! Held to that:
+//!
+//! * Every public item, in every module and feature, [`fiber`] included; and that features only add.
+//! * Which types are `Send`, `Sync` and `Unpin` (`tests/auto_traits.rs` holds us to it).
+//! * Errors are opaque: their predicates stay, new reasons may be added, and one of them may be told by a new
+//!   predicate as well. [`GuardPages`](fiber::GuardPages) and [`PoolStats`](fiber::PoolStats) are
+//!   `#[non_exhaustive]`. [`Step`](fiber::Step) is not, and gets no third variant: whoever resumes a fiber
+//!   must deal with both.
+//! * What is documented of cancellation, panics, and which thread or runtime code runs on.
+//! * The versions of the crates whose types are part of ours, as dependencies of those features: `tokio` 1;
+//!   `futures-core`, `futures-io` and `futures-sink` 0.3; `diesel` 2, `diesel-async` 0.9, `tokio-postgres` 0.7.
+//!   (`corosensei` is none of them: it may be exchanged.)
+//!
+//! Not held to it: the wording of messages and of `Debug`, names of threads and tracing events, defaults of
+//! sizes and times, how much stack or memory something takes, which Linux calls are made. The minimum Rust
+//! version (1.85; 1.86 with a `diesel-...` feature) may rise in a minor version, to one that is at least a
+//! year old.
+//!
+//! The C API of the *Python package* has a number of its own, `FIBERBACK_API_VERSION` in `fiberback.h`: fields are
+//! only added, at the end, under the same number, and `size` says how many there are; anything else is another
+//! number, which `fiberback_import` and the crate `fiberback-pyo3` refuse with an `ImportError`.
 //!
 //! # Platforms
 //!

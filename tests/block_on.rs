@@ -118,6 +118,26 @@ mod works_and_leaves_the_place_as_it_was {
     }
 
     #[test]
+    fn on_rayon_threads() {
+        use rayon::iter::{IntoParallelIterator, ParallelIterator};
+
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let many = || (0..8).into_par_iter().map(|_| block_on(everything())).sum::<u32>();
+        // Called by a plain thread, by one that may block, and by a fiber.
+        assert_eq!(pool.install(many), 8 * 42);
+        pool.install(|| rayon::join(works, works));
+        current_thread().block_on(run(move || {
+            let all = spawn_blocking(move || {
+                assert_eq!(pool.install(many), 8 * 42);
+                pool
+            });
+            let pool = fiberback::await_(all).unwrap();
+            assert_eq!(pool.install(many), 8 * 42);
+            works();
+        }));
+    }
+
+    #[test]
     fn in_block_in_place() {
         multi_thread().block_on(async {
             tokio::task::block_in_place(works);

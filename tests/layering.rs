@@ -113,26 +113,43 @@ fn no_circle_of_files() {
 const NATIVE: &[(&str, &[&str])] = &[
     (
         "what every room stands on",
-        &["error", "names", "notices", "arguments", "no_collections", "position"],
+        &[
+            "messages",
+            "error",
+            "barrier",
+            "names",
+            "notices",
+            "arguments",
+            "no_collections",
+            "position",
+            "hook",
+        ],
+    ),
+    (
+        "coroutines as the interpreter has them, and what of asyncio we must know",
+        &["coroutine_methods", "delegate", "asyncio_future", "current_loop", "thrown"],
     ),
     ("the interpreter: what of PyThreadState belongs to a C stack", &["interp"]),
     ("what is counted", &["leaks", "fallbacks"]),
     ("stacks", &["needs", "stacks", "side_stack"]),
+    ("fibers, and the threads that have them", &["mailbox", "owner", "worker", "thread"]),
+    ("one step of what is awaited", &["step"]),
     (
-        "fibers, what a task and await_ are made of, and which stack drives a loop",
+        "waits: of a portal, of a whole stack, of a greenlet",
         &[
-            "thrown",
-            "worker",
-            "greenlet",
-            "call",
-            "portal",
+            "awaitable",
+            "task_waits",
+            "usable_portal",
+            "wait_here",
             "parking",
-            "step",
-            "await_",
-            "scope",
-            "task_scopes",
-            "coroutine_methods",
+            "greenlet",
+            "guest",
+            "guest_await",
         ],
+    ),
+    (
+        "what a task and await_ are made of",
+        &["call", "portal", "task_scopes", "current_task", "scope", "await_", "hooks"],
     ),
     (
         "what the module exports, and tasks and loops of others",
@@ -140,11 +157,11 @@ const NATIVE: &[(&str, &[&str])] = &[
             "backends",
             "c_api",
             "close_all",
-            "coroutine_methods",
             "ended",
             "greenlet_api",
             "lend",
             "on_portal",
+            "masked",
             "other_threads",
             "own_stack",
             "stack_memory",
@@ -196,46 +213,14 @@ fn arrows_of_the_native_module_run_up_its_list() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// These still name each other in circles: a fiber knows its portal and its parked caller; the files of
-/// `greenlet/` know each other. No file comes to them, and what leaves is to be taken off
-/// the list.
-const NATIVE_CIRCLE: &[&str] = &[
-    "await_.rs",
-    "greenlet/calls.rs",
-    "greenlet/entries.rs",
-    "greenlet/mod.rs",
-    "parking/driver.rs",
-    "parking/mod.rs",
-    "parking/turns.rs",
-    "parking/waker.rs",
-    "portal.rs",
-    "step.rs",
-    "thrown.rs",
-    "worker.rs",
-];
-
 #[test]
-fn no_new_circle_of_native_files() {
-    let arrows = native_arrows();
-    let reached = |from: &String| {
-        let (mut seen, mut next) = (std::collections::BTreeSet::new(), vec![from.clone()]);
-        while let Some(at) = next.pop() {
-            let targets = arrows.get(&at).into_iter().flatten().cloned();
-            next.extend(targets.filter(|target| seen.insert(target.clone())));
-        }
-        seen
-    };
-    let mut circular: Vec<_> =
-        arrows.keys().filter(|file| reached(file).contains(*file)).map(String::as_str).collect();
-    circular.sort_unstable();
-    let new: Vec<_> = circular.iter().filter(|file| !NATIVE_CIRCLE.contains(file)).collect();
-    assert!(
-        new.is_empty(),
-        "these files of pyext/src/ have come into a circle of imports: {new:?}. Move what both sides need into \
-         a file of its own below them, named after that one thing",
-    );
-    for file in NATIVE_CIRCLE {
-        assert!(circular.contains(file), "pyext/src/{file} is in no circle now: shorten the list");
+fn no_circle_of_native_files() {
+    if let Some(files) = circle(&native_arrows()) {
+        panic!(
+            "these files of pyext/src/ import each other in a circle: {}. Move what both sides need into a \
+             file of its own below them, named after that one thing",
+            files.join(" -> ")
+        );
     }
 }
 

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::future::{pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::thread::{self, ThreadId};
@@ -99,6 +99,46 @@ fn many_threads_wait_at_once() {
         results.into_iter().map(|result| await_(result).unwrap()).sum()
     }));
     assert_eq!(sum, 8 * 99 * 50);
+}
+
+/// Threads that are neither plain nor tokio's, also while the fiber is cancelled: they all come back.
+#[test]
+fn rayons_threads_wait() {
+    use rayon::iter::{IntoParallelIterator, ParallelIterator};
+
+    let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap());
+    let work = move || {
+        let (remote, pool) = (remote(), Arc::clone(&pool));
+        await_(spawn_blocking(move || {
+            let all = (0..64).into_par_iter().map(|n| {
+                remote.try_await(async move {
+                    tokio::time::sleep(Duration::from_millis(n % 3)).await;
+                    n
+                })
+            });
+            pool.install(|| all.collect::<Result<Vec<_>, _>>())
+        }))
+        .unwrap()
+    };
+    let runtime = current_thread();
+    assert_eq!(runtime.block_on(run(work.clone())), Ok((0..64).collect()));
+    let mut cancelled = 0;
+    for polls in 1..20 {
+        let mut run = Box::pin(run(work.clone()));
+        cancelled += runtime.block_on(async {
+            for _ in 0..polls {
+                if poll_once(&mut run).is_ready() {
+                    return 0;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            drop(run);
+            1
+        });
+    }
+    assert_ne!(cancelled, 0);
+    // None of its threads is still waiting for a fiber that is gone.
+    assert_eq!(runtime.block_on(run(work)), Ok((0..64).collect()));
 }
 
 #[test]
@@ -364,45 +404,115 @@ fn a_thread_that_must_not_block_is_told_what_to_type() {
     assert!(panicked.contains("fiberback::run"), "{panicked}");
 }
 
+/// What nobody should write: the fiber blocks its loop until a thread is done that waits for that loop.
+fn blocks_its_loop(limit: Duration) -> Result<(), fiberback::AwaitError> {
+    current_thread().block_on(run(move || {
+        let remote = remote().blocked_limit(limit);
+        thread::scope(|threads| threads.spawn(move || remote.try_await(async {})).join().unwrap())
+    }))
+}
+
 #[test]
-fn a_fiber_that_blocks_its_loop_is_told_of() {
+#[cfg(target_os = "linux")]
+fn a_fiber_that_blocks_its_loop_is_an_error() {
     if support::is_child("blocked") {
-        static UNBLOCKED: AtomicUsize = AtomicUsize::new(0);
-        current_thread().block_on(run(|| {
-            let remote = remote();
-            // What nobody should write.
-            thread::scope(|threads| {
-                threads.spawn(move || {
-                    remote.await_(async {});
-                    UNBLOCKED.fetch_add(1, Ordering::SeqCst);
-                });
-            });
-        }));
-        unreachable!("the two wait for each other");
+        let error = blocks_its_loop(Duration::from_secs(5)).unwrap_err();
+        assert!(error.is_loop_blocked(), "{error}");
+        assert!(error.to_string().contains("blocked_limit"), "{error}");
+        return;
     }
-    let test = "a_fiber_that_blocks_its_loop_is_told_of";
-    let output = support::run_child_with(test, "blocked", |command| {
-        // It hangs, as it must; it is to be ended when it has said why.
-        let program = command.get_program().to_owned();
-        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-        let environment: Vec<_> = command
-            .get_envs()
-            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
-            .collect();
-        *command = std::process::Command::new("timeout");
-        command
-            .arg("8")
-            .arg(program)
-            .args(arguments)
-            .envs(environment)
-            .stdin(std::process::Stdio::null())
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped());
-    });
+    let output = support::run_child("a_fiber_that_blocks_its_loop_is_an_error", "blocked");
     let text = text(&output);
-    assert_eq!(output.status.code(), Some(124), "{text}");
+    assert!(output.status.success(), "{text}");
+    // Long before that.
     assert_eq!(text.matches("has not come round").count(), 1, "{text}");
     assert!(text.contains("spawn_blocking"), "{text}");
+}
+
+/// After a first wait, by a panic, and on rayon's threads.
+#[test]
+#[cfg(target_os = "linux")]
+fn whatever_blocks_the_loop_goes_on_with_the_error() {
+    let payload = catch_unwind(|| {
+        current_thread().block_on(run(|| {
+            await_(tokio::task::yield_now());
+            let remote = remote().blocked_limit(Duration::from_millis(200));
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+            pool.install(|| {
+                rayon::join(|| remote.await_(async { 1 }), || remote.await_(async { 2 }))
+            })
+        }))
+    });
+    let words = *payload.unwrap_err().downcast::<String>().unwrap();
+    assert!(words.contains("rayon's `install`"), "{words}");
+}
+
+/// By its own thread, as documented, when nobody on another one knows of the fiber any more.
+#[test]
+#[cfg(target_os = "linux")]
+fn what_was_sent_to_a_blocked_loop_is_dropped_there() {
+    current_thread().block_on(run(|| {
+        let remote = remote().blocked_limit(Duration::from_millis(200));
+        let (send, dropped) = mpsc::channel();
+        let guard = TellsDrop(send);
+        let thread = thread::spawn(move || {
+            remote.try_await(async move {
+                let _guard = guard;
+                pending::<()>().await;
+            })
+        });
+        assert!(thread.join().unwrap().unwrap_err().is_loop_blocked());
+        await_(tokio::task::yield_now());
+        assert_eq!(dropped.recv().unwrap(), thread::current().id());
+    }));
+}
+
+/// It is not asleep.
+#[test]
+fn a_loop_that_computes_is_waited_for() {
+    let answer = current_thread().block_on(run(|| {
+        let remote = remote().blocked_limit(Duration::from_millis(50));
+        let (send, receive) = oneshot::channel();
+        let thread = thread::spawn(move || {
+            let _ = send.send(remote.try_await(async { 3 }));
+        });
+        let began = std::time::Instant::now();
+        while began.elapsed() < Duration::from_millis(500) {
+            std::hint::spin_loop();
+        }
+        let answer = await_(receive).unwrap();
+        thread.join().unwrap();
+        answer
+    }));
+    assert_eq!(answer, Ok(3));
+}
+
+/// For less than the limit.
+#[test]
+fn a_loop_that_is_blocked_for_a_while_is_waited_for() {
+    let answer = current_thread().block_on(run(|| {
+        let remote = remote();
+        let (send, receive) = oneshot::channel();
+        let thread = thread::spawn(move || {
+            let _ = send.send(remote.try_await(async { 3 }));
+        });
+        thread::sleep(Duration::from_millis(1_500));
+        let answer = await_(receive).unwrap();
+        thread.join().unwrap();
+        answer
+    }));
+    assert_eq!(answer, Ok(3));
+}
+
+/// A loop that has nothing to do sleeps, too, in its turn.
+#[test]
+fn a_loop_that_waits_for_events_is_not_blocked() {
+    let (theirs, stop, loops) = a_fiber_elsewhere();
+    let theirs = theirs.blocked_limit(Duration::ZERO);
+    let long = async { tokio::time::sleep(Duration::from_millis(300)).await };
+    assert_eq!(theirs.try_await(long), Ok(()));
+    stop.send(()).unwrap();
+    loops.join().unwrap();
 }
 
 #[test]

@@ -50,6 +50,17 @@ impl<'a> Bench<'a> {
         self.cases.push(Case { name, iterations: 1, run: Box::new(run), samples: Vec::new() });
     }
 
+    /// With `--only CASE N` on the command line: runs that case N times, and says true. For tools that count,
+    /// as callgrind does: the difference of two runs with different N is what is in the loop.
+    pub(crate) fn runs_only_one(&mut self) -> bool {
+        let mut arguments = std::env::args().skip_while(|argument| argument != "--only").skip(1);
+        let Some(name) = arguments.next() else { return false };
+        let times = arguments.next().and_then(|times| times.parse().ok()).expect("how many times");
+        let case = self.cases.iter_mut().find(|case| case.name == name);
+        (case.unwrap_or_else(|| panic!("no case is called '{name}'")).run)(times);
+        true
+    }
+
     /// Takes `rounds` samples of each case.
     pub(crate) fn measure(&mut self, rounds: usize) {
         let sample = Duration::from_millis(1);

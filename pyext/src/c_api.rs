@@ -5,7 +5,8 @@
 //! `Api` is what `fiberback/include/fiberback.h` declares, field by field. Fields are only ever added at the
 //! end; `size` tells a caller how many there are.
 
-use crate::{await_, error};
+use crate::await_;
+use crate::barrier::barrier;
 use pyo3::ffi::{self, PyObject};
 use std::ffi::CStr;
 use std::ptr;
@@ -56,7 +57,7 @@ unsafe extern "C" fn await_in_python(awaitable: *mut PyObject) -> *mut PyObject 
 }
 
 unsafe extern "C" fn new_event() -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: the header asks for an attached caller; the static owns what it points to.
         unsafe { ffi::PyObject_CallNoArgs(EVENT_TYPE.load(Ordering::Relaxed)) }
     })

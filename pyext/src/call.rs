@@ -9,9 +9,10 @@
 //! them all along; there is no `tp_clear`, as a call in progress needs them: cycles are broken by the
 //! portal, which finalizes the call in it.
 
+use crate::barrier::barrier;
 #[cfg(cpython = "3.15")]
 use crate::interp::CoroutineState;
-use crate::{coroutine_methods, error, names};
+use crate::{coroutine_methods, error, messages, names};
 use pyo3::ffi::PySendResult::{self, PYGEN_ERROR, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use std::cell::UnsafeCell;
@@ -96,7 +97,7 @@ unsafe fn can_begin(call: *mut CallObject) -> bool {
     unsafe {
         match (*call).state {
             State::Created => return true,
-            State::Running => error::set(ffi::PyExc_ValueError, error::ALREADY_RUNNING),
+            State::Running => error::set(ffi::PyExc_ValueError, messages::ALREADY_RUNNING),
             State::Ended => error::set_runtime("cannot reuse already awaited coroutine"),
         }
     }
@@ -108,7 +109,7 @@ unsafe extern "C" fn am_send(
     value: *mut PyObject,
     result: *mut *mut PyObject,
 ) -> PySendResult {
-    error::barrier(PYGEN_ERROR, || {
+    barrier(PYGEN_ERROR, || {
         let call: *mut CallObject = this.cast();
         // SAFETY: the interpreter lends both objects and takes the result over. Who steps us (the
         // portal, an `await`, the caller of `send`) holds us, and we hold what the call needs, until
@@ -174,7 +175,7 @@ unsafe extern "C" fn throw(
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: `METH_FASTCALL`: so many borrowed objects.
         unsafe {
             let arguments = if count == 0 {
@@ -202,14 +203,14 @@ unsafe extern "C" fn throw(
 }
 
 unsafe extern "C" fn close(this: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         let call: *mut CallObject = this.cast();
         // SAFETY: attached; lent.
         unsafe {
             match (*call).state {
                 State::Created => end(call),
                 State::Running => {
-                    error::set(ffi::PyExc_ValueError, error::ALREADY_RUNNING);
+                    error::set(ffi::PyExc_ValueError, messages::ALREADY_RUNNING);
                     return ptr::null_mut();
                 }
                 State::Ended => {}

@@ -1,12 +1,13 @@
 //! The end of all waits of a thread, as when the interpreter ends.
 
-use crate::{error, parking, portal, thread_exit};
+use crate::barrier::barrier;
+use crate::{parking, portal, thread_exit};
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
 
 /// `_fiberback.close_all()`.
 pub(crate) unsafe extern "C" fn close_all(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         thread_exit::exits_here();
         // SAFETY: attached, called with no error set.
         unsafe {

@@ -4,7 +4,7 @@
 //! of CPython's own C modules live on, and what they refer to does not.
 
 use crate::backends::running_loop;
-use crate::error;
+use crate::messages;
 use pyo3::ffi;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,7 +12,7 @@ static HAS_ENDED: AtomicBool = AtomicBool::new(false);
 
 /// To be called when the module is loaded: what is wrong if it was before, by another interpreter.
 pub(crate) fn check() -> Result<(), &'static str> {
-    if HAS_ENDED.load(Ordering::Relaxed) { Err(error::SECOND_INTERPRETER) } else { Ok(()) }
+    if HAS_ENDED.load(Ordering::Relaxed) { Err(messages::SECOND_INTERPRETER) } else { Ok(()) }
 }
 
 /// To be called when the module has been loaded.

@@ -4,7 +4,7 @@
 //! address space, or that a wait of ours is a millisecond longer than it must be. `stats()` has the numbers,
 //! and the test-suite fails if one is not zero at the end of a process that did not ask for it.
 
-use crate::error;
+use crate::messages;
 use crate::notices::Notice;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,17 +18,19 @@ pub(crate) struct Fallback {
 }
 
 /// A fiber got a smaller stack than was asked for.
-pub(crate) static SMALL_STACK: Fallback = Fallback::new(Some(Notice::new(error::STACKS_SMALL)));
+pub(crate) static SMALL_STACK: Fallback = Fallback::new(Some(Notice::new(messages::STACKS_SMALL)));
 
 /// What a task awaits was stepped on the task's own stack, though many tasks wait.
-pub(crate) static OWN_STACK: Fallback = Fallback::new(Some(Notice::new(error::STACKS_NOT_SHARED)));
+pub(crate) static OWN_STACK: Fallback =
+    Fallback::new(Some(Notice::new(messages::STACKS_NOT_SHARED)));
 
 /// A caller whose wait was over could not go on at once, and was tried again a millisecond later.
 pub(crate) static WAKE_PUT_OFF: Fallback = Fallback::new(None);
 
 /// Callers on fibers are parked, and the stack on which the event loop was begun went on driving it, since
 /// there was no other.
-pub(crate) static NO_RUNNER: Fallback = Fallback::new(Some(Notice::new(error::LOOP_NOT_PASSED_ON)));
+pub(crate) static NO_RUNNER: Fallback =
+    Fallback::new(Some(Notice::new(messages::LOOP_NOT_PASSED_ON)));
 
 impl Fallback {
     const fn new(notice: Option<Notice>) -> Self {

@@ -5,7 +5,7 @@
 //! process that grows. `stats()["stacks_leaked"]` has the number, and the test-suite fails if it is not
 //! zero at the end of a process that did not ask for it.
 
-use crate::error;
+use crate::messages;
 use crate::notices::Notice;
 use pyo3::ffi::{self, PyObject};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,10 +23,10 @@ pub(crate) enum Reason {
     Greenlet,
 }
 
-static LEFT_BEHIND: Notice = Notice::new(error::LEFT_BEHIND);
-static THREAD_ENDED: Notice = Notice::new(error::THREAD_ENDED);
-static WOULD_NOT_END: Notice = Notice::new(error::WOULD_NOT_END);
-static LEFT_GREENLET: Notice = Notice::new(error::LEFT_GREENLET);
+static LEFT_BEHIND: Notice = Notice::new(messages::LEFT_BEHIND);
+static THREAD_ENDED: Notice = Notice::new(messages::THREAD_ENDED);
+static WOULD_NOT_END: Notice = Notice::new(messages::WOULD_NOT_END);
+static LEFT_GREENLET: Notice = Notice::new(messages::LEFT_GREENLET);
 
 static STACKS: AtomicUsize = AtomicUsize::new(0);
 

@@ -4,6 +4,7 @@
 //! `contextvars` context meanwhile, in this thread or in another one. A context is entered once at a
 //! time, so the waiter leaves it for as long as it waits.
 
+use crate::barrier::barrier;
 use crate::interp::contexts::{self, Lent};
 use crate::interp::facts::{self, field};
 use crate::{arguments, error};
@@ -20,7 +21,7 @@ pub(crate) unsafe extern "C" fn lend_context(
     _: *mut PyObject,
     function: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached, no error set; `function` is lent.
         unsafe {
             let ts = ffi::PyThreadState_Get();
@@ -81,7 +82,7 @@ pub(crate) unsafe extern "C" fn set_finalizer(
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; `METH_FASTCALL`: two borrowed objects. The type is checked before the
         // field is touched, which owns its reference or is null (`async_gen_init_hooks` in
         // Objects/genobject.c).

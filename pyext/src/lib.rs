@@ -24,15 +24,27 @@
 //! | file | owns |
 //! |---|---|
 //! | `interp/` | what of `PyThreadState` belongs to a C stack, one file for each CPython version |
-//! | `worker.rs` | fibers that run portals' steps, idle and suspended ones, per thread |
-//! | `step.rs` | one step of an awaitable, and on which stack it is made |
+//! | `worker.rs` | fibers that run portals' steps |
+//! | `thread.rs` | the workers of a thread, idle and suspended ones |
+//! | `owner.rs`, `mailbox.rs` | whom a worker makes steps for; what other threads leave for a thread |
+//! | `delegate.rs` | what `yield from` does to what it delegates to |
+//! | `thrown.rs` | the exception that a loop raises in a step |
+//! | `hook.rs`, `current_loop.rs`, `asyncio_future.rs` | what the Python layer has given us of asyncio |
+//! | `step.rs` | one step of an awaitable, on the stack that it fits on |
 //! | `side_stack.rs` | stacks that the fibers of a thread share for such steps |
 //! | `needs.rs` | what a call takes of its stacks |
 //! | `stack_memory.rs` | `set_stack_size`, `trim`, `stats` |
 //! | `stacks.rs` | the stacks that fibers get, their sizes and pools |
 //! | `portal.rs` | the `Portal` type |
 //! | `await_.rs` | `await_` |
-//! | `on_portal.rs` | `current_portal`, `on_portal`, and where it must not be suspended |
+//! | `awaitable.rs` | what `await` would step |
+//! | `wait_here.rs` | a wait on this stack, for its task |
+//! | `usable_portal.rs` | whether this code may suspend the portal that it is on |
+//! | `task_waits.rs` | waits of one task for another |
+//! | `current_task.rs` | the task that runs this code |
+//! | `hooks.rs` | what the Python layer has `await_` call |
+//! | `on_portal.rs` | `current_portal`, `on_portal` |
+//! | `masked.rs` | where code on a portal must not suspend it |
 //! | `close_all.rs` | the end of all waits of a thread |
 //! | `arguments.rs` | the arguments of the module's functions |
 //! | `coroutine_methods.rs` | what `send` and `throw` of every coroutine take and give back |
@@ -42,6 +54,7 @@
 //! | `backends/` | asyncio's and Trio's tasks, and loops that begin to run |
 //! | `greenlet/` | real greenlet in the same process |
 //! | `greenlet_api/` | greenlet's API on fibers of our own |
+//! | `guest.rs`, `guest_await.rs` | waits in greenlets of our own |
 //! | `fallbacks.rs` | what was done instead of what was wanted: how often |
 //! | `notices.rs` | what users hear of once |
 //! | `c_api.rs` | what native extensions call: the capsule behind `include/fiberback.h` |
@@ -50,7 +63,8 @@
 //! | `own_stack.rs` | what runs on this stack, found without making frame objects |
 //! | `ended.rs` | the end of the interpreter that has loaded the module |
 //! | `leaks.rs` | stacks that were given up: how many, and why |
-//! | `error.rs`, `names.rs` | exceptions, the panic barrier; interned strings |
+//! | `error.rs`, `messages.rs`, `barrier.rs` | exceptions; their texts; the panic barrier |
+//! | `names.rs` | interned strings |
 //! | `thread_exit.rs`, `thread_exit.c` | threads that the interpreter ends while it exits |
 //!
 //! Most of it speaks the C API through `pyo3::ffi` directly: the hot paths are type slots, and a
@@ -58,20 +72,33 @@
 //! and knows the API of each version.
 
 mod arguments;
+mod asyncio_future;
 mod await_;
+mod awaitable;
 mod backends;
+mod barrier;
 mod c_api;
 mod call;
 mod close_all;
 mod coroutine_methods;
+mod current_loop;
+mod current_task;
+mod delegate;
 mod ended;
 mod error;
 mod fallbacks;
 mod greenlet;
 mod greenlet_api;
+mod guest;
+mod guest_await;
+mod hook;
+mod hooks;
 mod interp;
 mod leaks;
 mod lend;
+mod mailbox;
+mod masked;
+mod messages;
 mod names;
 mod needs;
 mod no_collections;
@@ -79,6 +106,7 @@ mod notices;
 mod on_portal;
 mod other_threads;
 mod own_stack;
+mod owner;
 mod parking;
 mod portal;
 mod position;
@@ -88,8 +116,12 @@ mod stack_memory;
 mod stacks;
 mod step;
 mod task_scopes;
+mod task_waits;
+mod thread;
 mod thread_exit;
 mod thrown;
+mod usable_portal;
+mod wait_here;
 mod worker;
 
 use pyo3::exceptions::PyImportError;
@@ -221,7 +253,7 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     ),
     function(
         c"set_hooks",
-        ffi::PyMethodDefPointer { PyCFunctionWithKeywords: await_::set_hooks },
+        ffi::PyMethodDefPointer { PyCFunctionWithKeywords: hooks::set_hooks },
         ffi::METH_VARARGS | ffi::METH_KEYWORDS,
         c"set_hooks($module, /, *, no_portal=None, is_usable=None, guard=None, not_awaitable=None, awaited=None, before_wait=None, after_wait=None, future=None, pure_future=None, wait=None, wait_for=None, current_task=None)\n--\n\nSet what await_() calls where it cannot suspend a portal, or may not, and what it must know of asyncio.",
     ),
@@ -232,7 +264,7 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     ),
     unary(
         c"set_guarded",
-        on_portal::set_guarded,
+        masked::set_guarded,
         c"set_guarded(guarded, /)\n--\n\nWhether await_() calls the 'guard' hook in this thread first.",
     ),
     unary(
@@ -355,12 +387,12 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     ),
     any(
         c"call_masked",
-        on_portal::call_masked,
+        masked::call_masked,
         c"call_masked(fn, /, *args, **kwargs)\n--\n\nCall with no portal current, so that await_() cannot suspend the one we are on.",
     ),
     unary(
         c"note_fork",
-        on_portal::note_fork,
+        masked::note_fork,
         c"note_fork(loop, /)\n--\n\nIn a forked child: the portals that this code is on are of 'loop', which is the parent's.",
     ),
     unary(

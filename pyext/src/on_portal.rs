@@ -1,10 +1,8 @@
-//! Whether the calling code is on a portal, and where it must not suspend the one that it is on.
+//! Whether the calling code is on a portal, and which, for the Python layer.
 
-use crate::await_;
-use crate::error;
-use crate::worker::{self, Worker};
+use crate::usable_portal::worker_here;
+use crate::worker::Worker;
 use pyo3::ffi::{self, PyObject};
-use std::ptr;
 
 /// `_fiberback.current_portal()`.
 pub(crate) unsafe extern "C" fn current_portal(
@@ -13,11 +11,11 @@ pub(crate) unsafe extern "C" fn current_portal(
 ) -> *mut PyObject {
     // SAFETY: attached; the worker is running its portal's step, or the greenlets of that step run.
     unsafe {
-        let worker = await_::worker_here();
+        let worker = worker_here();
         let portal = if worker.is_null() || Worker::is_masked(worker) {
             ffi::Py_None()
         } else {
-            (*worker).portal.cast::<PyObject>()
+            (*worker).owner.cast::<PyObject>()
         };
         ffi::Py_NewRef(portal)
     }
@@ -27,65 +25,8 @@ pub(crate) unsafe extern "C" fn current_portal(
 pub(crate) unsafe extern "C" fn on_portal(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: attached; as in `current_portal`.
     unsafe {
-        let worker = await_::worker_here();
+        let worker = worker_here();
         let on_portal = !worker.is_null() && !Worker::is_masked(worker);
         ffi::PyBool_FromLong(on_portal.into())
-    }
-}
-
-/// `_fiberback.call_masked(fn, *args, **kwargs)`.
-pub(crate) unsafe extern "C" fn call_masked(
-    _: *mut PyObject,
-    arguments: *const *mut PyObject,
-    count: ffi::Py_ssize_t,
-    keywords: *mut PyObject,
-) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
-        if count < 1 {
-            error::set_type("call_masked() needs a callable");
-            return ptr::null_mut();
-        }
-        // SAFETY: `METH_FASTCALL | METH_KEYWORDS`; the first value is the callable. A masked worker
-        // does not suspend, so we are still on it when the call returns.
-        unsafe {
-            let worker = await_::worker_here();
-            let was_masked = worker.is_null() || std::mem::replace(&mut (*worker).masked, true);
-            let rest = (count - 1) as usize;
-            let result = ffi::PyObject_Vectorcall(*arguments, arguments.add(1), rest, keywords);
-            if !was_masked {
-                // Not in a child that the call has forked.
-                (*worker).masked = !(*worker).forked_on.is_null();
-            }
-            result
-        }
-    })
-}
-
-/// `_fiberback.note_fork(loop)`.
-pub(crate) unsafe extern "C" fn note_fork(
-    _: *mut PyObject,
-    event_loop: *mut PyObject,
-) -> *mut PyObject {
-    // SAFETY: attached; lent. The caller is a function that `os.register_at_fork` was given.
-    unsafe {
-        worker::note_fork(event_loop);
-        ffi::Py_NewRef(ffi::Py_None())
-    }
-}
-
-/// `_fiberback.set_guarded(guarded)`.
-pub(crate) unsafe extern "C" fn set_guarded(
-    _: *mut PyObject,
-    guarded: *mut PyObject,
-) -> *mut PyObject {
-    // SAFETY: attached; lent.
-    unsafe {
-        match ffi::PyObject_IsTrue(guarded) {
-            -1 => ptr::null_mut(),
-            truth => {
-                worker::set_guarded(truth != 0);
-                ffi::Py_NewRef(ffi::Py_None())
-            }
-        }
     }
 }

@@ -7,6 +7,7 @@
 //! `_PyFrame_MakeAndSetFrameObject` in Python/frame.c; from 3.12 on a collection waits for the eval loop).
 //! Here there are no collections meanwhile.
 
+use crate::barrier::barrier;
 use crate::no_collections::NoCollections;
 use crate::{arguments, error};
 use pyo3::ffi::{self, PyObject};
@@ -17,7 +18,7 @@ pub(crate) unsafe extern "C" fn current_frames(
     _module: *mut PyObject,
     _: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached. What the `sys` module has is borrowed, and kept alive over the call. (Before it
         // looks at frames the call may run audit hooks.) No collection begins meanwhile.
         unsafe {
@@ -42,7 +43,7 @@ pub(crate) unsafe extern "C" fn frames_from(
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; `METH_FASTCALL`: as many arguments as `count` says, borrowed. Until the list
         // is complete nothing is freed, no Python code runs and no collection begins, so that no frame
         // that is looked at ends.
@@ -92,7 +93,7 @@ pub(crate) unsafe extern "C" fn locals_of(
     _module: *mut PyObject,
     frame: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; a frame object, checked. No collection begins meanwhile.
         unsafe {
             if ffi::PyFrame_Check(frame) == 0 {

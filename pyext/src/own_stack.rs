@@ -1,8 +1,9 @@
 //! What runs on this stack, found without making frame objects: a wait must not cost more for every frame
 //! that it is deep.
 
+use crate::barrier::barrier;
 use crate::interp::frames::Place;
-use crate::{arguments, error, names};
+use crate::{arguments, names};
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
 
@@ -16,7 +17,7 @@ pub(crate) unsafe extern "C" fn local_of(
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; `METH_FASTCALL`: as many arguments as `count` says, borrowed. No Python code
         // runs while the frames are looked through: what is asked of code objects are members of theirs.
         // The variable's index is within what the code has, which is checked; the frame waits in a call,

@@ -18,13 +18,17 @@
 //!   step with GeneratorExit. A portal that will not end is leaked with its stack.
 //! * Whoever resumes a portal holds a reference to it meanwhile.
 
+use crate::barrier::barrier;
 use crate::coroutine_methods::{Outcome, as_method_result, exception_of};
 use crate::interp::references::{Visitor, set_finalized};
 use crate::interp::{self, CoroutineState};
 use crate::leaks::Reason;
+use crate::mailbox::Mail;
+use crate::owner::Owner;
 use crate::task_scopes::{self, Scope};
-use crate::worker::{Input, Mail, Output, Worker};
-use crate::{call, error, greenlet, names, worker};
+use crate::thread::Thread;
+use crate::worker::{Input, Output, Worker};
+use crate::{call, error, greenlet, messages, names};
 use pyo3::ffi::PySendResult::{self, PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use std::cell::UnsafeCell;
@@ -44,16 +48,11 @@ enum Phase {
 /// The Python object.
 #[repr(C)]
 pub(crate) struct PortalObject {
-    ob_base: PyObject,
+    owner: Owner,
     /// The inner coroutine; owned, null after `tp_clear`.
     coroutine: *mut PyObject,
     worker: *mut Worker,
     weak_references: *mut PyObject,
-    /// The greenlet in which its steps have last switched to greenlets, owned; null if they have not.
-    base_greenlet: *mut PyObject,
-    /// The greenlet (of ours) that the portal waits for the awaiting of; borrowed from the fiber's frames, which
-    /// own one reference. Null otherwise.
-    pub(crate) awaits_for: *mut PyObject,
     /// For the portal of one call in a task.
     pub(crate) scope: Scope,
     phase: Phase,
@@ -91,9 +90,7 @@ pub(crate) unsafe fn new(coroutine: *mut PyObject) -> *mut PyObject {
             && !looks_like_coroutine(coroutine)
         {
             if ffi::PyErr_Occurred().is_null() {
-                error::set_type(
-                    "a portal needs a coroutine: an object with send(), throw() and close()",
-                );
+                error::set_type(messages::PORTAL_WHAT);
             }
             return ptr::null_mut();
         }
@@ -106,8 +103,8 @@ pub(crate) unsafe fn new(coroutine: *mut PyObject) -> *mut PyObject {
         (*portal).coroutine = ffi::Py_NewRef(coroutine);
         (*portal).worker = ptr::null_mut();
         (*portal).weak_references = ptr::null_mut();
-        (*portal).base_greenlet = ptr::null_mut();
-        (*portal).awaits_for = ptr::null_mut();
+        (*portal).owner.base_greenlet = ptr::null_mut();
+        (*portal).owner.waits_for = ptr::null_mut();
         (*portal).scope = Scope::NONE;
         (*portal).phase = Phase::Idle;
         (*portal).stepped = false;
@@ -174,7 +171,7 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
     // state, and gets owned references.
     unsafe {
         // First of all: this can run any code, even steps of this portal.
-        worker::Thread::read_mail(worker::thread());
+        Thread::read_mail(Thread::this());
         let ts = ffi::PyThreadState_Get();
         let worker;
         let input;
@@ -196,8 +193,8 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
             }
             Phase::Suspended => {
                 worker = (*portal).worker;
-                if !Worker::is_ours(worker) || (*worker).tstate_id != interp::thread_state_id(ts) {
-                    error::set_runtime(error::WRONG_THREAD);
+                if !Thread::is_ours(worker) || (*worker).tstate_id != interp::thread_state_id(ts) {
+                    error::set_runtime(messages::WRONG_THREAD);
                     return FAILED;
                 }
                 input = match action {
@@ -206,7 +203,7 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                 };
             }
             Phase::Running => {
-                error::set(ffi::PyExc_ValueError, error::ALREADY_RUNNING);
+                error::set(ffi::PyExc_ValueError, messages::ALREADY_RUNNING);
                 return FAILED;
             }
         }
@@ -215,7 +212,7 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
         let outcome = match Worker::resume(worker, ts, input) {
             Output::Suspended(awaited) => {
                 if !(*worker).mid_step {
-                    Worker::begin_suspension(worker, ts);
+                    Thread::begin_suspension(worker, ts);
                     mark(portal);
                 }
                 (*portal).phase = Phase::Suspended;
@@ -224,18 +221,18 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
             Output::Done(status, result) => {
                 (*portal).phase = Phase::Idle;
                 if (*worker).mid_step {
-                    Worker::end_suspension(worker);
+                    Thread::end_suspension(worker);
                     unmark(portal);
                 }
                 (*portal).worker = ptr::null_mut();
-                Worker::give_back(worker);
+                Thread::give_back(worker);
                 if status != PYGEN_NEXT {
                     task_scopes::leave(&raw mut (*portal).scope);
                     forget_base(portal);
                 }
                 (status, result)
             }
-            Output::Parked(_)
+            Output::Parked(..)
             | Output::Left
             | Output::CallOut(..)
             | Output::CallHost(..)
@@ -273,28 +270,12 @@ unsafe fn unmark(portal: *mut PortalObject) {
     }
 }
 
-/// The greenlet in which the portal's steps have last switched to greenlets, if that is another one than
-/// `now` (borrowed), which takes its place; an owned reference. Null if not.
-///
-/// # Safety
-///
-/// Attached; a portal.
-pub(crate) unsafe fn change_base(portal: *mut PortalObject, now: *mut PyObject) -> *mut PyObject {
-    // SAFETY: the contract; owned.
-    unsafe {
-        if (*portal).base_greenlet == now {
-            return ptr::null_mut();
-        }
-        std::mem::replace(&mut (*portal).base_greenlet, ffi::Py_NewRef(now))
-    }
-}
-
 /// No greenlet of the portal's steps is left.
 #[inline(always)]
 unsafe fn forget_base(portal: *mut PortalObject) {
     // SAFETY: attached; an error that is set stays.
     unsafe {
-        let base = std::mem::replace(&mut (*portal).base_greenlet, ptr::null_mut());
+        let base = std::mem::replace(&mut (*portal).owner.base_greenlet, ptr::null_mut());
         if !base.is_null() {
             error::keeping(|| ffi::Py_DECREF(base));
         }
@@ -306,9 +287,9 @@ unsafe fn forget_base(portal: *mut PortalObject) {
 unsafe fn worker_for_step(portal: *mut PortalObject) -> *mut Worker {
     // SAFETY: attached; an idle portal has no worker.
     unsafe {
-        let worker = Worker::take();
+        let worker = Thread::take_worker();
         if !worker.is_null() {
-            (*worker).portal = portal;
+            (*worker).owner = portal.cast();
             (*portal).worker = worker;
             (*portal).stepped = true;
         }
@@ -344,7 +325,7 @@ unsafe fn close(portal: *mut PortalObject) -> bool {
             }
             PYGEN_NEXT => {
                 ffi::Py_DECREF(result);
-                error::set_runtime(error::IGNORED_EXIT);
+                error::set_runtime(messages::IGNORED_EXIT);
                 false
             }
             PYGEN_ERROR => {
@@ -408,7 +389,8 @@ unsafe fn finish(portal: *mut PortalObject) {
 /// # Safety
 ///
 /// Attached, on the thread that the portal's worker belongs to; hands over one reference.
-pub(crate) unsafe fn close_posted(portal: *mut PortalObject) {
+unsafe fn close_posted(portal: *mut PyObject) {
+    let portal: *mut PortalObject = portal.cast();
     // SAFETY: the contract. The thread state may be another one than then; then it is leaked.
     unsafe {
         let pending = error::take();
@@ -440,7 +422,7 @@ unsafe fn can_be_finished(portal: *mut PortalObject) -> Finishing {
         match (*portal).phase {
             Phase::Running => return Finishing::Never,
             Phase::Suspended => {
-                if !Worker::is_ours(worker) {
+                if !Thread::is_ours(worker) {
                     return Finishing::Later;
                 }
                 let ts = ffi::PyThreadState_Get();
@@ -459,7 +441,8 @@ unsafe fn can_be_finished(portal: *mut PortalObject) -> Finishing {
             }
         }
         // Greenlets that its steps have begun end in the greenlet that was current then.
-        if !(*portal).base_greenlet.is_null() && greenlet::is_away((*portal).base_greenlet) {
+        let base = (*portal).owner.base_greenlet;
+        if !base.is_null() && greenlet::is_away(base) {
             return Finishing::Later;
         }
         Finishing::Now
@@ -473,14 +456,21 @@ unsafe fn post_to_be_closed(portal: *mut PortalObject) {
     unsafe {
         let worker = (*portal).worker;
         let mailbox = if worker.is_null() {
-            worker::Thread::mailbox(worker::thread()) // it is idle, and can go on anywhere
+            Thread::mailbox(Thread::this()) // it is idle, and can go on anywhere
         } else {
             Worker::mailbox(worker)
         };
-        if mailbox.post(Mail::Close(portal)).is_err() {
+        if mailbox.post(Mail { action: close_posted, object: portal.cast() }).is_err() {
             ffi::Py_DECREF(portal.cast());
         }
     }
+}
+
+/// The portal of a worker that makes a portal's step.
+unsafe fn owner_of(worker: *mut Worker) -> *mut PortalObject {
+    // SAFETY: alive (all callers). Only portals suspend workers that are in the middle of a step, and a
+    // portal begins with its `Owner`.
+    unsafe { (*worker).owner.cast() }
 }
 
 /// Ends all of this thread's suspended portals. Returns how many.
@@ -489,29 +479,29 @@ unsafe fn post_to_be_closed(portal: *mut PortalObject) {
 ///
 /// Attached, no error set.
 pub(crate) unsafe fn close_all() -> usize {
-    let thread = worker::thread();
+    let thread = Thread::this();
     let mut closed = 0;
     // SAFETY: the thread's own record.
-    unsafe { worker::Thread::read_mail(thread) };
+    unsafe { Thread::read_mail(thread) };
     // SAFETY: the thread's own record. Closing one portal can end or begin other suspensions, so
     // the list is read anew each time; a portal that will not end is left in it, and with it an
     // upper bound on the rounds.
     unsafe {
-        let [_, count, _] = worker::Thread::counts(thread);
+        let [_, count, _] = Thread::counts(thread);
         let mut stubborn = Vec::new();
         for _ in 0..count.saturating_mul(2).saturating_add(64) {
-            let mut worker = worker::Thread::first_suspended(thread);
+            let mut worker = Thread::first_suspended(thread);
             while !worker.is_null()
                 && (!(*worker).guest.is_null()
                     || stubborn.contains(&worker)
-                    || (*(*worker).portal).phase != Phase::Suspended)
+                    || (*owner_of(worker)).phase != Phase::Suspended)
             {
-                worker = Worker::next(worker);
+                worker = Thread::next(worker);
             }
             if worker.is_null() {
                 break;
             }
-            let portal = (*worker).portal;
+            let portal = owner_of(worker);
             ffi::Py_INCREF(portal.cast());
             finish(portal);
             if (*portal).phase == Phase::Suspended {
@@ -533,7 +523,7 @@ unsafe extern "C" fn am_send(
     value: *mut PyObject,
     result: *mut *mut PyObject,
 ) -> PySendResult {
-    error::barrier(PYGEN_ERROR, || {
+    barrier(PYGEN_ERROR, || {
         // SAFETY: the interpreter lends both objects and takes the result over.
         unsafe {
             let (status, object) = advance(this.cast(), Action::Send(value));
@@ -544,7 +534,7 @@ unsafe extern "C" fn am_send(
 }
 
 unsafe extern "C" fn tp_iternext(this: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: as in `am_send`.
         unsafe {
             let outcome = advance(this.cast(), Action::Send(ffi::Py_None()));
@@ -564,7 +554,7 @@ unsafe extern "C" fn am_await(this: *mut PyObject) -> *mut PyObject {
 }
 
 unsafe extern "C" fn send(this: *mut PyObject, value: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: as in `am_send`.
         unsafe { as_method_result(advance(this.cast(), Action::Send(value))) }
     })
@@ -575,7 +565,7 @@ unsafe extern "C" fn throw(
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: `METH_FASTCALL`: so many borrowed objects.
         unsafe {
             let arguments = if count == 0 {
@@ -595,7 +585,7 @@ unsafe extern "C" fn throw(
 }
 
 unsafe extern "C" fn close_method(this: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: as in `am_send`.
         unsafe { if close(this.cast()) { ffi::Py_NewRef(ffi::Py_None()) } else { ptr::null_mut() } }
     })
@@ -606,7 +596,7 @@ unsafe extern "C" fn tp_new(
     arguments: *mut PyObject,
     keywords: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         let mut coroutine = ptr::null_mut::<PyObject>();
         let mut names = [c"".as_ptr().cast_mut(), ptr::null_mut()];
         // SAFETY: one format unit, one pointer.
@@ -636,14 +626,14 @@ unsafe extern "C" fn tp_traverse(
     // SAFETY: the collector runs with the GIL held (these builds have one). Each reference shown
     // is one that this portal, its fiber's frames or the `await_` on it own.
     unsafe {
-        visitor.object((*portal).base_greenlet);
+        visitor.object((*portal).owner.base_greenlet);
         match (*portal).phase {
             Phase::Idle => visitor.object((*portal).coroutine),
             Phase::Suspended => {
                 if (*portal).marked {
                     visitor.object((*portal).coroutine);
                 }
-                visitor.object((*portal).awaits_for);
+                visitor.object((*portal).owner.waits_for);
                 Worker::traverse((*portal).worker, &mut visitor);
             }
             Phase::Running => {}
@@ -674,7 +664,7 @@ unsafe extern "C" fn tp_clear(this: *mut PyObject) -> c_int {
 
 unsafe extern "C" fn tp_finalize(this: *mut PyObject) {
     let portal: *mut PortalObject = this.cast();
-    error::barrier((), || {
+    barrier((), || {
         // SAFETY: attached; the object is alive. An error that is set belongs to whoever dropped
         // the last reference.
         unsafe {
@@ -714,9 +704,9 @@ unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
             // In the middle of a step that can never go on: its thread is dead, or it would not
             // end. The coroutine's frame is in use on the worker's stack, so our reference to it
             // is leaked along with the stack.
-            let is_ours = Worker::is_ours(worker);
+            let is_ours = Thread::is_ours(worker);
             if is_ours && (*worker).mid_step {
-                Worker::end_suspension(worker);
+                Thread::end_suspension(worker);
             }
             let reason = if is_ours { Reason::WouldNotEnd } else { Reason::ThreadEnded };
             Worker::leak(worker, reason, (*portal).coroutine);
@@ -759,7 +749,8 @@ unsafe extern "C" fn set_inner(
     unsafe {
         let coroutine = (*this.cast::<PortalObject>()).coroutine;
         if coroutine.is_null() {
-            error::set_runtime("the portal has been cleared");
+            // As of an object that has no such attribute.
+            ffi::PyErr_SetString(ffi::PyExc_AttributeError, closure.cast());
             return -1;
         }
         ffi::PyObject_SetAttrString(coroutine, closure.cast(), value)
@@ -769,12 +760,12 @@ unsafe extern "C" fn set_inner(
 /// The innermost frame of a portal that is suspended in `await_`: the synchronous function that
 /// called it. Its `f_back`s lead through all the synchronous frames down to the coroutine's own.
 unsafe extern "C" fn get_frame(this: *mut PyObject, closure: *mut c_void) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         let portal: *mut PortalObject = this.cast();
         // SAFETY: attached. Another thread's frames stand still (the GIL), but only the thread
         // state that they belong to can make frame objects of them.
         unsafe {
-            if (*portal).phase == Phase::Suspended && Worker::is_ours((*portal).worker) {
+            if (*portal).phase == Phase::Suspended && Thread::is_ours((*portal).worker) {
                 let frame = Worker::top_frame((*portal).worker, ffi::PyThreadState_Get());
                 if !frame.is_null() || !ffi::PyErr_Occurred().is_null() {
                     return frame;

@@ -1,6 +1,7 @@
 //! Where in a heap (a list, as `heapq` has them) an object is.
 
-use crate::{arguments, error};
+use crate::arguments;
+use crate::barrier::barrier;
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
 
@@ -13,7 +14,7 @@ pub(crate) unsafe extern "C" fn position(
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; `METH_FASTCALL`: as many arguments as `count` says. Nothing runs while
         // the list is looked through.
         unsafe {

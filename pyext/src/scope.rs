@@ -1,20 +1,19 @@
 //! `with_portal_run…`: portals that are made for one call, and note that they serve the current task.
 
+use crate::barrier::barrier;
+use crate::current_task::current_task;
 use crate::portal::{self, PortalObject};
-use crate::{arguments, await_, call, error, names, task_scopes};
+use crate::usable_portal::is_on_usable_portal;
+use crate::{arguments, call, delegate, task_scopes};
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
-
-/// `asyncio.current_task`, once it was needed. Owned.
-static ASYNCIO_CURRENT_TASK: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 
 /// `_fiberback.scoped_portal(task)`.
 pub(crate) unsafe extern "C" fn scoped_portal(
     _: *mut PyObject,
     task: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; lent.
         unsafe {
             let portal = task_scopes::portal_for(task);
@@ -32,7 +31,7 @@ pub(crate) unsafe extern "C" fn scope(
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; `METH_FASTCALL`: so many lent objects.
         unsafe {
             let usage = "scope() takes a portal and a task";
@@ -54,7 +53,7 @@ pub(crate) unsafe extern "C" fn scoped(
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; `METH_FASTCALL`: so many lent objects.
         unsafe {
             let usage = "scoped() takes an awaitable and a function";
@@ -65,7 +64,7 @@ pub(crate) unsafe extern "C" fn scoped(
             };
             let result = portal_around(awaitable, coroutine_of);
             if result.is_null() {
-                await_::discard(awaitable);
+                delegate::discard(awaitable);
             }
             result
         }
@@ -78,7 +77,7 @@ pub(crate) unsafe extern "C" fn scoped_call(
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; `METH_FASTCALL`: so many lent objects, whose types are checked.
         unsafe {
             let usage = "scoped_call() takes a function, a tuple and a dict";
@@ -105,7 +104,7 @@ unsafe fn portal_around(awaitable: *mut PyObject, coroutine_of: *mut PyObject) -
     // SAFETY: attached; borrowed, valid objects. The coroutine made here is closed if it comes to
     // nothing.
     unsafe {
-        let on_portal = await_::is_on_usable_portal();
+        let on_portal = is_on_usable_portal();
         if on_portal {
             return ffi::Py_NewRef(awaitable);
         }
@@ -122,7 +121,7 @@ unsafe fn portal_around(awaitable: *mut PyObject, coroutine_of: *mut PyObject) -
         }
         let portal = portal::new(coroutine);
         if portal.is_null() {
-            await_::discard(coroutine);
+            delegate::discard(coroutine);
         }
         ffi::Py_DECREF(coroutine);
         if portal.is_null() { portal } else { for_current_task(portal) }
@@ -159,97 +158,4 @@ unsafe fn given_up(portal: *mut PyObject) -> *mut PyObject {
     // SAFETY: attached; ours to drop.
     unsafe { ffi::Py_DECREF(portal) };
     ptr::null_mut()
-}
-
-/// The running task of asyncio or Trio, as a new reference; null where there is none. An error is
-/// set if it says so.
-///
-/// Trio brings sniffio, which tells in which steps Trio is in charge: then the Python layer is
-/// asked. asyncio is asked directly.
-unsafe fn current_task() -> Result<*mut PyObject, ()> {
-    // SAFETY: attached; references are owned where they are used.
-    unsafe {
-        // Borrowed. Only a key of `str` is compared, which runs no code and cannot fail.
-        let modules = ffi::PyImport_GetModuleDict();
-        let has_trio = !ffi::PyDict_GetItemWithError(modules, names::TRIO.get()).is_null();
-        let sniffio = if has_trio {
-            ffi::PyDict_GetItemWithError(modules, names::SNIFFIO.get())
-        } else {
-            ptr::null_mut()
-        };
-        if !sniffio.is_null() && says_trio(sniffio) {
-            let task = await_::ask_for_task();
-            return if task.is_null() {
-                Err(())
-            } else if task == ffi::Py_None() {
-                ffi::Py_DECREF(task);
-                Ok(ptr::null_mut())
-            } else {
-                Ok(task)
-            };
-        }
-        let function = asyncio_current_task();
-        if function.is_null() {
-            return Err(());
-        }
-        let task = ffi::PyObject_CallNoArgs(function);
-        if task.is_null() {
-            // No running event loop.
-            if ffi::PyErr_ExceptionMatches(ffi::PyExc_RuntimeError) == 0 {
-                return Err(());
-            }
-            ffi::PyErr_Clear();
-        } else if task == ffi::Py_None() {
-            ffi::Py_DECREF(task);
-            return Ok(ptr::null_mut());
-        }
-        Ok(task)
-    }
-}
-
-unsafe fn says_trio(sniffio: *mut PyObject) -> bool {
-    // SAFETY: attached; a module that is kept alive by `sys.modules` while its attribute is read.
-    unsafe {
-        let local = names::attribute(sniffio, names::THREAD_LOCAL.get());
-        let name = if local.is_null() {
-            ptr::null_mut()
-        } else {
-            names::attribute(local, names::NAME.get())
-        };
-        ffi::Py_XDECREF(local);
-        let is_trio = !name.is_null()
-            && ffi::PyUnicode_Check(name) != 0
-            && ffi::PyUnicode_Compare(name, names::TRIO.get()) == 0;
-        ffi::Py_XDECREF(name);
-        if !ffi::PyErr_Occurred().is_null() {
-            ffi::PyErr_Clear();
-        }
-        is_trio
-    }
-}
-
-/// `asyncio.current_task`, borrowed; null with an error set.
-#[inline(always)]
-unsafe fn asyncio_current_task() -> *mut PyObject {
-    let function = ASYNCIO_CURRENT_TASK.load(Ordering::Relaxed);
-    if !function.is_null() {
-        return function;
-    }
-    // SAFETY: passed on.
-    unsafe { import_current_task() }
-}
-
-#[cold]
-unsafe fn import_current_task() -> *mut PyObject {
-    // SAFETY: attached; the static keeps its reference for ever.
-    unsafe {
-        let asyncio = ffi::PyImport_ImportModule(c"asyncio".as_ptr());
-        if asyncio.is_null() {
-            return asyncio;
-        }
-        let function = ffi::PyObject_GetAttr(asyncio, names::CURRENT_TASK.get());
-        ffi::Py_DECREF(asyncio);
-        ASYNCIO_CURRENT_TASK.store(function, Ordering::Relaxed);
-        function
-    }
 }

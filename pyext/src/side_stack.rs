@@ -2,7 +2,7 @@
 //!
 //! A task that waits keeps the pages that its stack has ever touched, those included that nothing is on
 //! any more: C frames of what it awaits have been there, and are gone by the time that it is suspended.
-//! Such calls are therefore made on a *side stack* ([`Worker::call_aside`](crate::worker::Worker)), where
+//! Such calls are therefore made on a *side stack* (`Thread::call_aside`), where
 //! the calls of all tasks touch the same pages.
 //!
 //! # Invariant
@@ -13,9 +13,10 @@
 //! * If the fiber is suspended during the call, both stacks are: the side stack to the fiber's own, and
 //!   that to its resumer. It stays with that fiber until the call is over.
 
+use crate::barrier::barrier;
 use crate::interp::SideState;
 use crate::needs::{self, Needs};
-use crate::{error, stacks};
+use crate::stacks;
 use fiberback::fiber::{Fiber, Step, Suspender};
 use pyo3::ffi;
 use std::ffi::c_void;
@@ -281,7 +282,7 @@ unsafe fn serve(side: *mut SideStack, suspender: &Suspender<(), ()>) {
     loop {
         // SAFETY: `SideStack::resume` was called, attached, with a call set.
         unsafe {
-            error::barrier((), || call(side));
+            barrier((), || call(side));
             (*side).is_done = true;
         }
         if suspender.suspend(()).is_err() {

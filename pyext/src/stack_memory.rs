@@ -1,7 +1,8 @@
 //! What users set of fibers' stacks, take back of their memory, and are told of them.
 
-use crate::worker::{self, Thread};
-use crate::{error, fallbacks, greenlet, leaks, stacks, step};
+use crate::barrier::barrier;
+use crate::thread::Thread;
+use crate::{error, fallbacks, greenlet, leaks, messages, stacks, step};
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
 
@@ -10,7 +11,7 @@ pub(crate) unsafe extern "C" fn set_stack_size(
     _: *mut PyObject,
     bytes: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; lent.
         unsafe {
             let bytes = ffi::PyLong_AsSize_t(bytes);
@@ -21,17 +22,18 @@ pub(crate) unsafe extern "C" fn set_stack_size(
                 let least = stacks::LEAST_STACK_SIZE;
                 error::set(
                     ffi::PyExc_ValueError,
-                    &error::SMALL_STACK
+                    &messages::SMALL_STACK
                         .replace("{bytes}", &bytes.to_string())
                         .replace("{least}", &least.to_string()),
                 );
                 return ptr::null_mut();
             }
             if let Err(refused) = stacks::set_stack_size(bytes) {
-                error::set(ffi::PyExc_ValueError, &refused.to_string());
+                let refused = messages::STACK_REFUSED.replace("{error}", &refused.to_string());
+                error::set(ffi::PyExc_ValueError, &refused);
                 return ptr::null_mut();
             }
-            Thread::trim(worker::thread());
+            Thread::trim(Thread::this());
             ffi::Py_NewRef(ffi::Py_None())
         }
     })
@@ -42,7 +44,7 @@ pub(crate) unsafe extern "C" fn get_stack_size(
     _: *mut PyObject,
     _: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached.
         unsafe { ffi::PyLong_FromSize_t(stacks::pool().stack_size()) }
     })
@@ -50,10 +52,10 @@ pub(crate) unsafe extern "C" fn get_stack_size(
 
 /// `_fiberback.trim()`.
 pub(crate) unsafe extern "C" fn trim(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; this thread's record.
         unsafe {
-            Thread::trim(worker::thread());
+            Thread::trim(Thread::this());
             step::forget();
             let fallback = stacks::fallback().map_or(0, |pool| pool.trim());
             ffi::PyLong_FromSize_t(stacks::pool().trim() + fallback)
@@ -63,7 +65,7 @@ pub(crate) unsafe extern "C" fn trim(_: *mut PyObject, _: *mut PyObject) -> *mut
 
 /// `_fiberback.stats()`.
 pub(crate) unsafe extern "C" fn stats(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         let pool = stacks::pool().stats();
         // Made at once with the pool, hence of use only where that could get no more.
         let small = stacks::fallback().map(|pool| pool.stats());
@@ -72,7 +74,7 @@ pub(crate) unsafe extern "C" fn stats(_: *mut PyObject, _: *mut PyObject) -> *mu
         };
         // SAFETY: attached; this thread's record; fresh objects.
         unsafe {
-            let [idle, suspended, shared] = Thread::counts(worker::thread());
+            let [idle, suspended, shared] = Thread::counts(Thread::this());
             let entries = [
                 (c"fibers_idle", idle),
                 (c"fibers_suspended", suspended),
@@ -89,7 +91,6 @@ pub(crate) unsafe extern "C" fn stats(_: *mut PyObject, _: *mut PyObject) -> *mu
                 (c"loops_not_passed_on", fallbacks::NO_RUNNER.count()),
                 (c"reserved_bytes", sum(|pool| pool.reserved_bytes)),
                 (c"greenlet_loaded", usize::from(greenlet::look())),
-                (c"greenlets_put_off", greenlet::deferred()),
             ];
             let dict = ffi::PyDict_New();
             if dict.is_null() {

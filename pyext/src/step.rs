@@ -1,4 +1,4 @@
-//! One step of what an `await_` waits for, and on which stack it is made.
+//! One step of what an `await_` waits for, made on the stack that it fits on.
 //!
 //! Where many tasks wait, it matters how many pages each of their stacks has touched. A step that needs more
 //! than is left of the page that the waiting stack has touched anyway is therefore made on a side stack
@@ -9,18 +9,18 @@
 //!
 //! What the Python layer is asked about a wait is asked on a side stack, too.
 
-use crate::await_;
+use crate::asyncio_future::is_asyncio_future;
+use crate::coroutine_methods::Outcome;
+use crate::delegate;
 use crate::interp;
 use crate::needs::Needs;
+use crate::thread::Thread;
 use crate::worker::{self, Worker};
-use pyo3::ffi::PySendResult::{self, PYGEN_ERROR, PYGEN_RETURN};
+use pyo3::ffi::PySendResult::{PYGEN_ERROR, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::atomic::{AtomicU8, Ordering};
-
-/// A status and a result, as `PyIter_Send` has them.
-pub(crate) type Outcome = (PySendResult, *mut PyObject);
+use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 /// What is known of the steps of awaitables of one kind. Used with the GIL held only.
 struct Record {
@@ -126,8 +126,7 @@ impl Stepper {
             }
             let record = Record::of(awaitable);
             // To step a future takes hardly anything.
-            let is_here =
-                record.fits(&Worker::room(worker)) || await_::is_asyncio_future(awaitable);
+            let is_here = record.fits(&Worker::room(worker)) || is_asyncio_future(awaitable);
             Self { worker: if is_here { ptr::null_mut() } else { worker }, record }
         }
     }
@@ -160,7 +159,7 @@ impl Stepper {
         // SAFETY: passed on.
         unsafe {
             if self.worker.is_null() {
-                return await_::delegate_throw(iterator, exception);
+                return delegate::throw(iterator, exception);
             }
             self.step(iterator, Action::Throw(exception))
         }
@@ -213,12 +212,33 @@ pub(crate) unsafe fn call(function: *mut PyObject, argument: *mut PyObject) -> *
     unsafe { make(saving(worker::current()), function, Action::Call(argument), None).1 }
 }
 
+/// Calls a hook of the Python layer's, if there is one, with `argument`, as [`call`]. False with the error
+/// set if it raised.
+///
+/// # Safety
+///
+/// As [`call`].
+pub(crate) unsafe fn ask(hook: &AtomicPtr<PyObject>, argument: *mut PyObject) -> bool {
+    let hook = hook.load(Ordering::Relaxed);
+    if hook.is_null() {
+        return true;
+    }
+    // SAFETY: attached; the hook is owned by the static, and kept alive over its call.
+    unsafe {
+        let hook = ffi::Py_NewRef(hook);
+        let answer = call(hook, argument);
+        ffi::Py_DECREF(hook);
+        ffi::Py_XDECREF(answer);
+        !answer.is_null()
+    }
+}
+
 /// The worker, if its stack is to be saved; null if it is not, or there is none: nothing is to be gained
 /// where few tasks wait.
 #[inline(always)]
 unsafe fn saving(worker: *mut Worker) -> *mut Worker {
     // SAFETY: the current one, or null (all callers).
-    let saves = !worker.is_null() && unsafe { Worker::is_one_of_many(worker) };
+    let saves = !worker.is_null() && unsafe { Thread::is_one_of_many(worker) };
     if saves { worker } else { ptr::null_mut() }
 }
 
@@ -232,7 +252,7 @@ unsafe fn make(
     let argument: *mut c_void = (&raw mut step).cast();
     // SAFETY: the contract. `step` outlives the call, on a stack that does not move.
     unsafe {
-        if worker.is_null() || !Worker::call_aside(worker, here, argument, needs) {
+        if worker.is_null() || !Thread::call_aside(worker, here, argument, needs) {
             here(argument);
         }
     }
@@ -250,7 +270,7 @@ unsafe fn here(step: *mut c_void) {
                 let mut result = ptr::null_mut();
                 (ffi::PyIter_Send(object, value, &raw mut result), result)
             }
-            Action::Throw(exception) => await_::delegate_throw(object, exception),
+            Action::Throw(exception) => delegate::throw(object, exception),
             Action::Call(argument) => (PYGEN_RETURN, ffi::PyObject_CallOneArg(object, argument)),
         };
     }

@@ -13,7 +13,6 @@
 //! A worker has an exception in `thrown` only while its step is running. It is taken out before
 //! anything is dropped: that can run any code, which can wait, and be lent another one.
 
-use crate::worker::Worker;
 use crate::{error, names};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::CStr;
@@ -28,24 +27,27 @@ pub(crate) struct Thrown {
     count: ffi::Py_ssize_t,
 }
 
+/// Where a worker keeps it.
+pub(crate) type Place = Option<Box<Thrown>>;
+
 /// Notes what a step is sent (borrowed): it may have an exception in it.
 ///
 /// # Safety
 ///
 /// Attached, on the worker; no error set.
 #[inline(always)]
-pub(crate) unsafe fn note_value(worker: *mut Worker, value: *mut PyObject) {
+pub(crate) unsafe fn note_value(place: *mut Place, value: *mut PyObject) {
     // SAFETY: passed on.
     unsafe {
         if value != ffi::Py_None() {
-            note_outcome(worker, value);
+            note_outcome(place, value);
         }
     }
 }
 
 /// Trio sends `outcome.Error`s, whose `error` the awaited code raises.
 #[cold]
-unsafe fn note_outcome(worker: *mut Worker, value: *mut PyObject) {
+unsafe fn note_outcome(place: *mut Place, value: *mut PyObject) {
     // SAFETY: attached; a type's name is a C string that lives as long as the type.
     unsafe {
         if CStr::from_ptr((*ffi::Py_TYPE(value)).tp_name) != c"Error" {
@@ -56,7 +58,7 @@ unsafe fn note_outcome(worker: *mut Worker, value: *mut PyObject) {
             return ffi::PyErr_Clear();
         }
         if ffi::PyExceptionInstance_Check(exception) != 0 {
-            note_exception(worker, exception, 1);
+            note_exception(place, exception, 1);
         }
         ffi::Py_DECREF(exception);
     }
@@ -70,14 +72,14 @@ unsafe fn note_outcome(worker: *mut Worker, value: *mut PyObject) {
 /// Attached, on the worker; an exception.
 #[cold]
 pub(crate) unsafe fn note_exception(
-    worker: *mut Worker,
+    place: *mut Place,
     exception: *mut PyObject,
     passing: ffi::Py_ssize_t,
 ) {
-    // SAFETY: attached; the worker is ours.
+    // SAFETY: attached; the place is ours.
     unsafe {
-        end(worker);
-        (*worker).thrown = Some(Box::new(Thrown {
+        end(place);
+        *place = Some(Box::new(Thrown {
             exception: ffi::Py_NewRef(exception),
             traceback: ffi::PyException_GetTraceback(exception),
             count: ffi::Py_REFCNT(exception) - passing,
@@ -91,15 +93,12 @@ pub(crate) unsafe fn note_exception(
 ///
 /// Attached, on the worker. An error that is set is kept.
 #[inline(always)]
-pub(crate) unsafe fn settle(worker: *mut Worker) {
+pub(crate) unsafe fn settle(place: *mut Place) {
     // SAFETY: passed on.
     unsafe {
-        if (*worker)
-            .thrown
-            .as_ref()
-            .is_some_and(|thrown| ffi::Py_REFCNT(thrown.exception) == thrown.count)
+        if (*place).as_ref().is_some_and(|thrown| ffi::Py_REFCNT(thrown.exception) == thrown.count)
         {
-            end(worker);
+            end(place);
         }
     }
 }
@@ -110,21 +109,21 @@ pub(crate) unsafe fn settle(worker: *mut Worker) {
 ///
 /// As [`settle`].
 #[inline(always)]
-pub(crate) unsafe fn end(worker: *mut Worker) {
+pub(crate) unsafe fn end(place: *mut Place) {
     // SAFETY: passed on.
     unsafe {
-        if (*worker).thrown.is_some() {
-            give_back(worker);
+        if (*place).is_some() {
+            give_back(place);
         }
     }
 }
 
 #[cold]
-unsafe fn give_back(worker: *mut Worker) {
+unsafe fn give_back(place: *mut Place) {
     // SAFETY: attached; references of ours. What is dropped here can run any code, so an error that
     // is set is put aside, and the worker's field is empty.
     unsafe {
-        let Some(thrown) = (*worker).thrown.take() else { return };
+        let Some(thrown) = (*place).take() else { return };
         let Thrown { exception, traceback, count } = *thrown;
         // Equal: whoever the code of the step gave the exception to has dropped it. That somebody
         // else has, in place of one that keeps it, would cost that one the traceback.

@@ -18,18 +18,18 @@
 //! * `input` and `output` are how the two sides of a switch talk, in turns: the resumer writes an
 //!   input, the fiber reads it; the fiber writes an output, the resumer reads it.
 
+use crate::barrier::barrier;
 use crate::interp::State;
 use crate::interp::frames::Place;
 use crate::interp::instrumentation::Instrumented;
 use crate::interp::references::Visitor;
 use crate::leaks::{self, Reason};
+use crate::mailbox::Mailbox;
 use crate::needs::Needs;
-use crate::parking::{self, Driver, Parked};
-use crate::portal::PortalObject;
-use crate::side_stack::{self, SideStack, SideStacks};
+use crate::owner::Owner;
+use crate::side_stack::{self, SideStack};
 use crate::stacks::PAGE;
-use crate::thrown::{self, Thrown};
-use crate::{error, fallbacks, greenlet, stacks};
+use crate::{current_loop, delegate, stacks, thrown};
 use fiberback::fiber::{Ambient, Fiber, Stack, Step, Suspender};
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::cell::Cell;
@@ -37,8 +37,7 @@ use std::ffi::c_void;
 use std::hint::black_box;
 use std::mem::ManuallyDrop;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// What a worker is resumed with. References are owned unless said otherwise.
 #[derive(Clone, Copy)]
@@ -51,14 +50,12 @@ pub(crate) enum Input {
     Value(*mut PyObject),
     /// The suspended `await_` gets this exception.
     Raise(*mut PyObject),
-    /// Run the callbacks of an event loop (see `parking`).
-    Drive(*mut Driver),
+    /// Call this function with this argument (see [`Function`]).
+    Run(Function, *mut c_void),
     /// The code that parked the stack goes on.
     Unpark,
     /// What was to be called on another stack has been.
     Called,
-    /// Run this function on the worker's stack as a step of its own, with this argument.
-    Run(unsafe fn(*mut c_void), *mut c_void),
     /// A guest that is away goes on (see [`Worker::guest`]).
     Go,
 }
@@ -70,17 +67,22 @@ pub(crate) enum Output {
     Done(ffi::PySendResult, *mut PyObject),
     /// An `await_` in the step awaits this object (owned).
     Suspended(*mut PyObject),
-    /// The whole stack waits, whatever is below the worker included.
-    Parked(*mut Parked),
-    /// The worker drives no loop any more, or the function that it ran is over.
+    /// The whole stack waits, whatever is below the worker included: whoever has resumed the worker calls
+    /// this function with this argument, which returns when the wait is over; then the worker goes on.
+    Parked(Function, *mut c_void),
+    /// The function that was to be run has returned.
     Left,
     /// This is to be called, with this argument, on the thread's own stack; then the worker goes on.
-    CallOut(unsafe fn(*mut c_void), *mut c_void),
+    CallOut(Function, *mut c_void),
     /// The same, on the stack that has resumed the worker.
-    CallHost(unsafe fn(*mut c_void), *mut c_void),
+    CallHost(Function, *mut c_void),
     /// A guest is away: it has suspended to go on whenever, and wherever, it is resumed.
     Away,
 }
+
+/// What somebody who knows more than a worker has it call, or has called for it. It neither unwinds nor
+/// leaves an error set.
+pub(crate) type Function = unsafe fn(*mut c_void);
 
 /// A fiber for portals' steps; see the module docs.
 pub(crate) struct Worker {
@@ -93,27 +95,28 @@ pub(crate) struct Worker {
     /// Pages of its stack, whole ones.
     stack_pages: u32,
     suspender: *const Suspender<(), ()>,
-    /// The stack that the code of the worker is on, if that is not its own (see [`Worker::call_aside`]);
+    /// The stack that the code of the worker is on, if that is not its own (see [`Worker::call_on`]);
     /// or null.
     side: *mut SideStack,
-    thread: *mut Thread,
+    /// The record of the thread that it belongs to, which is `thread.rs`'s.
+    pub(crate) record: *mut c_void,
     /// The thread's block, for who knows the worker already.
     local: *const Local,
     /// The thread's mailbox. It outlives the thread, and so says for ever which thread it was.
-    mailbox: Arc<Mailbox>,
+    pub(crate) mailbox: Arc<Mailbox>,
     /// The thread state that it was last resumed with.
     ts: *mut PyThreadState,
     /// The worker that was current when this one was resumed; null between resumes.
     outer: *mut Worker,
-    /// The portal being stepped or bound. Borrowed: the portal outlives its hold on the worker.
-    pub(crate) portal: *mut PortalObject,
+    /// Whose step it makes. Borrowed: the owner outlives its hold on the worker. Null if it runs a function.
+    pub(crate) owner: *mut Owner,
     /// What the suspended `await_` is stepping: a reference owned by that `await_`. Null otherwise.
     pub(crate) awaiting: *mut PyObject,
     /// What the caller of the suspended `await_` passed, if its frame's value stack owns a
     /// reference to it that nothing else shows to the collector. Null otherwise.
     pub(crate) argument: *mut PyObject,
     /// What the resumer has raised in the step.
-    pub(crate) thrown: Option<Box<Thrown>>,
+    pub(crate) thrown: thrown::Place,
     /// `call_masked` is running on this worker: it must not suspend. So is a worker that drives a
     /// loop: what it runs has no portal.
     pub(crate) masked: bool,
@@ -121,10 +124,11 @@ pub(crate) struct Worker {
     /// parent's, so the worker is masked until that loop runs here again, or the step is over. Owned
     /// by nobody, and never freed ([`note_fork`]). Null otherwise.
     pub(crate) forked_on: *mut PyObject,
-    /// The loop that it drives, or null.
-    pub(crate) drives: *mut Driver,
+    /// What the function that it runs was given, only to be compared; or null. (The loop that a runner
+    /// drives, see `parking`.)
+    pub(crate) runs: *const c_void,
     /// The greenlet of ours whose code it runs; borrowed from the greenlet, which has the worker; or null.
-    /// Such a worker is a *guest* of the stack that resumes it: it has no portal and is `masked`, and what its
+    /// Such a worker is a *guest* of the stack that resumes it: it has no owner and is `masked`, and what its
     /// code waits for its host waits for. Its frames, its context and what it handles are its own.
     pub(crate) guest: *mut PyObject,
     /// A guest that is suspended, for its host waits for what it awaits (`awaiting`, as in a portal's worker).
@@ -134,68 +138,30 @@ pub(crate) struct Worker {
     /// `PyThreadState_GetID` of the thread state that the step began with; valid if `mid_step`.
     pub(crate) tstate_id: u64,
     /// Neighbours in the thread's list of workers that are `mid_step`.
-    previous: *mut Worker,
-    next: *mut Worker,
+    pub(crate) previous: *mut Worker,
+    pub(crate) next: *mut Worker,
 }
 
 const _: () = assert!(size_of::<Worker>() <= stacks::OWNER);
 
-/// What one thread knows. Freed when the thread ends.
-pub(crate) struct Thread {
-    idle: Vec<*mut Worker>,
-    /// Workers that were made and not freed, idle ones included.
-    workers: usize,
-    side_stacks: SideStacks,
-    /// The first of the workers that are `mid_step`.
-    suspended: *mut Worker,
-    suspended_count: usize,
-    pub(crate) greenlets: greenlet::Calls,
-    mailbox: Arc<Mailbox>,
-}
-
-/// What other threads may leave for this one.
-pub(crate) struct Mailbox {
-    has_mail: AtomicBool,
-    /// `None` once the thread is dead.
-    mail: Mutex<Option<Vec<Mail>>>,
-}
-
-/// Something that only the thread it belongs to can do.
-pub(crate) enum Mail {
-    /// Close this portal, whose last reference (now ours) was dropped elsewhere.
-    Close(*mut PortalObject),
-    /// Drop this reference.
-    Drop(*mut PyObject),
-}
-
-// SAFETY: the pointers are only dereferenced by the thread that owns the mailbox, and (for the
-// portal's reference count) with the GIL held.
-unsafe impl Send for Mail {}
-
-/// Idle workers that a thread keeps; more go back to the stack pool.
-const MAX_IDLE: usize = 256;
-
-/// So many workers in use are few; see [`Worker::is_one_of_many`].
-const FEW: usize = 16;
-
-struct Local {
+/// A thread's block: what is looked at in each `await_`.
+pub(crate) struct Local {
     current: Cell<*mut Worker>,
     /// Regions of this thread may forbid `await_`.
     guarded: Cell<bool>,
-    thread: Cell<*mut Thread>,
+    /// The thread's record, which is `thread.rs`'s; null if there is none.
+    pub(crate) record: Cell<*mut c_void>,
 }
 
 thread_local! {
     // `const` and without a destructor: reading it is one load from the thread's own block.
-    static LOCAL: Local = const {
+    pub(crate) static LOCAL: Local = const {
         Local {
             current: Cell::new(ptr::null_mut()),
             guarded: Cell::new(false),
-            thread: Cell::new(ptr::null_mut()),
+            record: Cell::new(ptr::null_mut()),
         }
     };
-    // Apart from `LOCAL` because it has a destructor, which makes each access check a flag.
-    static TEARDOWN: Teardown = const { Teardown };
 }
 
 /// The worker on whose stack this thread is now, or null.
@@ -231,188 +197,11 @@ pub(crate) unsafe fn note_fork(event_loop: *mut PyObject) {
         ffi::Py_INCREF(event_loop);
         let mut worker = current();
         while !worker.is_null() {
-            if (*worker).drives.is_null() && (*worker).guest.is_null() {
+            if (*worker).runs.is_null() && (*worker).guest.is_null() {
                 (*worker).masked = true;
                 (*worker).forked_on = event_loop;
             }
             worker = (*worker).outer;
-        }
-    }
-}
-
-/// This thread's record, made on first use.
-#[inline(always)]
-pub(crate) fn thread() -> *mut Thread {
-    let thread = LOCAL.with(|local| local.thread.get());
-    if thread.is_null() { new_thread() } else { thread }
-}
-
-#[cold]
-fn new_thread() -> *mut Thread {
-    let thread = Box::into_raw(Box::new(Thread {
-        // Never grows, so that giving a worker back allocates nothing.
-        idle: Vec::with_capacity(MAX_IDLE),
-        workers: 0,
-        side_stacks: SideStacks::new(),
-        suspended: ptr::null_mut(),
-        suspended_count: 0,
-        greenlets: greenlet::Calls::new(),
-        mailbox: Arc::new(Mailbox {
-            has_mail: AtomicBool::new(false),
-            mail: Mutex::new(Some(Vec::new())),
-        }),
-    }));
-    LOCAL.with(|local| local.thread.set(thread));
-    // Registers the destructor. In a thread that is already past its destructors the record just
-    // stays; nothing is wrong with that but the memory.
-    let _ = TEARDOWN.try_with(|_| ());
-    thread
-}
-
-struct Teardown;
-
-impl Drop for Teardown {
-    /// The thread ends. Python may be gone or the GIL held elsewhere, so nothing here touches
-    /// Python objects: idle workers have none, workers in the middle of a step stay as they are,
-    /// for ever (the invariant), and so does what other threads left in the mailbox. They are
-    /// counted; whoever drops their portals says why.
-    fn drop(&mut self) {
-        let thread = LOCAL.with(|local| local.thread.replace(ptr::null_mut()));
-        if thread.is_null() {
-            return;
-        }
-        // SAFETY: made by `new_thread`, and just unlinked from the only place that names it. A
-        // worker in the middle of a step still points here, but is never touched again.
-        let mut thread = unsafe { Box::from_raw(thread) };
-        drop(thread.mailbox.lock().take());
-        let mut worker = thread.suspended;
-        while !worker.is_null() {
-            // SAFETY: one of this thread's that are in the middle of a step; they are never freed.
-            unsafe {
-                leaks::count(Worker::stacks(worker));
-                worker = (*worker).next;
-            }
-        }
-        // SAFETY: this thread's.
-        unsafe { thread.side_stacks.trim() };
-        for &worker in &thread.idle {
-            // SAFETY: an idle worker of this thread, reached by nothing else.
-            unsafe { Worker::free(worker) };
-        }
-    }
-}
-
-impl Mailbox {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Vec<Mail>>> {
-        // A panic cannot leave the vector half changed.
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the thread is dead.
-    fn is_closed(&self) -> bool {
-        self.lock().is_none()
-    }
-
-    /// Has the thread look for what is to be done soon, as if there were mail.
-    pub(crate) fn ring(&self) {
-        self.has_mail.store(true, Ordering::Release);
-    }
-
-    /// Leaves `mail` for the thread. Gives it back if the thread is dead.
-    pub(crate) fn post(&self, mail: Mail) -> Result<(), Mail> {
-        match &mut *self.lock() {
-            Some(box_) => {
-                box_.push(mail);
-                self.has_mail.store(true, Ordering::Release);
-                Ok(())
-            }
-            None => Err(mail),
-        }
-    }
-}
-
-impl Thread {
-    /// Does what other threads have left to do.
-    ///
-    /// # Safety
-    ///
-    /// `this` must be the calling thread's record; attached.
-    #[inline(always)]
-    pub(crate) unsafe fn read_mail(this: *mut Self) {
-        // SAFETY: the record is ours.
-        let mailbox = unsafe { &(*this).mailbox };
-        if mailbox.has_mail.load(Ordering::Relaxed) {
-            // SAFETY: passed on.
-            unsafe { Self::read_mail_slowly(this) }
-        }
-    }
-
-    #[cold]
-    unsafe fn read_mail_slowly(this: *mut Self) {
-        // SAFETY: the record is ours; it is not borrowed while portals are closed, which runs
-        // arbitrary code.
-        unsafe {
-            let mailbox = Arc::clone(&(*this).mailbox);
-            mailbox.has_mail.store(false, Ordering::Relaxed);
-            fallbacks::tell_due();
-            let mail = mailbox.lock().as_mut().map(std::mem::take).unwrap_or_default();
-            for mail in mail {
-                match mail {
-                    Mail::Close(portal) => crate::portal::close_posted(portal),
-                    Mail::Drop(object) => ffi::Py_DECREF(object),
-                }
-            }
-        }
-    }
-
-    /// What other threads can leave something in for this one.
-    ///
-    /// # Safety
-    ///
-    /// `this` must be the calling thread's record.
-    pub(crate) unsafe fn mailbox<'a>(this: *mut Self) -> &'a Mailbox {
-        // SAFETY: the record is ours, and holds the mailbox.
-        unsafe { &(*this).mailbox }
-    }
-
-    /// The first worker that is in the middle of a step, or null.
-    ///
-    /// # Safety
-    ///
-    /// `this` must be the calling thread's record.
-    pub(crate) unsafe fn first_suspended(this: *mut Self) -> *mut Worker {
-        // SAFETY: the record is ours.
-        unsafe { (*this).suspended }
-    }
-
-    /// Idle and suspended workers, and side stacks.
-    ///
-    /// # Safety
-    ///
-    /// `this` must be the calling thread's record.
-    pub(crate) unsafe fn counts(this: *mut Self) -> [usize; 3] {
-        // SAFETY: the record is ours.
-        unsafe {
-            let (idle, side_stacks) = (&(*this).idle, &(*this).side_stacks);
-            [idle.len(), (*this).suspended_count, side_stacks.count()]
-        }
-    }
-
-    /// Ends all idle workers and side stacks; their stacks go back to the pool. Returns how many.
-    ///
-    /// # Safety
-    ///
-    /// `this` must be the calling thread's record.
-    pub(crate) unsafe fn trim(this: *mut Self) -> usize {
-        // SAFETY: the record is ours; idle workers are reached by nothing else.
-        unsafe {
-            let (idle, side_stacks) = (&mut (*this).idle, &mut (*this).side_stacks);
-            let ended = idle.len();
-            for worker in idle.drain(..) {
-                Worker::free(worker);
-            }
-            (*this).workers -= ended;
-            ended + side_stacks.trim()
         }
     }
 }
@@ -452,42 +241,8 @@ impl Ambient for Swap {
 }
 
 impl Worker {
-    /// An idle worker for the calling thread. Null with `StackMemoryError` set if there is none.
-    ///
-    /// # Safety
-    ///
-    /// Attached.
-    #[inline]
-    pub(crate) unsafe fn take() -> *mut Self {
-        let thread = thread();
-        // SAFETY: the thread's own record; attached.
-        unsafe {
-            let idle = &mut (*thread).idle;
-            match idle.pop() {
-                Some(worker) => worker,
-                None => Self::new(thread),
-            }
-        }
-    }
-
-    #[cold]
-    fn new(thread: *mut Thread) -> *mut Self {
-        match stacks::take() {
-            Some((stack, kind)) => {
-                // SAFETY: the calling thread's record.
-                unsafe {
-                    (*thread).workers += 1;
-                    if kind == stacks::Kind::Small && fallbacks::SMALL_STACK.note() {
-                        (*thread).mailbox.ring();
-                    }
-                }
-                Self::on(stack, thread)
-            }
-            None => ptr::null_mut(),
-        }
-    }
-
-    fn on(stack: Stack, thread: *mut Thread) -> *mut Self {
+    /// A worker on that stack, for the thread with that record and that mailbox.
+    pub(crate) fn on(stack: Stack, record: *mut c_void, mailbox: Arc<Mailbox>) -> *mut Self {
         /// The worker's address, for the closure.
         struct Address(*mut Worker);
         let (memory, data_stack) = stacks::reserved(&stack);
@@ -517,18 +272,18 @@ impl Worker {
                 stack_pages,
                 suspender: ptr::null(),
                 side: ptr::null_mut(),
-                thread,
+                record,
                 local: LOCAL.with(ptr::from_ref),
-                mailbox: Arc::clone(&(*thread).mailbox),
+                mailbox,
                 ts: ptr::null_mut(),
                 outer: ptr::null_mut(),
-                portal: ptr::null_mut(),
+                owner: ptr::null_mut(),
                 awaiting: ptr::null_mut(),
                 argument: ptr::null_mut(),
                 thrown: None,
                 masked: false,
                 forked_on: ptr::null_mut(),
-                drives: ptr::null_mut(),
+                runs: ptr::null(),
                 guest: ptr::null_mut(),
                 waits: false,
                 mid_step: false,
@@ -559,26 +314,13 @@ impl Worker {
     unsafe fn unmask_after_fork(worker: *mut Self) -> bool {
         // SAFETY: attached; the object is only compared.
         unsafe {
-            if !parking::is_running((*worker).forked_on) {
+            if !current_loop::is_running((*worker).forked_on) {
                 return false;
             }
             (*worker).forked_on = ptr::null_mut();
             (*worker).masked = false;
         }
         true
-    }
-
-    /// True if `worker` belongs to the calling thread.
-    ///
-    /// # Safety
-    ///
-    /// The worker must be alive, or have been in the middle of a step when its thread ended.
-    #[inline(always)]
-    pub(crate) unsafe fn is_ours(worker: *mut Self) -> bool {
-        let thread = LOCAL.with(|local| local.thread.get());
-        // SAFETY: the contract; the calling thread's record is its own. The mailbox is compared
-        // rather than the record, whose address may be reused once its thread has ended.
-        unsafe { !thread.is_null() && Arc::ptr_eq(&(*worker).mailbox, &(*thread).mailbox) }
     }
 
     /// Runs the worker until its step ends or an `await_` suspends.
@@ -596,8 +338,11 @@ impl Worker {
         loop {
             // SAFETY: passed on.
             match unsafe { Self::resume_once(worker, ts, input) } {
-                // SAFETY: the worker waits for what this stack has to wait for, too.
-                Output::Parked(parked) => input = unsafe { parking::pass_on(parked) },
+                Output::Parked(wait, parked) => {
+                    // SAFETY: the worker waits for what this stack has to wait for, too.
+                    unsafe { wait(parked) };
+                    input = Input::Unpark;
+                }
                 output => return output,
             }
         }
@@ -647,11 +392,7 @@ impl Worker {
     ///
     /// Attached; the worker has suspended with this output. As [`call_out`](Self::call_out).
     #[cold]
-    unsafe fn called_out(
-        worker: *mut Self,
-        function: unsafe fn(*mut c_void),
-        argument: *mut c_void,
-    ) {
+    unsafe fn called_out(worker: *mut Self, function: Function, argument: *mut c_void) {
         // SAFETY: the contract. The fiber that we are on, if any, runs.
         unsafe {
             let outer = current();
@@ -671,11 +412,7 @@ impl Worker {
     ///
     /// `worker` must be [`current`], and `interp::refusal` have found no objection. `function` must
     /// neither unwind nor leave an error set.
-    pub(crate) unsafe fn call_out(
-        worker: *mut Self,
-        function: unsafe fn(*mut c_void),
-        argument: *mut c_void,
-    ) {
+    pub(crate) unsafe fn call_out(worker: *mut Self, function: Function, argument: *mut c_void) {
         // SAFETY: passed on.
         match unsafe { Self::switch_back(worker, Output::CallOut(function, argument)) } {
             Input::Called => {}
@@ -691,7 +428,7 @@ impl Worker {
     /// As [`call_out`](Self::call_out).
     pub(crate) unsafe fn call_on_host(
         worker: *mut Self,
-        function: unsafe fn(*mut c_void),
+        function: Function,
         argument: *mut c_void,
     ) {
         // SAFETY: passed on.
@@ -842,14 +579,15 @@ impl Worker {
         unsafe { Self::switch_back(worker, Output::Suspended(yielded)) }
     }
 
-    /// Suspends the running worker for as long as `parked` waits. What it drives goes on elsewhere.
+    /// Suspends the running worker for as long as something waits: until `wait(parked)`, which whoever has
+    /// resumed the worker calls, has returned. What it runs goes on elsewhere.
     ///
     /// # Safety
     ///
     /// As [`suspend`](Self::suspend).
-    pub(crate) unsafe fn park(worker: *mut Self, parked: *mut Parked) {
+    pub(crate) unsafe fn park(worker: *mut Self, wait: Function, parked: *mut c_void) {
         // SAFETY: passed on.
-        match unsafe { Self::switch_back(worker, Output::Parked(parked)) } {
+        match unsafe { Self::switch_back(worker, Output::Parked(wait, parked)) } {
             Input::Unpark => {}
             _ => unreachable!("a parked worker was resumed with something else"),
         }
@@ -891,35 +629,23 @@ impl Worker {
         }
     }
 
-    /// Calls `function` with `argument` on a stack that the thread's workers share (see `side_stack`), and
-    /// notes what that has needed. False, and nothing is called, if the worker is on one already, or there is none.
+    /// Calls `function` with `argument` on a side stack, and notes what that has needed, if it is asked to.
     ///
     /// # Safety
     ///
-    /// Attached, no error set; `worker` must be [`current`]. `function` must not unwind.
+    /// Attached, no error set; `worker` must be [`current`], and on its own stack. `side` must be the
+    /// caller's, with nothing on it. `function` must not unwind.
     #[inline]
-    pub(crate) unsafe fn call_aside(
+    pub(crate) unsafe fn call_on(
         worker: *mut Self,
+        side: *mut SideStack,
         function: side_stack::Function,
         argument: *mut c_void,
         needs: Option<&mut Needs>,
-    ) -> bool {
+    ) {
         // SAFETY: the contract. The worker is entered, with its thread state. What suspends it meanwhile
         // does so by `switch_back`, and it is resumed with the same thread state.
         unsafe {
-            if !(*worker).side.is_null() {
-                return false;
-            }
-            let thread = (*worker).thread;
-            // How deep C code may get was told the interpreter for the worker's own stack.
-            let least = (*worker).stack_pages as usize * PAGE;
-            let side = SideStacks::take(&raw mut (*thread).side_stacks, least);
-            if side.is_null() {
-                if fallbacks::OWN_STACK.note() {
-                    (*thread).mailbox.ring();
-                }
-                return false;
-            }
             let ts = (*worker).ts;
             let needs = needs.map_or(ptr::null_mut(), ptr::from_mut);
             SideStack::set(side, function, argument, needs);
@@ -937,27 +663,49 @@ impl Worker {
             (*worker).side = ptr::null_mut();
             let (state, other) = (&mut (*worker).state, &mut (*side).state);
             state.move_back(ts, other);
-            if !SideStacks::give_back(&raw mut (*thread).side_stacks, side) {
-                leaks::count(1);
-                leaks::tell(Reason::Disorder, (*worker).portal.cast());
-            }
-            true
         }
     }
 
-    /// Whether it matters how many pages the worker's stack has touched: so many of the thread's are in
-    /// use, and its code is on that stack.
+    /// Whether the worker's code is on a side stack.
     ///
     /// # Safety
     ///
     /// `worker` must be [`current`].
     #[inline(always)]
-    pub(crate) unsafe fn is_one_of_many(worker: *mut Self) -> bool {
-        // SAFETY: current, so its thread is there.
+    pub(crate) unsafe fn is_aside(worker: *mut Self) -> bool {
+        // SAFETY: the contract.
+        unsafe { !(*worker).side.is_null() }
+    }
+
+    /// Bytes of the worker's own stack.
+    ///
+    /// # Safety
+    ///
+    /// The worker must be alive.
+    #[inline(always)]
+    pub(crate) unsafe fn stack_size(worker: *mut Self) -> usize {
+        // SAFETY: the contract.
+        unsafe { (*worker).stack_pages as usize * PAGE }
+    }
+
+    /// Puts the worker in order after a step. False if the step has left something behind: it is to be given
+    /// up.
+    ///
+    /// # Safety
+    ///
+    /// Attached; the thread's, neither running nor in the middle of a step.
+    #[inline]
+    #[must_use]
+    pub(crate) unsafe fn settle(worker: *mut Self) -> bool {
+        // SAFETY: the contract.
         unsafe {
-            let thread = (*worker).thread;
-            let idle = &(*thread).idle;
-            (*thread).workers - idle.len() > FEW && (*worker).side.is_null()
+            if !State::settle(&raw mut (*worker).state) {
+                return false;
+            }
+            (*worker).owner = ptr::null_mut();
+            (*worker).masked = false;
+            (*worker).forked_on = ptr::null_mut();
+            true
         }
     }
 
@@ -974,7 +722,7 @@ impl Worker {
         unsafe {
             // The worker is in the first page. A runner's own calls go on into the next one.
             let first = worker.addr() & !(PAGE - 1);
-            let first = if (*worker).drives.is_null() { first } else { first - PAGE };
+            let first = if (*worker).runs.is_null() { first } else { first - PAGE };
             let bottom = if here < first { here & !(PAGE - 1) } else { first };
             let top = State::data_stack_top((*worker).ts);
             Needs { c_stack: here - bottom, data_stack: top.next_multiple_of(PAGE) - top }
@@ -982,8 +730,12 @@ impl Worker {
     }
 
     /// How many stacks the worker has.
-    unsafe fn stacks(worker: *mut Self) -> usize {
-        // SAFETY: alive, or in the middle of a step when its thread ended.
+    ///
+    /// # Safety
+    ///
+    /// Alive, or in the middle of a step when its thread ended.
+    pub(crate) unsafe fn stacks(worker: *mut Self) -> usize {
+        // SAFETY: the contract.
         1 + usize::from(unsafe { !(*worker).side.is_null() })
     }
 
@@ -1047,7 +799,19 @@ impl Worker {
         worker
     }
 
-    /// Whether the worker is inside a `Context.run` of its own; see `await_::is_usable`.
+    /// The attached thread state, sooner than by `PyThreadState_Get`.
+    ///
+    /// # Safety
+    ///
+    /// `worker` must be [`current`].
+    #[inline(always)]
+    pub(crate) unsafe fn thread_state(worker: *mut Self) -> *mut PyThreadState {
+        // SAFETY: alive; a worker runs with the thread state that it was resumed with, which `Drop` of
+        // what resumes it relies on, too.
+        unsafe { (*worker).ts }
+    }
+
+    /// Whether the worker is inside a `Context.run` of its own; see `usable_portal::is_usable`.
     ///
     /// # Safety
     ///
@@ -1058,78 +822,6 @@ impl Worker {
         unsafe {
             let state = &(*worker).state;
             state.is_in_nested_context(ts)
-        }
-    }
-
-    /// Notes that the step has suspended, once for each step.
-    ///
-    /// # Safety
-    ///
-    /// This thread's worker, not running, not `mid_step`; `ts` attached.
-    pub(crate) unsafe fn begin_suspension(worker: *mut Self, ts: *mut PyThreadState) {
-        // SAFETY: the worker and its thread's record are ours; the neighbours are alive, as a
-        // worker unlinks itself before it is freed or leaked.
-        unsafe {
-            (*worker).mid_step = true;
-            (*worker).tstate_id = crate::interp::thread_state_id(ts);
-            let thread = (*worker).thread;
-            (*worker).previous = ptr::null_mut();
-            (*worker).next = (*thread).suspended;
-            if !(*worker).next.is_null() {
-                (*(*worker).next).previous = worker;
-            }
-            (*thread).suspended = worker;
-            (*thread).suspended_count += 1;
-        }
-    }
-
-    /// Undoes [`begin_suspension`](Self::begin_suspension).
-    ///
-    /// # Safety
-    ///
-    /// This thread's worker, `mid_step`.
-    pub(crate) unsafe fn end_suspension(worker: *mut Self) {
-        // SAFETY: as in `begin_suspension`.
-        unsafe {
-            (*worker).mid_step = false;
-            let (previous, next) = ((*worker).previous, (*worker).next);
-            let thread = (*worker).thread;
-            if previous.is_null() {
-                (*thread).suspended = next;
-            } else {
-                (*previous).next = next;
-            }
-            if !next.is_null() {
-                (*next).previous = previous;
-            }
-            (*thread).suspended_count -= 1;
-        }
-    }
-
-    /// Gives the worker back after a step.
-    ///
-    /// # Safety
-    ///
-    /// This thread's worker, neither running nor in the middle of a step, not used afterwards.
-    #[inline]
-    pub(crate) unsafe fn give_back(worker: *mut Self) {
-        // SAFETY: ours.
-        unsafe {
-            if !State::settle(&raw mut (*worker).state) {
-                // Something on the fiber left the interpreter's records in disorder (a foreign
-                // stack switcher). The stack may still be referenced.
-                return Self::leak(worker, Reason::Disorder, (*worker).portal.cast());
-            }
-            (*worker).portal = ptr::null_mut();
-            (*worker).masked = false;
-            (*worker).forked_on = ptr::null_mut();
-            let idle = &mut (*(*worker).thread).idle;
-            if idle.len() < MAX_IDLE {
-                idle.push(worker);
-            } else {
-                (*(*worker).thread).workers -= 1;
-                Self::free(worker);
-            }
         }
     }
 
@@ -1148,7 +840,7 @@ impl Worker {
     /// # Safety
     ///
     /// Idle, this thread's, not used afterwards.
-    unsafe fn free(worker: *mut Self) {
+    pub(crate) unsafe fn free(worker: *mut Self) {
         // SAFETY: the fiber waits in `serve` with nothing of Python on its stack; dropping it
         // makes `serve` return. The state is clean, and freed after its frames' stack is gone. The
         // worker lies on the fiber's own memory, so all else is taken out of it before.
@@ -1173,7 +865,7 @@ impl Worker {
         // points to.
         // SAFETY: passed on; the worker stays readable.
         unsafe {
-            (*worker).portal = ptr::null_mut();
+            (*worker).owner = ptr::null_mut();
             // What was suspended has been counted when its thread ended.
             if !((*worker).mid_step && (*worker).mailbox.is_closed()) {
                 leaks::count(Self::stacks(worker));
@@ -1207,16 +899,6 @@ impl Worker {
             state.traverse(visitor);
         }
     }
-
-    /// The next worker in the thread's list of suspended ones.
-    ///
-    /// # Safety
-    ///
-    /// This thread's worker, `mid_step`.
-    pub(crate) unsafe fn next(worker: *mut Self) -> *mut Self {
-        // SAFETY: the contract.
-        unsafe { (*worker).next }
-    }
 }
 
 /// The body of a worker's fiber.
@@ -1233,7 +915,7 @@ unsafe fn serve(worker: *mut Worker, suspender: &Suspender<(), ()>) {
         // SAFETY: `Worker::resume` was called with the GIL held and an input for a new step. It is
         // our turn with the worker until we suspend.
         unsafe {
-            let panicked = error::barrier(true, || {
+            let panicked = barrier(true, || {
                 step(worker);
                 false
             });
@@ -1257,21 +939,17 @@ unsafe fn step(worker: *mut Worker) {
     unsafe {
         (*worker).output = match (*worker).input {
             Input::Send { coroutine, value } => {
-                thrown::note_value(worker, value);
+                thrown::note_value(&raw mut (*worker).thrown, value);
                 let mut result = ptr::null_mut();
-                let status = send_into(coroutine, value, &raw mut result);
-                thrown::end(worker);
+                let status = delegate::send_into(coroutine, value, &raw mut result);
+                thrown::end(&raw mut (*worker).thrown);
                 Output::Done(status, result)
             }
             Input::Throw { coroutine, exception } => {
-                thrown::note_exception(worker, exception, 0);
-                let (status, result) = throw_into(coroutine, exception);
-                thrown::end(worker);
+                thrown::note_exception(&raw mut (*worker).thrown, exception, 0);
+                let (status, result) = delegate::throw_into(coroutine, exception);
+                thrown::end(&raw mut (*worker).thrown);
                 Output::Done(status, result)
-            }
-            Input::Drive(driver) => {
-                parking::drive(driver);
-                Output::Left
             }
             Input::Run(function, argument) => {
                 function(argument);
@@ -1281,70 +959,5 @@ unsafe fn step(worker: *mut Worker) {
                 unreachable!("no await_ is suspended between two steps")
             }
         };
-    }
-}
-
-/// `PyIter_Send`, with one call less for what has `am_send`, as coroutines have.
-///
-/// # Safety
-///
-/// Attached; the objects valid, and borrowed.
-#[inline(always)]
-unsafe fn send_into(
-    iterator: *mut PyObject,
-    value: *mut PyObject,
-    result: *mut *mut PyObject,
-) -> ffi::PySendResult {
-    // SAFETY: the contract; a type lives as long as its instances, and so do its tables.
-    unsafe {
-        let methods = (*ffi::Py_TYPE(iterator)).tp_as_async;
-        if !methods.is_null() {
-            if let Some(send) = (*methods).am_send {
-                return send(iterator, value, result);
-            }
-        }
-        ffi::PyIter_Send(iterator, value, result)
-    }
-}
-
-/// `iterator.throw(exception)`, with the outcome of `PyIter_Send`.
-///
-/// # Safety
-///
-/// Attached; both valid, and borrowed.
-pub(crate) unsafe fn throw_into(
-    iterator: *mut PyObject,
-    exception: *mut PyObject,
-) -> (ffi::PySendResult, *mut PyObject) {
-    // SAFETY: the contract; `throw` is interned for ever by `names::init`.
-    unsafe {
-        let result = crate::names::call_one(iterator, crate::names::THROW.get(), exception);
-        outcome_of_call(result)
-    }
-}
-
-/// Translates what a method like `throw()` returned: a value means that it yielded,
-/// `StopIteration` that it returned.
-///
-/// # Safety
-///
-/// Attached; an error is set if `result` is null.
-pub(crate) unsafe fn outcome_of_call(result: *mut PyObject) -> (ffi::PySendResult, *mut PyObject) {
-    if !result.is_null() {
-        return (ffi::PySendResult::PYGEN_NEXT, result);
-    }
-    // SAFETY: attached, and an error is set. `StopIteration.value` of an instance is read as an
-    // attribute, which cannot fail for the built-in and its subclasses unless they want it to.
-    unsafe {
-        if ffi::PyErr_ExceptionMatches(ffi::PyExc_StopIteration) == 0 {
-            return (ffi::PySendResult::PYGEN_ERROR, ptr::null_mut());
-        }
-        let stop = error::take();
-        let value = ffi::PyObject_GetAttr(stop, crate::names::VALUE.get());
-        ffi::Py_DECREF(stop);
-        if value.is_null() {
-            return (ffi::PySendResult::PYGEN_ERROR, ptr::null_mut());
-        }
-        (ffi::PySendResult::PYGEN_RETURN, value)
     }
 }

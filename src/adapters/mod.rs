@@ -5,6 +5,7 @@ mod block_on;
 pub mod diesel;
 #[cfg(feature = "io")]
 pub mod io;
+mod loop_thread;
 mod park;
 mod remote;
 #[cfg(feature = "stream")]

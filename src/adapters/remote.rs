@@ -1,5 +1,6 @@
 //! Waiting for a fiber's event loop from other threads.
 
+use super::loop_thread::LoopThread;
 use super::park::park_within;
 #[cfg(feature = "tokio")]
 use super::tokio::blocking::{self, Place};
@@ -9,11 +10,15 @@ use std::fmt;
 use std::panic;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a thread waits before it asks whether the loop still comes round. Doubled each time.
 const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 const LAST_PATIENCE: Duration = Duration::from_secs(64);
+const LEAST_PATIENCE: Duration = Duration::from_millis(10);
+
+/// Longer than what honest code blocks a loop for, a host name that cannot be resolved for instance.
+const DEFAULT_BLOCKED_LIMIT: Duration = Duration::from_secs(60);
 
 /// A handle by which other threads wait for futures on the event loop of the fiber that calls this.
 ///
@@ -69,7 +74,11 @@ pub fn remote() -> Remote {
 ///
 /// [`is_off_fiber`](AwaitError::is_off_fiber).
 pub fn try_remote() -> Result<Remote, AwaitError> {
-    Ok(Remote { inbox: bridge::inbox().ok_or(AwaitError::OFF_FIBER)? })
+    Ok(Remote {
+        inbox: bridge::inbox().ok_or(AwaitError::OFF_FIBER)?,
+        thread: LoopThread::here(),
+        blocked_limit: DEFAULT_BLOCKED_LIMIT,
+    })
 }
 
 /// Leads from any thread to the event loop of one fiber. Made by [`remote`]; cheap to clone.
@@ -81,11 +90,16 @@ pub fn try_remote() -> Result<Remote, AwaitError> {
 /// `fiberback::await_(tokio::task::spawn_blocking(|| ...))`, or a channel.
 ///
 /// If it does block the loop's thread, by joining a thread that waits here (`JoinHandle::join`,
-/// `std::thread::scope`, rayon's `install`), neither ever goes on. A thread that has waited for some seconds
-/// while the loop did not come round says so on standard error.
+/// `std::thread::scope`, rayon's `install`), neither could ever go on. A thread that has waited for some
+/// seconds while the loop did not come round says so on standard error; and when the loop's thread has slept
+/// in one place for a minute ([`blocked_limit`](Self::blocked_limit)), its wait fails, with an error that says
+/// so. (On Linux, which tells whether a thread sleeps. A thread that computes, or is stopped by a debugger, is
+/// waited for. So is, without a word, the loop of a fiber by *another fiber*, which has no clock.)
 #[derive(Clone)]
 pub struct Remote {
     inbox: Arc<Inbox>,
+    thread: LoopThread,
+    blocked_limit: Duration,
 }
 
 impl Remote {
@@ -107,6 +121,7 @@ impl Remote {
     /// * If the future panics, with its panic.
     /// * If the code that the handle was made in has ended.
     /// * Where the thread must not block, off a fiber: inside an async runtime, or on the fiber's own thread.
+    /// * If the loop's thread is blocked for the [`blocked_limit`](Self::blocked_limit).
     /// * On a fiber, as [`await_`](crate::await_) in a destructor.
     #[track_caller]
     pub fn await_<F>(&self, future: F) -> F::Output
@@ -124,6 +139,8 @@ impl Remote {
     ///   that calls this.
     /// * [`is_remote_ended`](AwaitError::is_remote_ended): the code that the handle was made in has ended.
     /// * [`is_in_runtime`](AwaitError::is_in_runtime): this thread must not block.
+    /// * [`is_loop_blocked`](AwaitError::is_loop_blocked): the loop's thread is, for the
+    ///   [`blocked_limit`](Self::blocked_limit).
     /// * On a fiber, as [`try_await`](crate::try_await).
     ///
     /// The future was dropped then.
@@ -149,6 +166,29 @@ impl Remote {
         }
     }
 
+    /// Sets for how long the loop's thread may sleep in one place, and not come round, until a wait by this
+    /// handle and its clones fails: one minute unless set; [`Duration::MAX`] is for ever.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let blocked = fiberback::run(|| {
+    ///     let remote = fiberback::remote().blocked_limit(std::time::Duration::from_millis(100));
+    ///     // The mistake: this blocks the loop that the thread waits for.
+    ///     std::thread::spawn(move || remote.try_await(async { 1 })).join().unwrap()
+    /// })
+    /// .await;
+    /// # if cfg!(target_os = "linux") {
+    /// assert!(blocked.unwrap_err().is_loop_blocked());
+    /// # }
+    /// # }
+    /// ```
+    #[must_use = "this returns the handle that has the limit"]
+    pub fn blocked_limit(mut self, limit: Duration) -> Self {
+        self.blocked_limit = limit;
+        self
+    }
+
     /// True once nothing can be waited for any more: the code that the handle was made in has ended, or was
     /// cancelled.
     pub fn is_closed(&self) -> bool {
@@ -169,17 +209,37 @@ impl Remote {
     fn block_on<T>(&self, mut response: Response<T>) -> Outcome<T> {
         let mut patience = FIRST_PATIENCE;
         let mut seen = None;
+        // How often the loop's thread was put to sleep when it was first found in this sleep, and when.
+        let mut asleep: Option<(u64, Instant)> = None;
         loop {
-            if let Some(outcome) = park_within(Pin::new(&mut response), Some(patience)) {
+            let slept = asleep.map_or(Duration::ZERO, |(_, since)| since.elapsed());
+            let until_blocked = self.blocked_limit.saturating_sub(slept).max(LEAST_PATIENCE);
+            if let Some(outcome) =
+                park_within(Pin::new(&mut response), Some(patience.min(until_blocked)))
+            {
                 return outcome;
             }
             let rounds = self.inbox.rounds();
-            if seen == Some(rounds) {
-                crate::events::loop_is_held_up();
+            let is_held_up = seen.replace(rounds) == Some(rounds);
+            if patience <= until_blocked {
+                if is_held_up {
+                    crate::events::loop_is_held_up();
+                }
+                patience = LAST_PATIENCE.min(patience * 2);
             }
-            seen = Some(rounds);
+            let times = self.thread.sleeps();
+            asleep = match asleep {
+                Some((before, since)) if is_held_up && times == Some(before) => {
+                    if since.elapsed() >= self.blocked_limit {
+                        // Unless it has just woken up.
+                        let outcome = park_within(Pin::new(&mut response), Some(Duration::ZERO));
+                        return outcome.unwrap_or(Outcome::Dropped(AwaitError::LOOP_BLOCKED));
+                    }
+                    asleep
+                }
+                _ => times.map(|times| (times, Instant::now())),
+            };
             self.inbox.ask_for_a_round();
-            patience = LAST_PATIENCE.min(patience * 2);
         }
     }
 }

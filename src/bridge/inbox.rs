@@ -2,7 +2,8 @@
 //!
 //! The fiber's root frame owns a [`Server`]; whoever holds the [`Inbox`] may send. Each poll of the fiber's
 //! [`Run`](super::Run) that leaves it waiting polls the server next, beside the fiber. A future that was sent
-//! is polled and dropped on the fiber's thread; its sender has a [`Response`].
+//! is polled and dropped on the fiber's thread; its sender has a [`Response`]. So what was sent stays in a queue
+//! of the server's when all senders are gone.
 //!
 //! The server does not keep its task's waker (see `ready.rs`), the inbox does: whoever holds that can wake
 //! the task.
@@ -23,16 +24,16 @@ use std::thread::{self, ThreadId};
 pub(crate) struct Inbox {
     /// The fiber's.
     thread: ThreadId,
-    state: Mutex<State>,
+    queue: Arc<Mutex<Queue>>,
+    /// The task to wake; `None` before the fiber has first waited, when it need not be woken.
+    task: Mutex<Option<Arc<Task>>>,
     /// How often the fiber's task has looked.
     rounds: AtomicUsize,
 }
 
 #[derive(Default)]
-struct State {
+struct Queue {
     sent: Vec<Job>,
-    /// The task to wake; `None` before the fiber has first waited, when it need not be woken.
-    task: Option<Arc<Task>>,
     /// Why no more is taken.
     closed: Option<AwaitError>,
 }
@@ -50,12 +51,11 @@ pub(super) struct Server(RefCell<Serving>);
 #[derive(Default)]
 struct Serving {
     inbox: Weak<Inbox>,
+    queue: Arc<Mutex<Queue>>,
     /// A place is empty when free, and while its future is being polled.
     jobs: Vec<Option<Job>>,
     free: Vec<usize>,
     ready: Ready,
-    /// What an inbox that is made from now on is told at once.
-    closed: Option<AwaitError>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -71,10 +71,10 @@ impl Server {
     pub(super) fn inbox(&self) -> Arc<Inbox> {
         let mut serving = self.0.borrow_mut();
         serving.inbox.upgrade().unwrap_or_else(|| {
-            let state = State { closed: serving.closed, ..State::default() };
             let inbox = Arc::new(Inbox {
                 thread: thread::current().id(),
-                state: Mutex::new(state),
+                queue: Arc::clone(&serving.queue),
+                task: Mutex::default(),
                 rounds: AtomicUsize::new(0),
             });
             serving.inbox = Arc::downgrade(&inbox);
@@ -89,15 +89,16 @@ impl Server {
         let task = serving.ready.wake_with(context.waker());
         let mut keys = Vec::new();
         serving.ready.drain(&mut keys);
+        let mut stale = None;
         if let Some(inbox) = serving.inbox.upgrade() {
             inbox.rounds.fetch_add(1, Ordering::Relaxed);
-            let mut state = lock(&inbox.state);
-            state.task = Some(Arc::clone(&task));
-            let sent = mem::take(&mut state.sent);
-            drop(state);
-            keys.extend(sent.into_iter().map(|job| serving.insert(job)));
+            stale = lock(&inbox.task).replace(Arc::clone(&task));
         }
+        // After the task is known: whoever sends now wakes it.
+        let sent = mem::take(&mut lock(&serving.queue).sent);
+        keys.extend(sent.into_iter().map(|job| serving.insert(job)));
         drop(serving);
+        drop(stale);
         for key in keys {
             self.poll_job(key, &task);
         }
@@ -137,13 +138,11 @@ impl Server {
 
     fn tell(&self, error: AwaitError) -> Vec<Job> {
         let mut serving = self.0.borrow_mut();
-        serving.closed.get_or_insert(error);
         let mut jobs: Vec<_> = mem::take(&mut serving.jobs).into_iter().flatten().collect();
-        if let Some(inbox) = serving.inbox.upgrade() {
-            let mut state = lock(&inbox.state);
-            state.closed.get_or_insert(error);
-            jobs.append(&mut state.sent);
-        }
+        let mut queue = lock(&serving.queue);
+        queue.closed.get_or_insert(error);
+        jobs.append(&mut queue.sent);
+        drop(queue);
         drop(serving);
         for job in &jobs {
             job.slot.close(error);
@@ -177,7 +176,7 @@ impl Inbox {
 
     /// True once nothing is taken any more.
     pub(crate) fn is_closed(&self) -> bool {
-        lock(&self.state).closed.is_some()
+        lock(&self.queue).closed.is_some()
     }
 
     /// Changes whenever the fiber's task has looked what was sent.
@@ -187,7 +186,7 @@ impl Inbox {
 
     /// Wakes the task.
     pub(crate) fn ask_for_a_round(&self) {
-        let task = lock(&self.state).task.clone();
+        let task = lock(&self.task).clone();
         if let Some(task) = task {
             task.wake();
         }
@@ -201,14 +200,14 @@ impl Inbox {
         let slot = Arc::new(Slot::default());
         let response = Response { slot: Arc::clone(&slot), _inbox: Arc::clone(self) };
         let future = Box::pin(answering(future, Arc::clone(&slot)));
-        let mut state = lock(&self.state);
-        if let Some(error) = state.closed {
-            drop(state);
+        let mut queue = lock(&self.queue);
+        if let Some(error) = queue.closed {
+            drop(queue);
             slot.close(error);
             return response;
         }
-        state.sent.push(Job { future, slot, waker: Weak::new() });
-        drop(state);
+        queue.sent.push(Job { future, slot, waker: Weak::new() });
+        drop(queue);
         self.ask_for_a_round();
         response
     }

@@ -7,7 +7,7 @@ import contextlib
 
 import fiberback
 
-# More than `FEW` in worker.rs.
+# More than `FEW` in thread.rs.
 COUNT = 20
 
 

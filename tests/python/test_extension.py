@@ -14,6 +14,7 @@ import threading
 import extensions
 import fiberback
 import pytest
+from saying import says
 from support import import_or_skip, only_fiberback
 
 pytestmark = only_fiberback
@@ -422,7 +423,44 @@ except ImportError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert "pip install fiberback" in done.stdout, done.stderr
+    assert done.returncode == 0, done.stderr
+    says(done.stdout, "extension-alone", "pip install fiberback")
+
+
+def test_with_another_fiberback_it_says_what_to_build(file, tmp_path):
+    source = pathlib.Path(__file__).with_name("waits_in_c.c")
+    in_c = extensions.compile_c("waits_in_c", source, tmp_path)
+    code = f"""
+import ctypes, importlib.machinery, importlib.util, sys
+import fiberback
+
+# Two numbers, the version and the size, begin what the capsule of every version points to.
+api = (ctypes.c_uint32 * 64)(99, 256)
+new = ctypes.pythonapi.PyCapsule_New
+new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+fiberback._C_API = new(ctypes.addressof(api), b"fiberback._C_API", None)
+
+def load(name, file):
+    loader = importlib.machinery.ExtensionFileLoader(name, file)
+    spec = importlib.util.spec_from_file_location(name, file, loader=loader)
+    extension = importlib.util.module_from_spec(spec)
+    loader.exec_module(extension)
+    return extension
+
+for attempt in (
+    lambda: load("waits_in_c", {str(in_c)!r}),
+    lambda: load("store_extension", {str(file)!r}).pause(0.001),
+):
+    try:
+        attempt()
+    except ImportError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+    for said in done.stdout.splitlines():
+        says(said, "extension-version", "version 99")
 
 
 @pytest.fixture(scope="module")
@@ -455,6 +493,21 @@ def test_from_c(waits_in_c, loop):
         assert repr(event) == "<ExternalEvent set>"
 
     LOOPS[loop](main)
+
+
+@pytest.mark.filterwarnings("error")
+def test_from_c_while_an_exception_is_raised(waits_in_c):
+    async def main():
+        await fiberback.ensure_portal()
+        future = asyncio.get_running_loop().create_future()
+        with pytest.raises(RuntimeError) as info:
+            waits_in_c.wait_while_raising(future)
+        says(info.value, "while-raising", "PyErr_GetRaisedException")
+        assert type(info.value.__context__) is KeyError
+        future.set_result(42)
+        assert waits_in_c.wait_for(future) == 42
+
+    asyncio.run(main())
 
 
 def test_references_come_out_even(extension, waits_in_c):

@@ -53,6 +53,36 @@ def raised_in_a_thread(function):
     return thread, errors
 
 
+# --- asyncio's two halves ----------------------------------------------------------------------------
+
+
+def test_asyncio_in_two(tmp_path):
+    """From 3.14 on asyncio is whole however it is imported, and so is what we do with it."""
+    code = """
+import _asyncio, asyncio
+
+async def current():
+    return asyncio.current_task()
+
+try:
+    import fiberback
+except ImportError as error:
+    assert asyncio.run(current()) is None
+    print(error)
+else:
+    async def main():
+        async with asyncio.timeout(60):
+            print(fiberback.await_(asyncio.sleep(0, "works")))
+
+    asyncio.run(main())
+"""
+    said = runs(code, tmp_path).stdout
+    if sys.version_info < (3, 14):
+        says(said, "asyncio-in-two", "import asyncio")
+    else:
+        assert said == "works\n"
+
+
 # --- Trio ------------------------------------------------------------------------------------------
 
 
@@ -674,6 +704,68 @@ def test_a_task_that_hides_its_coroutine(fb):
         fb.bestow_portal(Task(coroutine))
     coroutine.close()
     says(info.value, "task-keeps-coroutine", "fiberback.task_factory")
+
+
+def test_a_task_that_is_given_another_coroutine(fb):
+    from fiberback import _fiberback
+
+    class Task:
+        def __init__(self):
+            self.coro = answer()
+
+    def wrap(coroutine):
+        task.coro = other
+        return coroutine
+
+    task, other = Task(), answer()
+    coroutine = task.coro
+    with pytest.raises(RuntimeError) as info:
+        _fiberback.bestow(task, wrap)
+    says(info.value, "task-changed", "bestow_portal()")
+    for each in (coroutine, other):
+        each.close()
+
+
+def test_a_portal_of_what_is_no_coroutine(fb):
+    from fiberback import _fiberback
+
+    with pytest.raises(TypeError) as info:
+        _fiberback.Portal(3)
+    says(info.value, "portal-what", "with_portal_run(main)")
+
+
+def test_the_task_factory_called_without_arguments(fb):
+    for arguments in ((), (None,)):
+        with pytest.raises(TypeError) as info:
+            fb.task_factory(*arguments)
+        says(info.value, "factory-call", "set_task_factory(fiberback.task_factory)")
+
+
+def test_a_stack_larger_than_there_is_room_for(fb):
+    size = fb.get_stack_size()
+    with pytest.raises(ValueError) as info:
+        fb.set_stack_size(1 << 62)
+    says(info.value, "stack-size", "bytes")
+    assert fb.get_stack_size() == size
+
+
+def test_the_native_module_alone(tmp_path):
+    code = """
+import asyncio, importlib.machinery, importlib.util, pathlib
+
+folder = pathlib.Path(importlib.util.find_spec("fiberback").origin).parent
+[file] = [path for path in folder.glob("_fiberback*") if path.suffix in (".so", ".pyd")]
+loader = importlib.machinery.ExtensionFileLoader("_fiberback", str(file))
+alone = importlib.util.module_from_spec(
+    importlib.util.spec_from_file_location("_fiberback", file, loader=loader)
+)
+loader.exec_module(alone)
+try:
+    alone.await_(asyncio.sleep(0))
+except RuntimeError as error:
+    print(error)
+"""
+    says(runs(code, tmp_path).stdout, "not-loaded", "import fiberback")
 
 
 def test_loops_that_cannot_be_seen_to_begin(fb, monkeypatch):

@@ -9,6 +9,14 @@ static PyObject *wait_for(PyObject *self, PyObject *awaitable)
     return api->await_(awaitable);
 }
 
+/* As no extension should: with an exception set. */
+static PyObject *wait_while_raising(PyObject *self, PyObject *awaitable)
+{
+    (void)self;
+    PyErr_SetString(PyExc_KeyError, "set before");
+    return api->await_(awaitable);
+}
+
 static PyObject *event(PyObject *self, PyObject *nothing)
 {
     (void)self;
@@ -18,6 +26,7 @@ static PyObject *event(PyObject *self, PyObject *nothing)
 
 static PyMethodDef functions[] = {
     {"wait_for", wait_for, METH_O, NULL},
+    {"wait_while_raising", wait_while_raising, METH_O, NULL},
     {"event", event, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -34,7 +34,8 @@ fn import(py: Python<'_>) -> PyResult<&'static Api> {
     let Some(api) = NonNull::new(found.cast::<Api>()) else {
         let cause = PyErr::fetch(py);
         let error = PyImportError::new_err(
-            "this extension waits by way of the Python package fiberback: pip install fiberback",
+            "this extension waits by way of the Python package fiberback, which cannot be imported: type \
+             'pip install fiberback' [fiberback:extension-alone]",
         );
         error.set_cause(py, Some(cause));
         return Err(error);
@@ -45,7 +46,8 @@ fn import(py: Python<'_>) -> PyResult<&'static Api> {
     if api.version != VERSION || (api.size as usize) < size_of::<Api>() {
         return Err(PyImportError::new_err(format!(
             "this extension was built for version {VERSION} of fiberback's C API, and the installed \
-             fiberback has version {}: build it again with the fiberback-pyo3 of that release",
+             fiberback has version {}: build it again with the fiberback-pyo3 or the fiberback.h of that \
+             release [fiberback:extension-version]",
             api.version
         )));
     }

@@ -27,10 +27,12 @@ What to do where:
 - for one task, or one call: `await ensure_portal()`, `await with_portal_run_sync(fn)`;
 - in threads: `await to_thread(fn)`, and `asyncio.to_thread`, need nothing; elsewhere `parent_loop(loop)`;
 - where there is no event loop: call `await_`; `thread_runner()` chooses the loop and closes it;
+- in a library that cannot know: `sync(coroutine)`, or `@sync` on an `async def`;
 - where nothing may wait: `no_await()`.
 
 `fiberback.sqlalchemy`, `.django`, `.peewee`, `.dbapi` and `.asgi` serve these libraries;
-`from fiberback import greenback` serves code that was written for greenback.
+`from fiberback import greenback` serves code that was written for greenback; `fiberback.threads` has
+an event loop in a thread of its own.
 
 `help(fiberback.await_)` has the details. `python -m fiberback` prints what it finds on this machine,
 `python -m fiberback errors` what each error means.
@@ -69,6 +71,7 @@ from ._stacks import get_stack_size as get_stack_size
 from ._stacks import set_stack_size as set_stack_size
 from ._stacks import stats as stats
 from ._stacks import trim as trim
+from ._sync.call import sync as sync
 from ._thread.parent_loop import parent_loop as parent_loop
 from ._thread.runner import close_thread_runner as close_thread_runner
 from ._thread.runner import thread_runner as thread_runner
@@ -99,6 +102,7 @@ __all__ = [
     "run",
     "set_stack_size",
     "stats",
+    "sync",
     "task_factory",
     "thread_runner",
     "to_thread",

@@ -115,6 +115,12 @@ UNKNOWN_GREENLET = Message(
     "Type \"pip install 'greenlet>=3,<4'\", or do not switch between greenlets in code that await_() may "
     "suspend",
 )
+ASYNCIO_IN_TWO = Message(
+    "asyncio-in-two",
+    "'import _asyncio' came before 'import asyncio', which leaves asyncio with two halves that do not know "
+    "of each other: 'asyncio.current_task()' is None in every task, and timeouts and task groups fail",
+    "Type 'import asyncio' before whatever imports '_asyncio'",
+)
 
 # --- await_ of what cannot be awaited: added to the interpreter's own words ------------------------
 
@@ -214,6 +220,29 @@ RUNNER_CLOSE = Message(
     "Call 'fiberback.close_thread_runner()' after the await_() that this code runs in",
 )
 
+# --- sync, LoopThread ------------------------------------------------------------------------------
+
+SYNC_WHAT = Message(
+    "sync-what",
+    "fiberback.sync() takes an awaitable, or an async function and its arguments, not {value!r}",
+    "Pass 'sync(fetch(url))' or 'sync(fetch, url)', or write '@sync' above 'async def'",
+)
+SYNC_FALLBACK = Message(
+    "sync-fallback",
+    "fiberback.sync() knows no fallback {value!r}",
+    'Type fallback="raise" or fallback="thread"',
+)
+LOOP_THREAD_CLOSED = Message(
+    "loop-thread-closed",
+    "the event loop of LoopThread {name!r} was closed",
+    "Make a new 'fiberback.threads.LoopThread()', or use this one within its 'with' block",
+)
+LOOP_THREAD_OWN = Message(
+    "loop-thread-own",
+    "LoopThread {name!r} cannot be closed by code that its own loop runs",
+    "Call 'close()' in another thread, 'asyncio.to_thread(loop_thread.close)' without awaiting it, say",
+)
+
 # --- portals, run, decorators ----------------------------------------------------------------------
 
 NO_CURRENT_TASK = Message(
@@ -284,6 +313,20 @@ DJANGO_NO_PORTAL = Message(
     "Type 'from fiberback.django import get_asgi_application' in asgi.py, or put "
     "'fiberback.django.PortalMiddleware' first in MIDDLEWARE, or call this code with 'await "
     "fiberback.with_portal_run_sync(fn)'; a thread or sync_to_async works, too",
+)
+
+# --- other people's extensions: in the words of pyext/fiberback-pyo3 and include/fiberback.h ---------
+
+EXTENSION_ALONE = Message(
+    "extension-alone",
+    "this extension waits by way of the Python package fiberback, which cannot be imported",
+    "type 'pip install fiberback'",
+)
+EXTENSION_VERSION = Message(
+    "extension-version",
+    "this extension was built for version {version} of fiberback's C API, and the installed fiberback has "
+    "version {installed}",
+    "build it again with the fiberback-pyo3 or the fiberback.h of that release",
 )
 
 # --- warnings ----------------------------------------------------------------------------------------

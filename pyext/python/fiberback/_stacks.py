@@ -50,8 +50,6 @@ class Stats(TypedDict):
     """Address space of all stacks, in bytes; not memory."""
     greenlet_loaded: int
     """1 if `greenlet` was found in the process, and its switches are looked after. Else 0."""
-    greenlets_put_off: int
-    """Greenlets that were dropped where they could not be ended (in a trace function), and ended later."""
 
 
 def set_stack_size(size: int, /) -> None:

@@ -52,7 +52,7 @@ from typing import Any
 from . import _extras, _messages
 from ._await.can_await import can_await
 from ._fiberback import Portal, await_
-from ._loop.library import current_task
+from ._loop.current_task import current_task
 from ._portal.call_portal import call, through
 
 __all__ = ["install", "uninstall"]

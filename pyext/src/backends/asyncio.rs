@@ -1,6 +1,7 @@
 //! Task factories for asyncio: every task begins inside a portal.
 
-use crate::{error, names, portal};
+use crate::barrier::barrier;
+use crate::{error, messages, names, portal};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::CStr;
 use std::ptr;
@@ -70,7 +71,7 @@ pub(crate) unsafe extern "C" fn get_task_class(
     _: *mut PyObject,
     _: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached.
         unsafe {
             let class = task_class();
@@ -91,7 +92,7 @@ pub(crate) unsafe extern "C" fn task_factory(
     keywords: *mut PyObject,
 ) -> *mut PyObject {
     // SAFETY: passed on as the interpreter gave them.
-    error::barrier(ptr::null_mut(), || unsafe { make_task(arguments, count, keywords, false) })
+    barrier(ptr::null_mut(), || unsafe { make_task(arguments, count, keywords, false) })
 }
 
 /// The same with `eager_start=True`.
@@ -102,7 +103,7 @@ pub(crate) unsafe extern "C" fn eager_task_factory(
     keywords: *mut PyObject,
 ) -> *mut PyObject {
     // SAFETY: passed on as the interpreter gave them.
-    error::barrier(ptr::null_mut(), || unsafe { make_task(arguments, count, keywords, true) })
+    barrier(ptr::null_mut(), || unsafe { make_task(arguments, count, keywords, true) })
 }
 
 unsafe fn make_task(
@@ -116,7 +117,7 @@ unsafe fn make_task(
     unsafe {
         let named = if keywords.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(keywords) as usize };
         if count != 2 || named + 3 > MOST_ARGUMENTS {
-            error::set_type("a task factory is called with (loop, coro, **kwargs)");
+            error::set_type(messages::FACTORY_CALL);
             return ptr::null_mut();
         }
         let event_loop = *arguments;
@@ -226,7 +227,7 @@ pub(crate) unsafe extern "C" fn create_task_factory(
     module: *mut PyObject,
     inner: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; both lent. A method definition is never freed: it is a static.
         unsafe {
             if inner == ffi::Py_None() {
@@ -261,13 +262,13 @@ unsafe extern "C" fn inner_factory(
     count: ffi::Py_ssize_t,
     keywords: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: as in `make_task`.
         unsafe {
             let named =
                 if keywords.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(keywords) as usize };
             if count != 2 {
-                error::set_type("a task factory is called with (loop, coro, **kwargs)");
+                error::set_type(messages::FACTORY_CALL);
                 return ptr::null_mut();
             }
             let mut call = std::slice::from_raw_parts(arguments, 2 + named).to_vec();

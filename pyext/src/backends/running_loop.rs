@@ -15,7 +15,8 @@
 //! between: whoever exchanges the function after us calls ours, and may go on to do so, and what ours
 //! calls never leads to itself. Written with the main interpreter's GIL held; read under any.
 
-use crate::error;
+use crate::barrier::barrier;
+use crate::{error, messages};
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering, fence};
@@ -50,7 +51,7 @@ unsafe fn definition() -> *mut ffi::PyMethodDef {
         // The definition is a static of the module, not the function's.
         ffi::Py_DECREF(function);
         if found.is_null() {
-            error::set_runtime(error::LOOPS_UNSEEN);
+            error::set_runtime(messages::LOOPS_UNSEEN);
         }
         found
     }
@@ -122,7 +123,7 @@ unsafe extern "C" fn set_running_loop(
     module: *mut PyObject,
     event_loop: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached, lent. We are called only while, or after, the original has been noted.
         unsafe {
             // Another interpreter with a GIL of its own has not synchronised with who put us here.
@@ -199,7 +200,7 @@ pub(crate) unsafe extern "C" fn watch_loops(
     _: *mut PyObject,
     hook: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached, lent; the module's invariant.
         unsafe {
             if hook == ffi::Py_None() {

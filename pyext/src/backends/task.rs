@@ -5,7 +5,8 @@
 //! `get_coro()` returns: the one pointer-sized word of the object that is equal to it. The place is
 //! checked on every use, so nothing is ever written where something else was.
 
-use crate::{error, names, portal};
+use crate::barrier::barrier;
+use crate::{error, messages, names, portal};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use std::ptr;
 
@@ -26,7 +27,7 @@ pub(crate) unsafe extern "C" fn bestow(
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         if !(1..=2).contains(&count) {
             error::set_type("bestow() takes a task, and optionally a callable");
             return ptr::null_mut();
@@ -67,7 +68,7 @@ unsafe fn still_has(task: *mut PyObject, coroutine: *mut PyObject) -> bool {
         let now = coroutine_of(task);
         ffi::Py_XDECREF(now);
         if now != coroutine && ffi::PyErr_Occurred().is_null() {
-            error::set_runtime("the task was given another coroutine meanwhile");
+            error::set_runtime(messages::TASK_CHANGED);
         }
         now == coroutine
     }
@@ -75,7 +76,7 @@ unsafe fn still_has(task: *mut PyObject, coroutine: *mut PyObject) -> bool {
 
 /// `_fiberback.unbestow(task)`.
 pub(crate) unsafe extern "C" fn unbestow(_: *mut PyObject, task: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; `task` is lent. The portal is held by our reference while the task
         // lets go of it.
         unsafe {
@@ -101,7 +102,7 @@ pub(crate) unsafe extern "C" fn portal_of(
     _: *mut PyObject,
     object: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; `object` is lent.
         unsafe {
             if portal::is_portal(object) {
@@ -146,7 +147,7 @@ unsafe fn locate(task: *mut PyObject) -> Option<(*mut PyObject, Place)> {
         if coroutine.is_null() || coroutine == ffi::Py_None() {
             ffi::Py_XDECREF(coroutine);
             if ffi::PyErr_Occurred().is_null() {
-                error::set_type(error::NOT_A_TASK);
+                error::set_type(messages::NOT_A_TASK);
             }
             return None;
         }
@@ -171,7 +172,7 @@ unsafe fn locate(task: *mut PyObject) -> Option<(*mut PyObject, Place)> {
             return Some((coroutine, Place::Slot(slot)));
         }
         ffi::Py_DECREF(coroutine);
-        error::set_runtime(error::TASK_KEEPS_COROUTINE);
+        error::set_runtime(messages::TASK_KEEPS_COROUTINE);
         None
     }
 }

@@ -16,10 +16,11 @@
 //! The switches that greenlet does by itself, when a greenlet ends, begin on that greenlet's stack,
 //! which is the thread's (the invariant of `mod.rs`).
 
-use super::calls::{self, Action};
 use super::original::{self, Originals};
-use crate::error;
+use super::switches::{self, Action};
+use crate::barrier::barrier;
 use crate::interp::facts::{self, field};
+use crate::{error, messages};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
@@ -66,7 +67,7 @@ pub(super) unsafe fn meet(module: *mut PyObject) -> bool {
             (switch_definition, throw_definition, dealloc)
         else {
             ffi::PyErr_Clear();
-            error::set_runtime(error::UNKNOWN_GREENLET);
+            error::set_runtime(messages::UNKNOWN_GREENLET);
             return false;
         };
         original::note(&Originals {
@@ -143,16 +144,16 @@ unsafe extern "C" fn switch(
     arguments: *mut PyObject,
     keywords: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; lent for the call.
-        unsafe { calls::perform(Action::Switch { greenlet: this, arguments, keywords }) }
+        unsafe { switches::perform(Action::Switch { greenlet: this, arguments, keywords }) }
     })
 }
 
 unsafe extern "C" fn throw(this: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; lent for the call.
-        unsafe { calls::perform(Action::Throw { greenlet: this, arguments }) }
+        unsafe { switches::perform(Action::Throw { greenlet: this, arguments }) }
     })
 }
 
@@ -161,9 +162,9 @@ unsafe extern "C" fn api_switch(
     arguments: *mut PyObject,
     keywords: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; lent for the call.
-        unsafe { calls::perform(Action::ApiSwitch { greenlet: this, arguments, keywords }) }
+        unsafe { switches::perform(Action::ApiSwitch { greenlet: this, arguments, keywords }) }
     })
 }
 
@@ -173,17 +174,17 @@ unsafe extern "C" fn api_throw(
     value: *mut PyObject,
     trace: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; lent for the call.
         unsafe {
-            calls::perform(Action::ApiThrow { greenlet: this, exception: [class, value, trace] })
+            switches::perform(Action::ApiThrow { greenlet: this, exception: [class, value, trace] })
         }
     })
 }
 
 unsafe extern "C" fn dealloc(this: *mut PyObject) {
-    error::barrier((), || {
+    barrier((), || {
         // SAFETY: attached; the last reference is gone.
-        unsafe { calls::dealloc(this) }
+        unsafe { switches::dealloc(this) }
     });
 }

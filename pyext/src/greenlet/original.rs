@@ -5,6 +5,7 @@
 //! They are noted once, all at a time, when greenlet is met, with the GIL held; [`is_loaded`] says whether
 //! they have been. A switch of theirs is called on the thread's own stack only (the invariant of `mod.rs`).
 
+use crate::error;
 use pyo3::ffi::{self, PyObject};
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -49,7 +50,7 @@ static DEALLOC: Original = Original::new();
 
 /// True once greenlet is known.
 #[inline(always)]
-pub(super) fn is_loaded() -> bool {
+pub(crate) fn is_loaded() -> bool {
     !GET_CURRENT.get().is_null()
 }
 
@@ -127,6 +128,24 @@ pub(super) unsafe fn is_active(greenlet: *mut PyObject) -> bool {
     unsafe {
         let is_active = std::mem::transmute::<*mut c_void, Question>(IS_ACTIVE.get());
         is_active(greenlet) == 1
+    }
+}
+
+/// Whether the greenlet (borrowed) is not current, but may be again.
+///
+/// # Safety
+///
+/// Attached.
+pub(crate) unsafe fn is_away(greenlet: *mut PyObject) -> bool {
+    // SAFETY: attached; an error that is set stays.
+    unsafe {
+        let mut is_away = false;
+        error::keeping(|| {
+            let now = current();
+            is_away = now != greenlet && is_active(greenlet);
+            ffi::Py_XDECREF(now);
+        });
+        is_away
     }
 }
 

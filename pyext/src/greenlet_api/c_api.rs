@@ -6,6 +6,7 @@
 
 use super::layout::{Greenlet, Parcel, TYPE, is_greenlet, new_ref};
 use super::{exceptions, names, object, switch, thread};
+use crate::barrier::barrier;
 use crate::error;
 use pyo3::ffi::{self, PyObject};
 use std::cell::UnsafeCell;
@@ -93,7 +94,7 @@ unsafe extern "C" fn new(run: *mut PyObject, parent: *mut PyObject) -> *mut PyOb
 ///
 /// Attached.
 pub(super) unsafe extern "C" fn get_current() -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached.
         unsafe {
             if object::is_exiting() {
@@ -115,7 +116,7 @@ unsafe extern "C" fn throw(
     value: *mut PyObject,
     traceback: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached, as greenlet.h asks; valid objects, or null.
         unsafe {
             if !is_one(greenlet) {
@@ -135,7 +136,7 @@ unsafe extern "C" fn switch_to(
     arguments: *mut PyObject,
     keywords: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached, as greenlet.h asks; valid objects, or null.
         unsafe {
             if !is_one(greenlet) {

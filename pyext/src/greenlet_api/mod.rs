@@ -29,6 +29,7 @@ mod thread_end;
 mod trace;
 mod unswitchable;
 
+use crate::{guest, parking, wait_here};
 use pyo3::ffi::{self, PyObject};
 
 /// Adds the module `greenlet._greenlet` to ours, as `greenlet`. False with an error set on failure.
@@ -43,7 +44,11 @@ pub(crate) unsafe fn init(module: *mut PyObject) -> bool {
             return false;
         }
         thread_end::init();
-        crate::await_::set_move_guest(switch::move_to_loop);
+        guest::set(guest::Functions {
+            wait: wait_here::take_and_wait,
+            can_wait: parking::can_wait_here,
+            move_guest: switch::move_to_loop,
+        });
         let greenlet = module::make();
         let added = !greenlet.is_null()
             && ffi::PyModule_AddObjectRef(module, c"greenlet".as_ptr(), greenlet) == 0;

@@ -2,7 +2,7 @@
 
 use super::layout::TYPE;
 use super::{c_api, exceptions, object, thread, unswitchable};
-use crate::error;
+use crate::barrier::barrier;
 use pyo3::ffi::{self, PyObject};
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
@@ -20,7 +20,7 @@ unsafe extern "C" fn getcurrent(_: *mut PyObject, _: *mut PyObject) -> *mut PyOb
 }
 
 unsafe extern "C" fn settrace(_: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         let mut function = ptr::null_mut::<PyObject>();
         // SAFETY: attached; one format unit, one pointer; borrowed.
         unsafe {
@@ -40,7 +40,7 @@ unsafe extern "C" fn settrace(_: *mut PyObject, arguments: *mut PyObject) -> *mu
 }
 
 unsafe extern "C" fn gettrace(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached.
         unsafe {
             let record = thread::record();

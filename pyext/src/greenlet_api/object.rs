@@ -10,11 +10,14 @@ use super::layout::{Greenlet, Inner, Parcel, Phase, TYPE, drop_ref, is_greenlet,
 use super::switch::{self, is_running, main_of, running_context};
 use super::thread::{self, current, quiet_record, record};
 use super::{exceptions, names};
+use crate::barrier::barrier;
 use crate::error;
 use crate::interp::contexts;
 use crate::interp::references::{Visitor, set_finalized};
 use crate::leaks::Reason;
-use crate::worker::{Mail, Worker};
+use crate::mailbox::Mail;
+use crate::thread::Thread;
+use crate::worker::Worker;
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -47,7 +50,7 @@ pub(super) unsafe extern "C" fn tp_new(
     _arguments: *mut PyObject,
     _keywords: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; a subclass of ours. `object` refuses abstract classes.
         unsafe {
             let record = record();
@@ -73,7 +76,7 @@ pub(super) unsafe extern "C" fn tp_init(
     arguments: *mut PyObject,
     keywords: *mut PyObject,
 ) -> c_int {
-    error::barrier(-1, || {
+    barrier(-1, || {
         let (mut run, mut parent) = (ptr::null_mut::<PyObject>(), ptr::null_mut::<PyObject>());
         let mut known: [*mut c_char; 3] =
             [c"run".as_ptr().cast_mut(), c"parent".as_ptr().cast_mut(), ptr::null_mut()];
@@ -177,7 +180,7 @@ unsafe extern "C" fn tp_clear(this: *mut PyObject) -> c_int {
 
 /// Ends a suspended greenlet that nobody refers to any more.
 unsafe extern "C" fn tp_finalize(this: *mut PyObject) {
-    error::barrier((), || {
+    barrier((), || {
         // SAFETY: attached; alive. An error that is set belongs to whoever dropped the last reference.
         unsafe {
             if can_be_ended(inner_of(this)) {
@@ -242,42 +245,34 @@ unsafe fn complain(this: *mut PyObject) {
     }
 }
 
-const PARCEL: &CStr = c"fiberback.greenlet._ending";
-
 /// Has a greenlet ended by its own thread, in which it goes with the next use of greenlets.
 unsafe fn send_home(this: *mut PyObject) {
-    // SAFETY: attached, no error set; away, so its worker is alive. The capsule owns the greenlet.
+    // SAFETY: attached, no error set; away, so its worker is alive. The mail owns the greenlet.
     unsafe {
-        let capsule = ffi::PyCapsule_New(this.cast(), PARCEL.as_ptr(), Some(end_at_home));
-        if capsule.is_null() {
-            return ffi::PyErr_WriteUnraisable(this);
-        }
         ffi::Py_INCREF(this);
-        if Worker::mailbox((*inner_of(this)).worker).post(Mail::Drop(capsule)).is_err() {
-            ffi::Py_DECREF(capsule); // the thread has ended: see `can_be_ended`
+        let mail = Mail { action: end_at_home, object: this };
+        if (*(*inner_of(this)).worker).mailbox.post(mail).is_err() {
+            ffi::Py_DECREF(this); // the thread has ended: see `can_be_ended`
         }
     }
 }
 
-unsafe extern "C" fn end_at_home(capsule: *mut PyObject) {
-    error::barrier((), || {
-        // SAFETY: attached; the capsule owns the greenlet. An error that is set belongs to somebody else.
-        unsafe {
-            let this: *mut PyObject = ffi::PyCapsule_GetPointer(capsule, PARCEL.as_ptr()).cast();
+unsafe fn end_at_home(this: *mut PyObject) {
+    // SAFETY: attached; owned. An error that is set belongs to somebody else.
+    unsafe {
+        error::keeping(|| {
             let inner = inner_of(this);
-            error::keeping(|| {
-                let record = quiet_record();
-                let is_home = !record.is_null() && (*record).main == (*inner).main;
-                if is_home && can_be_ended(inner) {
-                    switch::kill(record, this.cast());
-                    // The collector that has found it may be at work yet.
-                    (*inner).is_condemned = (*inner).is_active();
-                }
-                ffi::PyErr_Clear();
-                ffi::Py_DECREF(this);
-            });
-        }
-    });
+            let record = quiet_record();
+            let is_home = !record.is_null() && (*record).main == (*inner).main;
+            if is_home && can_be_ended(inner) {
+                switch::kill(record, this.cast());
+                // The collector that has found it may be at work yet.
+                (*inner).is_condemned = (*inner).is_active();
+            }
+            ffi::PyErr_Clear();
+            ffi::Py_DECREF(this);
+        });
+    }
 }
 
 pub(super) unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
@@ -329,8 +324,8 @@ unsafe fn give_up(this: *mut PyObject, worker: *mut Worker) {
         if is_exiting() {
             return;
         }
-        if Worker::is_ours(worker) && (*worker).mid_step {
-            Worker::end_suspension(worker);
+        if Thread::is_ours(worker) && (*worker).mid_step {
+            Thread::end_suspension(worker);
         }
         // The object itself is about to be freed, and must not be shown to anybody.
         Worker::leak(worker, Reason::Greenlet, ffi::Py_TYPE(this).cast());
@@ -346,7 +341,7 @@ pub(super) unsafe extern "C" fn switch_method(
     arguments: *mut PyObject,
     keywords: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; lent.
         unsafe {
             let record = record();
@@ -362,7 +357,7 @@ pub(super) unsafe extern "C" fn switch_method(
 
 /// `throw(typ=GreenletExit, val=None, tb=None)`.
 unsafe extern "C" fn throw_method(this: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         let (mut value, mut traceback) = (ptr::null_mut::<PyObject>(), ptr::null_mut::<PyObject>());
         let mut class = exceptions::exit();
         // SAFETY: attached; three format units, three pointers; borrowed.
@@ -562,7 +557,7 @@ pub(super) unsafe extern "C" fn set_parent(
     value: *mut PyObject,
     _: *mut c_void,
 ) -> c_int {
-    error::barrier(-1, || {
+    barrier(-1, || {
         // SAFETY: the contract. Parents form no circle, and own each other.
         unsafe {
             if value.is_null() {
@@ -608,7 +603,7 @@ pub(super) unsafe extern "C" fn set_parent(
 }
 
 unsafe extern "C" fn get_frame(this: *mut PyObject, _: *mut c_void) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached. A suspended greenlet's frames stand still.
         unsafe {
             let inner = inner_of(this);
@@ -666,7 +661,7 @@ unsafe fn place_of_context(this: *mut PyObject) -> Place {
 }
 
 unsafe extern "C" fn get_context(this: *mut PyObject, _: *mut c_void) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; borrowed from where it is.
         unsafe {
             let context = match place_of_context(this) {
@@ -690,7 +685,7 @@ unsafe extern "C" fn set_context(
     value: *mut PyObject,
     _: *mut c_void,
 ) -> c_int {
-    error::barrier(-1, || {
+    barrier(-1, || {
         // SAFETY: attached; null deletes. A guest's context is nobody else's, that of the thread's own stack
         // neither; a portal's is its task's, which counts on it.
         unsafe {
@@ -736,7 +731,7 @@ unsafe extern "C" fn set_context(
 }
 
 unsafe extern "C" fn tp_repr(this: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; alive.
         unsafe {
             let greenlet: *mut Greenlet = this.cast();

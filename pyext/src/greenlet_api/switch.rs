@@ -19,8 +19,9 @@
 use super::layout::{Greenlet, Parcel, Phase, Record, Transit, drop_ref, new_ref};
 use super::thread::{current, quiet_record};
 use super::{exceptions, names, trace};
+use crate::thread::Thread;
 use crate::worker::{self, Input, Output, Worker};
-use crate::{error, interp, parking};
+use crate::{error, interp, messages, parking};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::c_void;
 use std::ptr;
@@ -133,7 +134,7 @@ unsafe fn begin(record: *mut Record, greenlet: *mut Greenlet, run: *mut PyObject
             drop_object(run);
             return false;
         }
-        let worker = Worker::take();
+        let worker = Thread::take_worker();
         if worker.is_null() {
             drop_object(run);
             return false;
@@ -217,7 +218,7 @@ unsafe fn is_reachable(greenlet: *mut Greenlet) -> bool {
         if (*inner).is_away || (*inner).is_fresh || (*inner).is_main || is_running(greenlet) {
             return true;
         }
-        exceptions::set_error(error::GREENLET_WAITS);
+        exceptions::set_error(messages::GREENLET_WAITS);
         false
     }
 }
@@ -374,7 +375,7 @@ unsafe fn resume(record: *mut Record, transit: Transit) -> Transit {
         let mut next = std::mem::replace(&mut (*inner).outbox, Transit::NONE);
         if let Output::Away = output {
             if !(*worker).mid_step {
-                Worker::begin_suspension(worker, ts);
+                Thread::begin_suspension(worker, ts);
             }
         } else {
             if next.target.is_null() {
@@ -383,10 +384,10 @@ unsafe fn resume(record: *mut Record, transit: Transit) -> Transit {
             (*inner).worker = ptr::null_mut();
             (*inner).context = Worker::end_guest(worker);
             if (*worker).mid_step {
-                Worker::end_suspension(worker);
+                Thread::end_suspension(worker);
             }
             // This may run any code; all that is on its way is ours.
-            Worker::give_back(worker);
+            Thread::give_back(worker);
         }
         drop_ref(greenlet);
         next
@@ -440,9 +441,9 @@ pub(super) unsafe fn move_to_loop(worker: *mut Worker) -> bool {
     unsafe {
         let me: *mut Greenlet = (*worker).guest.cast();
         let record = quiet_record();
-        let mut at = worker::Thread::first_suspended(worker::thread());
+        let mut at = Thread::first_suspended(Thread::this());
         while !at.is_null() && !is_with_loop(at, me, record) {
-            at = Worker::next(at);
+            at = Thread::next(at);
         }
         if at.is_null() {
             return false;

@@ -7,6 +7,7 @@
 //! points to a record that is alive; it is used only after its thread state was compared with the attached one.
 
 use super::layout::{Greenlet, Inner, Phase, Record, TYPE, drop_ref};
+use crate::thread::Thread;
 use crate::worker::{self, Worker};
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::cell::Cell;
@@ -54,7 +55,7 @@ pub(super) fn forget_main() {
 pub(super) unsafe fn record() -> *mut Record {
     // SAFETY: attached.
     unsafe {
-        worker::Thread::read_mail(worker::thread());
+        Thread::read_mail(Thread::this());
         quiet_record()
     }
 }

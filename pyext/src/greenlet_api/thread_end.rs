@@ -4,7 +4,8 @@
 use super::layout::{Greenlet, Record, drop_ref, new_ref};
 use super::object::is_exiting;
 use super::{switch, thread};
-use crate::worker::{self, Worker};
+use crate::thread::Thread;
+use crate::worker::Worker;
 
 /// To be called once, at import.
 pub(super) fn init() {
@@ -19,16 +20,16 @@ unsafe fn end_greenlets(record: *mut Record) {
     // SAFETY: attached, on the thread, no error set. Workers in the list are alive, and so are the greenlets that
     // have them; one that is being ended is owned.
     unsafe {
-        let thread = worker::thread();
+        let thread = Thread::this();
         // What other threads have let go of.
-        worker::Thread::read_mail(thread);
+        Thread::read_mail(thread);
         let mut stubborn: Vec<*mut Greenlet> = Vec::new();
         // Ending one may begin others: not for ever.
-        let [_, count, _] = worker::Thread::counts(thread);
+        let [_, count, _] = Thread::counts(thread);
         for _ in 0..count.saturating_mul(2).saturating_add(64) {
-            let mut at = worker::Thread::first_suspended(thread);
+            let mut at = Thread::first_suspended(thread);
             while !at.is_null() && !is_to_end(at, record, &stubborn) {
-                at = Worker::next(at);
+                at = Thread::next(at);
             }
             if at.is_null() {
                 break;

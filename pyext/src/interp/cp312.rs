@@ -142,6 +142,7 @@ impl Version {
     }
 
     /// The thread's current frame.
+    #[inline(always)]
     pub(super) unsafe fn current_frame(ts: *mut PyThreadState) -> *mut Frame {
         // SAFETY: as in `enter`.
         unsafe { (**field::<_, *mut CFrame>(ts, facts::TS_CFRAME)).current_frame }

@@ -132,6 +132,7 @@ impl Version {
     }
 
     /// The thread's current frame.
+    #[inline(always)]
     pub(super) unsafe fn current_frame(ts: *mut PyThreadState) -> *mut Frame {
         // SAFETY: as in `enter`.
         unsafe { *field::<_, *mut Frame>(ts, facts::TS_CURRENT_FRAME) }

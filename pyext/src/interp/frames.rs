@@ -1,4 +1,4 @@
-//! Finding a function's frame on the running stack, and its local variables.
+//! A function's frame on the running stack, found for the sake of its local variables.
 
 use super::facts::{self, field};
 use super::shared::Frame;
@@ -22,6 +22,7 @@ impl Place {
     /// # Safety
     ///
     /// `ts` must be the attached thread state.
+    #[inline(always)]
     pub(crate) unsafe fn current(ts: *mut PyThreadState) -> Self {
         // SAFETY: the contract.
         unsafe { Self { frame: Version::current_frame(ts), above: 0 } }
@@ -102,6 +103,7 @@ impl Place {
     /// # Safety
     ///
     /// The frame must be alive.
+    #[inline(always)]
     pub(crate) unsafe fn code(&self) -> *mut PyObject {
         // SAFETY: the contract.
         unsafe {
@@ -111,6 +113,18 @@ impl Place {
             }
             untagged(*field::<_, usize>(self.frame, facts::FRAME_CODE))
         }
+    }
+
+    /// Whether the frame is a generator's or a coroutine's, of any kind, that has begun.
+    ///
+    /// # Safety
+    ///
+    /// The frame must be alive.
+    #[inline]
+    pub(crate) unsafe fn is_generators(&self) -> bool {
+        // SAFETY: the contract.
+        let owner = unsafe { *field::<_, i8>(self.frame, facts::FRAME_OWNER) };
+        isize::from(owner) == facts::FRAME_OWNED_BY_GENERATOR
     }
 
     /// A local variable, borrowed; null if it has no value.
@@ -175,6 +189,7 @@ impl Place {
 const IS_TAGGED: bool = cfg!(any(cpython = "3.14", cpython = "3.15"));
 const INTEGER_TAG: usize = 3;
 
+#[inline(always)]
 pub(super) fn untagged(bits: usize) -> *mut PyObject {
     let bits = if IS_TAGGED { bits & !INTEGER_TAG } else { bits };
     bits as *mut PyObject

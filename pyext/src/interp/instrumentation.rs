@@ -202,7 +202,7 @@ pub(super) unsafe fn init() -> bool {
         let module = ffi::PySys_GetObject(c"monitoring".as_ptr());
         if name.is_null() || module.is_null() {
             if ffi::PyErr_Occurred().is_null() {
-                error::set_runtime("sys.monitoring is missing");
+                super::unlike::set("it has no sys.monitoring");
             }
             return false;
         }

@@ -27,6 +27,7 @@ mod shared;
 #[cfg(any(cpython = "3.14", cpython = "3.15"))]
 mod stack_bounds;
 pub(crate) mod tracing;
+pub(crate) mod unlike;
 
 #[cfg_attr(cpython = "3.11", path = "cp311.rs")]
 #[cfg_attr(cpython = "3.12", path = "cp312.rs")]
@@ -35,6 +36,7 @@ pub(crate) mod tracing;
 #[cfg_attr(cpython = "3.15", path = "cp315.rs")]
 mod version;
 
+use crate::messages;
 use crate::no_collections::NoCollections;
 use facts::field;
 use instrumentation::Instrumented;
@@ -501,13 +503,12 @@ pub(crate) unsafe fn may_await_result(ts: *mut PyThreadState) -> bool {
     // as its size says, from `co_code_adaptive` on, and no more than those are read.
     unsafe {
         let place = frames::Place::current(ts);
-        if place.frame.is_null() {
+        // A function's, most often: no more is looked at then.
+        if place.frame.is_null() || !place.is_generators() {
             return false;
         }
         let code = place.code();
-        // On 3.14 and later the current frame may be the interpreter's own, whose owner says so.
-        if code.is_null()
-            || ffi::PyCode_Check(code) == 0
+        if ffi::PyCode_Check(code) == 0
             || *field::<_, c_int>(code, facts::CODE_FLAGS)
                 & (ffi::CO_COROUTINE | ffi::CO_ASYNC_GENERATOR)
                 == 0
@@ -535,7 +536,7 @@ pub(crate) unsafe fn refusal(ts: *mut PyThreadState) -> Option<&'static str> {
     // SAFETY: `ts` is the attached thread state, and the offsets are those of its fields.
     unsafe {
         if !(*field::<_, *mut PyObject>(ts, facts::TS_CURRENT_EXCEPTION)).is_null() {
-            return Some("await_() cannot suspend while an exception is being raised");
+            return Some(messages::WHILE_RAISING);
         }
     }
     None

@@ -8,27 +8,18 @@
 
 use super::facts::{self, field};
 use super::shared::{Chunk, ErrStackItem, Frame};
+use super::unlike;
 use super::version::Version;
+use crate::messages;
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::ffi::CStr;
 use std::fmt::Debug;
 use std::ptr::{self, NonNull};
 
-/// What to do about any of it.
-const ADVICE: &str = "Install a fiberback wheel for this interpreter, or build it from source \
-     against this interpreter's headers (pip install --no-binary fiberback fiberback).";
-
 /// Checks everything. The error is for people.
 pub(crate) fn run() -> Result<(), String> {
     refuse_other_builds()?;
-    check_all().map_err(|what| {
-        format!(
-            "fiberback was built for CPython {} and found itself in CPython {}, whose internals \
-             are not as expected: {what}. {ADVICE}",
-            version_text(facts::BUILT_VERSION_HEX as u32),
-            running_version(),
-        )
-    })
+    check_all().map_err(|what| unlike::text(&what))
 }
 
 /// What can be told from public facts alone, with the message that each deserves.
@@ -37,14 +28,10 @@ fn refuse_other_builds() -> Result<(), String> {
     let running = unsafe { ffi::Py_Version } as u32;
     let built = facts::BUILT_VERSION_HEX as u32;
     if running >> 16 != built >> 16 {
-        return Err(format!(
-            "fiberback was built for CPython {}.{} but runs in {}.{}: its native module is made \
-             for one minor version. {ADVICE}",
-            built >> 24,
-            built >> 16 & 0xff,
-            running >> 24,
-            running >> 16 & 0xff,
-        ));
+        let minor = |version: u32| format!("{}.{}", version >> 24, version >> 16 & 0xff);
+        return Err(messages::OTHER_PYTHON
+            .replace("{built}", &minor(built))
+            .replace("{running}", &minor(running)));
     }
     // SAFETY: attached; a borrowed reference or null.
     let flags = unsafe {
@@ -58,33 +45,16 @@ fn refuse_other_builds() -> Result<(), String> {
         }
     };
     if flags.contains('t') || facts::BUILT_FREE_THREADED != 0 {
-        return Err("fiberback does not support free-threaded builds of CPython yet (expected \
-             sys.abiflags without 't'): suspended fibers would hide references from their garbage \
-             collector. Use the default build."
-            .to_string());
+        return Err(messages::FREE_THREADED.to_string());
     }
     if flags.contains('d') || facts::BUILT_DEBUG != 0 {
-        return Err("fiberback does not support debug builds of CPython (expected sys.abiflags \
-             without 'd'), whose assertions on the thread state do not foresee fibers. Use a \
-             release build."
-            .to_string());
+        return Err(messages::DEBUG_BUILD.to_string());
     }
     // SAFETY: attached.
     if unsafe { ffi::PyInterpreterState_Get() != ffi::PyInterpreterState_Main() } {
-        return Err("fiberback does not support sub-interpreters: import it in the main \
-             interpreter only."
-            .to_string());
+        return Err(messages::SUB_INTERPRETER.to_string());
     }
     Ok(())
-}
-
-fn version_text(hex: u32) -> String {
-    format!("{}.{}.{}", hex >> 24, hex >> 16 & 0xff, hex >> 8 & 0xff)
-}
-
-fn running_version() -> String {
-    // SAFETY: reads a constant of the interpreter.
-    version_text(unsafe { ffi::Py_Version } as u32)
 }
 
 fn expect<T: PartialEq + Debug>(what: &str, expected: T, found: T) -> Result<(), String> {
@@ -423,7 +393,5 @@ pub(crate) fn rehearse() -> Result<(), String> {
         expect("the frame seen after a fiber", before, after)?;
         expect("a fiber's state after doing nothing", true, clean)
     }
-    .map_err(|what| {
-        format!("fiberback's rehearsal in CPython {} failed: {what}. {ADVICE}", running_version())
-    })
+    .map_err(|what| unlike::text(&format!("in a rehearsal, {what}")))
 }

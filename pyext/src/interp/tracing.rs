@@ -14,7 +14,7 @@
 
 use super::facts::{self, field};
 use super::frames::Place;
-use crate::names;
+use crate::{error, names};
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::ffi::{CStr, c_int};
 use std::ptr;
@@ -102,18 +102,51 @@ impl Hidden {
     }
 }
 
+/// Calls `function` on another stack for code that is in `of` trace functions: as untraced as if it were called
+/// there.
+///
+/// # Safety
+///
+/// `ts` must be the attached thread state.
+pub(crate) unsafe fn as_deep(ts: *mut PyThreadState, of: c_int, function: impl FnOnce()) {
+    // SAFETY: passed on; as often left as entered.
+    unsafe {
+        let more = of - depth(ts);
+        for _ in 0..more {
+            ffi::PyThreadState_EnterTracing(ts);
+        }
+        function();
+        for _ in 0..more {
+            ffi::PyThreadState_LeaveTracing(ts);
+        }
+    }
+}
+
 /// The modules whose functions evaluate what somebody types at a prompt: `bdb` with all that stand on it
 /// (pdb, IPython's, pudb), and pydevd (debugpy, PyCharm), which asks this one of its modules.
 const PROMPTS: [&CStr; 2] = [c"bdb", c"_pydevd_bundle.pydevd_vars"];
 
-/// Whether a debugger's prompt is on the running stack.
+/// Whether a debugger's prompt is on the running stack. An error that is set stays.
 ///
 /// # Safety
 ///
-/// `ts` must be the attached thread state, with no error set.
+/// `ts` must be the attached thread state.
 pub(crate) unsafe fn is_at_prompt(ts: *mut PyThreadState) -> bool {
     // SAFETY: passed on.
-    unsafe { PROMPTS.iter().any(|module| is_within(ts, module)) }
+    unsafe { beside_the_error(|| PROMPTS.iter().any(|module| is_within(ts, module))) }
+}
+
+/// What `look` finds, which sets and clears errors of its own, and needs that none is set.
+unsafe fn beside_the_error<T>(look: impl FnOnce() -> T) -> T {
+    // SAFETY: attached (all callers); what was taken is put back.
+    unsafe {
+        let pending = error::take();
+        let found = look();
+        if !pending.is_null() {
+            error::restore(pending);
+        }
+        found
+    }
 }
 
 /// Whether a function of a module is on the running stack.
@@ -163,7 +196,8 @@ pub(crate) unsafe fn depth_at(ts: *mut PyThreadState, place: &Place) -> c_int {
         if now == 0 || Place::current(ts).is_at(place) {
             return now;
         }
-        let tracers = [code_of_tracer(c"gettrace"), code_of_tracer(c"getprofile")];
+        let tracers =
+            beside_the_error(|| [code_of_tracer(c"gettrace"), code_of_tracer(c"getprofile")]);
         let mut is_below = false;
         for frame in Place::frames(ts) {
             is_below |= frame.is_at(place);

@@ -1,40 +1,12 @@
 //! What the Python layer knows and does for parking: set once, by `set_parking()`.
 
+use crate::barrier::barrier;
+use crate::current_loop::RUNNING_LOOP;
+use crate::hook::Hook;
 use crate::{error, names};
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-
-/// A Python object that lives for ever once it is set.
-pub(super) struct Hook(AtomicPtr<PyObject>);
-
-impl Hook {
-    const fn new() -> Self {
-        Self(AtomicPtr::new(ptr::null_mut()))
-    }
-
-    /// The object, borrowed; null before `set_parking`.
-    pub(super) fn get(&self) -> *mut PyObject {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Calls it. Null with an error set on failure.
-    ///
-    /// # Safety
-    ///
-    /// Attached; valid objects.
-    pub(super) unsafe fn call(&self, arguments: &[*mut PyObject]) -> *mut PyObject {
-        // SAFETY: the contract; set before anything can be parked.
-        unsafe {
-            ffi::PyObject_Vectorcall(
-                self.get(),
-                arguments.as_ptr(),
-                arguments.len(),
-                ptr::null_mut(),
-            )
-        }
-    }
-}
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// `poll(loop, limit)`: everything of `_run_once` that comes before the callbacks; waits for at most
 /// `limit` seconds, if that is not None.
@@ -57,8 +29,6 @@ pub(super) static ADD_AWAITED: Hook = Hook::new();
 pub(super) static DISCARD_AWAITED: Hook = Hook::new();
 /// `asyncio.CancelledError`.
 pub(super) static CANCELLED_ERROR: Hook = Hook::new();
-/// `asyncio._get_running_loop`.
-pub(super) static RUNNING_LOOP: Hook = Hook::new();
 /// `asyncio._set_running_loop`.
 pub(super) static SET_RUNNING_LOOP: Hook = Hook::new();
 /// The stock `_run_once`, a function, and the one that takes its place in loops that are enabled for
@@ -119,7 +89,7 @@ pub(super) unsafe fn context_alone() -> *mut PyObject {
         let tuple = ffi::PyTuple_New(1);
         if !tuple.is_null() {
             ffi::PyTuple_SetItem(tuple, 0, ffi::Py_NewRef(names::CONTEXT.get()));
-            CONTEXT_ALONE.0.store(tuple, Ordering::Relaxed);
+            CONTEXT_ALONE.set(tuple);
         }
         tuple
     }
@@ -133,7 +103,7 @@ pub(crate) unsafe extern "C" fn set_parking(
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         static HOOKS: [&Hook; 19] = [
             &POLL,
             &END_WAIT,
@@ -180,8 +150,7 @@ pub(crate) unsafe extern "C" fn set_parking(
                 place.store(index, Ordering::Relaxed);
             }
             for (at, hook) in HOOKS.into_iter().enumerate() {
-                // Kept for ever: what replaced hooks referred to may be in use.
-                hook.0.store(ffi::Py_NewRef(*arguments.add(at)), Ordering::Relaxed);
+                hook.set(ffi::Py_NewRef(*arguments.add(at)));
             }
             ffi::Py_NewRef(ffi::Py_None())
         }

@@ -8,10 +8,16 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `driver.rs` | which stack drives a loop, and the change from one to the next |
+//! | `driver.rs` | everything about one loop that callers are parked on |
+//! | `below.rs` | what drives the loop below a caller, and whether it can park there |
+//! | `change.rs` | the change from one stack that drives a loop to the next |
 //! | `turns.rs` | the loop's callbacks, run one by one |
+//! | `turn.rs` | a callback in progress, as debug mode has it |
 //! | `wait.rs` | what a task does with what its coroutine yields, done here for a caller |
-//! | `waker.rs` | the callback that ends a wait |
+//! | `waker.rs` | the callback that ends a wait, as an object |
+//! | `wake.rs` | what that callback does |
+//! | `hosted.rs` | a loop that runs all its callbacks on runners |
+//! | `close.rs` | the end of callers that outlive a run of their loop |
 //! | `task.rs` | two fields of asyncio's tasks that no method sets |
 //! | `hooks.rs` | what the Python layer does for us |
 //!
@@ -25,7 +31,7 @@
 //!
 //! # Invariant
 //!
-//! * All runners of a driver are resumed by its host, from `driver::give_way`, and from nowhere
+//! * All runners of a driver are resumed by its host, from `change::switch_from_host`, and from nowhere
 //!   else. So they are all on the same level, and the host's native frame is alive while one runs.
 //! * What a stack has entered (contexts, the current task) it leaves before another goes on, and
 //!   enters again after. Between two stacks the thread is as it is between two callbacks.
@@ -34,18 +40,24 @@
 //! * Switches of greenlets are done on the thread's own stack (see `greenlet`), where the host is, or
 //!   what resumed it. While other greenlets run there, no runner does.
 
+mod below;
+mod change;
+mod close;
 mod driver;
 mod hooks;
+mod hosted;
 mod task;
+mod turn;
 mod turns;
 mod wait;
+mod wake;
 mod waker;
 
-pub(crate) use driver::{Driver, Parked, close_all, close_parked, parked_on, pass_on};
+pub(crate) use close::{close_all, close_parked, parked_on};
 pub(crate) use hooks::set_parking;
+pub(crate) use hosted::{end_hosted, run_hosted};
 pub(crate) use task::context_of;
-pub(crate) use turns::{drive, end_hosted, run_hosted};
-pub(crate) use wait::{can_wait_here, is_running, runs_on, try_park, wait_here};
+pub(crate) use wait::{can_wait_here, runs_on, try_park, wait_here};
 
 use pyo3::ffi::PyObject;
 

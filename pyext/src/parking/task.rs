@@ -5,7 +5,8 @@
 //! behalf of a task must do the same. In pure-Python tasks these are attributes. In C tasks they are
 //! read-only; where they are is found out with a task made for the purpose, by what its getters say.
 
-use crate::{error, names};
+use crate::barrier::barrier;
+use crate::{error, messages, names};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use std::cell::UnsafeCell;
 use std::ptr;
@@ -78,7 +79,7 @@ pub(super) unsafe fn prepare() -> bool {
         match found {
             Some(layout) => *LAYOUT.0.get() = Some(layout),
             None if ffi::PyErr_Occurred().is_null() => {
-                error::set_runtime(error::UNKNOWN_TASKS);
+                error::set_runtime(messages::UNKNOWN_TASKS);
                 return false;
             }
             None => return false,
@@ -214,7 +215,7 @@ pub(super) unsafe fn clear_must_cancel(task: *mut PyObject) {
 
 /// `_fiberback.context_of(task)`: the context that a task runs in, or None if it does not tell.
 pub(crate) unsafe extern "C" fn context_of(_: *mut PyObject, task: *mut PyObject) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         // SAFETY: attached; lent. The word of a C task is a reference of its own, or null.
         unsafe {
             if !prepare() {

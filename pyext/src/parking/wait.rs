@@ -4,14 +4,21 @@
 //! Lib/asyncio/tasks.py) is done here for a caller in the middle of a step of that task: the future
 //! gets a callback, the task knows what it waits for, and a cancellation is raised in the caller.
 
-use super::driver::{self, Below, Driver};
-use super::waker::{self, WakerObject};
+use super::below::{Below, can_park, is_here};
+use super::change::give_way;
+use super::driver::Driver;
+use super::wake::for_wait;
+use super::waker::WakerObject;
 use super::{hooks, task};
+use crate::awaitable::iterator_of;
+use crate::current_loop::RUNNING_LOOP;
+use crate::hook::Hook;
 use crate::interp::contexts;
 use crate::interp::tracing;
 use crate::step::Stepper;
+use crate::task_waits::{may_wait_for, wait_has_ended};
 use crate::worker::{self, Worker};
-use crate::{await_, error, greenlet, interp, names};
+use crate::{delegate, error, greenlet, guest, interp, names};
 use pyo3::ffi::PySendResult::PYGEN_NEXT;
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
@@ -28,15 +35,15 @@ enum Answer {
 
 impl Answer {
     /// What somebody else has answered. (What a task sends is None.)
-    unsafe fn of(answer: await_::Answer) -> Self {
+    unsafe fn of(answer: greenlet::Answer) -> Self {
         match answer {
-            await_::Answer::Send(value) => {
+            greenlet::Answer::Send(value) => {
                 // SAFETY: attached; owned.
                 unsafe { ffi::Py_DECREF(value) };
                 Self::Send
             }
-            await_::Answer::Throw(exception) => Self::Throw(exception),
-            await_::Answer::Refuse(exception) => {
+            greenlet::Answer::Throw(exception) => Self::Throw(exception),
+            greenlet::Answer::Refuse(exception) => {
                 // SAFETY: attached; owned.
                 unsafe { error::restore(exception) };
                 Self::Refused
@@ -50,10 +57,13 @@ impl Answer {
 /// # Safety
 ///
 /// Attached, no error set.
-pub(crate) unsafe fn wait_here(iterator: *mut PyObject, yielded: *mut PyObject) -> await_::Answer {
+pub(crate) unsafe fn wait_here(
+    iterator: *mut PyObject,
+    yielded: *mut PyObject,
+) -> greenlet::Answer {
     // SAFETY: attached; owned references are dropped where they are not handed on.
     unsafe {
-        let event_loop = hooks::RUNNING_LOOP.call(&[]);
+        let event_loop = RUNNING_LOOP.call(&[]);
         let possible = !event_loop.is_null() && is_stock(event_loop) && !is_trio_running();
         let mut answer = Answer::Refused;
         if possible && task::prepare() {
@@ -65,13 +75,13 @@ pub(crate) unsafe fn wait_here(iterator: *mut PyObject, yielded: *mut PyObject) 
         }
         ffi::Py_XDECREF(event_loop);
         match answer {
-            Answer::Send => await_::Answer::Send(ffi::Py_NewRef(ffi::Py_None())),
-            Answer::Throw(exception) => await_::Answer::Throw(exception),
+            Answer::Send => greenlet::Answer::Send(ffi::Py_NewRef(ffi::Py_None())),
+            Answer::Throw(exception) => greenlet::Answer::Throw(exception),
             Answer::Refused => {
                 if ffi::PyErr_Occurred().is_null() {
                     error::set_foreign_greenlet();
                 }
-                await_::Answer::Refuse(error::take())
+                greenlet::Answer::Refuse(error::take())
             }
         }
     }
@@ -88,7 +98,7 @@ pub(crate) unsafe fn can_wait_here() -> bool {
     unsafe {
         with_running_driver(|driver| {
             let ts = ffi::PyThreadState_Get();
-            Driver::is_driven(driver) || Driver::is_here(driver, ts)
+            Driver::is_driven(driver) || is_here(driver, ts)
         })
         .unwrap_or(true)
     }
@@ -113,10 +123,10 @@ pub(crate) unsafe fn runs_on(worker: *mut Worker) -> bool {
 unsafe fn with_running_driver(question: impl FnOnce(*mut Driver) -> bool) -> Option<bool> {
     // SAFETY: attached, no error set; owned references are dropped.
     unsafe {
-        if hooks::RUNNING_LOOP.get().is_null() {
+        if RUNNING_LOOP.get().is_null() {
             return None;
         }
-        let event_loop = hooks::RUNNING_LOOP.call(&[]);
+        let event_loop = RUNNING_LOOP.call(&[]);
         let mut answer = None;
         if !event_loop.is_null() && is_stock(event_loop) {
             let driver = Driver::of(event_loop);
@@ -143,10 +153,10 @@ pub(crate) unsafe fn try_park(
 ) -> Option<*mut PyObject> {
     // SAFETY: the contract.
     unsafe {
-        if hooks::RUNNING_LOOP.get().is_null() {
+        if RUNNING_LOOP.get().is_null() {
             return None;
         }
-        let event_loop = hooks::RUNNING_LOOP.call(&[]);
+        let event_loop = RUNNING_LOOP.call(&[]);
         if event_loop.is_null() {
             return Some(event_loop);
         }
@@ -160,24 +170,6 @@ pub(crate) unsafe fn try_park(
         };
         ffi::Py_DECREF(event_loop);
         result
-    }
-}
-
-/// Whether `event_loop` is the one that asyncio says runs in this thread.
-///
-/// # Safety
-///
-/// Attached, no error set.
-pub(crate) unsafe fn is_running(event_loop: *mut PyObject) -> bool {
-    // SAFETY: the contract; the objects are only compared.
-    unsafe {
-        if hooks::RUNNING_LOOP.get().is_null() {
-            return false;
-        }
-        let running = hooks::RUNNING_LOOP.call(&[]);
-        ffi::PyErr_Clear();
-        ffi::Py_XDECREF(running);
-        running == event_loop
     }
 }
 
@@ -262,7 +254,7 @@ unsafe fn wait_from_the_start(
 ) -> *mut PyObject {
     // SAFETY: attached; owned references are dropped where they are not handed on.
     unsafe {
-        let iterator = await_::iterator_of(awaitable);
+        let iterator = iterator_of(awaitable);
         if iterator.is_null() {
             return ptr::null_mut();
         }
@@ -314,12 +306,12 @@ unsafe fn with_task(
         }
         // A task costs the loop a callback, for which a trace function is called again, and so on.
         if !may_begin_task(event_loop) {
-            await_::discard(awaitable);
+            delegate::discard(awaitable);
             return Err(());
         }
         // The task shares our context, which we leave while we wait; but a portal's worker does not.
         let worker = worker::current();
-        let context = if worker.is_null() || !(*worker).drives.is_null() {
+        let context = if worker.is_null() || !(*worker).runs.is_null() {
             contexts::current(ffi::PyThreadState_Get())
         } else {
             ptr::null_mut()
@@ -343,7 +335,7 @@ unsafe fn may_begin_task(event_loop: *mut PyObject) -> bool {
         if driver.is_null() {
             return false;
         }
-        let may = Driver::can_park(driver, ts).is_some();
+        let may = can_park(driver, ts).is_some();
         Driver::release(driver);
         may
     }
@@ -391,7 +383,7 @@ unsafe fn refused(iterator: *mut PyObject) -> *mut PyObject {
     // SAFETY: attached, an error is set.
     unsafe {
         let reason = error::take();
-        if !await_::close(iterator) {
+        if !delegate::close(iterator) {
             ffi::PyErr_WriteUnraisable(iterator);
         }
         error::restore(reason);
@@ -411,18 +403,18 @@ unsafe fn wait_for(driver: *mut Driver, iterator: *mut PyObject, yielded: *mut P
         let worker = worker::current();
         if !worker.is_null()
             && !(*worker).guest.is_null()
-            && (Driver::is_driven(driver) || !Driver::is_here(driver, ts))
+            && (Driver::is_driven(driver) || !is_here(driver, ts))
         {
             // The loop is not in the frames of this greenlet: who has switched to it waits.
-            return Answer::of(await_::wait_on_host(worker, iterator, ffi::Py_NewRef(yielded)));
+            return Answer::of(guest::wait_on_host(worker, iterator, ffi::Py_NewRef(yielded)));
         }
         if let Some(inside) = greenlet::inside() {
             // A greenlet in whose frames the loop is not: who has switched to it waits.
-            if Driver::is_driven(driver) || !Driver::is_here(driver, ts) {
+            if Driver::is_driven(driver) || !is_here(driver, ts) {
                 return Answer::of(greenlet::wait(inside, iterator, yielded));
             }
         }
-        let Some(below) = Driver::can_park(driver, ts) else { return Answer::Refused };
+        let Some(below) = can_park(driver, ts) else { return Answer::Refused };
         let before = Driver::begin_change(driver);
         let answer = subscribe_and_wait(driver, iterator, yielded, &below);
         Driver::end_change(driver, before);
@@ -457,12 +449,12 @@ unsafe fn subscribe_and_wait(
             }
         };
         let mut watched = ptr::null_mut();
-        if is_future && !await_::may_wait_for(yielded, iterator, &mut watched) {
+        if is_future && !may_wait_for(yielded, iterator, &mut watched) {
             ffi::Py_XDECREF(task);
             return Answer::Throw(error::take());
         }
         let future = if is_future { yielded } else { ptr::null_mut() };
-        let waker = waker::for_wait(driver, task, future);
+        let waker = for_wait(driver, task, future);
         let answer = if waker.is_null() || !subscribe(driver, future, waker) {
             if !waker.is_null() {
                 (*waker).parked = ptr::null_mut();
@@ -482,7 +474,7 @@ unsafe fn end_watched(watched: *mut PyObject, answer: Answer) -> Answer {
     // SAFETY: attached; with an error set if the answer is a refusal.
     unsafe {
         let refusal = error::take();
-        let exception = await_::wait_has_ended(watched);
+        let exception = wait_has_ended(watched);
         if exception.is_null() {
             if !refusal.is_null() {
                 error::restore(refusal);
@@ -673,7 +665,7 @@ unsafe fn wait(
                 return Answer::Refused;
             }
         }
-        driver::give_way(driver, parked, Some(below));
+        give_way(driver, parked, Some(below));
         (*waker).parked = ptr::null_mut();
         if !task.is_null() {
             enter_task((*driver).event_loop, task, is_pure);
@@ -760,7 +752,7 @@ unsafe fn cancel(task: *mut PyObject, future: *mut PyObject) -> bool {
 }
 
 /// Tells asyncio's call graph (from 3.14 on) who awaits whom.
-unsafe fn call_graph(hook: &hooks::Hook, future: *mut PyObject, task: *mut PyObject) {
+unsafe fn call_graph(hook: &Hook, future: *mut PyObject, task: *mut PyObject) {
     // SAFETY: attached, no error set.
     unsafe {
         if hook.get() == ffi::Py_None() {

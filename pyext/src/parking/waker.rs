@@ -1,17 +1,18 @@
 //! The callback that ends a wait, as a Python object: what futures and handles call.
 
-use super::driver::{self, Driver, Parked};
-use crate::{error, fallbacks, names};
+use super::driver::{Driver, Parked};
+use crate::barrier::barrier;
+use crate::{error, messages, names};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr;
 
-/// What calling it does.
+/// What it is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Kind {
+pub(super) enum Kind {
     /// The parked stack goes on.
     Wake,
     /// The host lets a runner drive.
@@ -23,11 +24,29 @@ enum Kind {
 pub(super) struct WakerObject {
     ob_base: PyObject,
     /// One of its uses is ours.
-    driver: *mut Driver,
+    pub(super) driver: *mut Driver,
     /// `wait`, as long as the caller waits; null once it has been woken, or waits no more.
     pub(super) parked: *mut Parked,
     kind: Kind,
+    called: Called,
     wait: ManuallyDrop<Parked>,
+}
+
+/// What calling it does, with the arguments (a tuple) that it was called with: attached, no error set, on the
+/// driver's thread. False with an error set.
+pub(super) type Called = unsafe fn(*mut WakerObject, *mut PyObject) -> bool;
+
+impl WakerObject {
+    /// The wait that it has in it.
+    ///
+    /// # Safety
+    ///
+    /// A waker.
+    #[inline]
+    pub(super) unsafe fn wait(waker: *mut Self) -> *mut Parked {
+        // SAFETY: the contract.
+        unsafe { (&raw mut (*waker).wait).cast() }
+    }
 }
 
 struct Type(UnsafeCell<MaybeUninit<PyTypeObject>>);
@@ -37,40 +56,18 @@ unsafe impl Sync for Type {}
 
 static TYPE: Type = Type(UnsafeCell::new(MaybeUninit::zeroed()));
 
-/// A waker for a caller that is about to wait for `future` (or null) on behalf of `task` (or null); null
-/// with an error set.
+/// A callback; null with an error set.
 ///
 /// # Safety
 ///
-/// Attached; the driver is this thread's. The caller keeps the waker, the task and the future as long as
-/// it waits, and then sets `parked` to null.
-pub(super) unsafe fn for_wait(
+/// Attached, after [`init`]; the driver is this thread's.
+#[inline]
+pub(super) unsafe fn new(
     driver: *mut Driver,
-    task: *mut PyObject,
-    future: *mut PyObject,
+    wait: Parked,
+    kind: Kind,
+    called: Called,
 ) -> *mut WakerObject {
-    // SAFETY: the contract.
-    unsafe {
-        let waker = new(driver, Parked::new(driver, task, future), Kind::Wake);
-        if !waker.is_null() {
-            (*waker).parked = (&raw mut (*waker).wait).cast();
-        }
-        waker
-    }
-}
-
-/// A callback that lets a runner drive; null with an error set.
-///
-/// # Safety
-///
-/// Attached; the driver is this thread's.
-pub(super) unsafe fn for_take_over(driver: *mut Driver) -> *mut PyObject {
-    let nobody = Parked::new(driver, ptr::null_mut(), ptr::null_mut());
-    // SAFETY: the contract.
-    unsafe { new(driver, nobody, Kind::TakeOver).cast() }
-}
-
-unsafe fn new(driver: *mut Driver, wait: Parked, kind: Kind) -> *mut WakerObject {
     // SAFETY: the type is ready; fresh memory is filled in.
     unsafe {
         let waker: *mut WakerObject = ffi::PyObject_New(TYPE.0.get().cast());
@@ -78,6 +75,7 @@ unsafe fn new(driver: *mut Driver, wait: Parked, kind: Kind) -> *mut WakerObject
             (*waker).driver = driver;
             (*waker).parked = ptr::null_mut();
             (*waker).kind = kind;
+            (*waker).called = called;
             (&raw mut (*waker).wait).write(ManuallyDrop::new(wait));
             Driver::hold(driver);
         }
@@ -90,63 +88,18 @@ unsafe extern "C" fn tp_call(
     arguments: *mut PyObject,
     _keywords: *mut PyObject,
 ) -> *mut PyObject {
-    error::barrier(ptr::null_mut(), || {
+    barrier(ptr::null_mut(), || {
         let waker: *mut WakerObject = this.cast();
         // SAFETY: attached; the caller holds a reference to the waker, which holds the driver.
         unsafe {
-            let driver = (*waker).driver;
-            if !Driver::is_ours(driver) {
-                error::set_runtime(error::PARKED_ELSEWHERE);
+            if !Driver::is_ours((*waker).driver) {
+                error::set_runtime(messages::PARKED_ELSEWHERE);
                 return ptr::null_mut();
             }
-            if !(*waker).parked.is_null() {
-                driver::prefetch((*waker).parked);
-                take_failure((*waker).parked, arguments);
-            }
-            let done = match (*waker).kind {
-                Kind::TakeOver => driver::take_over(driver),
-                Kind::Wake if (*waker).parked.is_null() => true,
-                Kind::Wake if !note_outcome((*waker).parked, arguments) => false,
-                Kind::Wake => match driver::wake(driver, (*waker).parked) {
-                    driver::Wake::Done => {
-                        (*waker).parked = ptr::null_mut();
-                        true
-                    }
-                    driver::Wake::Later => {
-                        fallbacks::WAKE_PUT_OFF.note();
-                        driver::call_later(driver, this)
-                    }
-                    driver::Wake::Switch(first) => {
-                        (*waker).parked = ptr::null_mut();
-                        driver::idle(driver, first)
-                    }
-                },
-            };
+            let done = ((*waker).called)(waker, arguments);
             if done { ffi::Py_NewRef(ffi::Py_None()) } else { ptr::null_mut() }
         }
     })
-}
-
-/// As a task's `__wakeup` raises what the future that it is called with failed with, be it the one
-/// that it waits for or not, so will the caller.
-unsafe fn take_failure(parked: *mut Parked, arguments: *mut PyObject) {
-    // SAFETY: attached; a tuple; the caller waits.
-    unsafe {
-        if ffi::PyTuple_Size(arguments) != 1 {
-            ffi::PyErr_Clear();
-            return;
-        }
-        let future = ffi::PyTuple_GetItem(arguments, 0);
-        if future == (*parked).future {
-            return;
-        }
-        let result = names::call_none(future, names::RESULT.get());
-        if result.is_null() {
-            let before = std::mem::replace(&mut (*parked).exception, error::take());
-            ffi::Py_XDECREF(before);
-        }
-        ffi::Py_XDECREF(result);
-    }
 }
 
 /// `__self__`: the task on whose behalf it is called, as that of a task's own wakeup.
@@ -180,20 +133,6 @@ static ATTRIBUTES: Attributes = Attributes(UnsafeCell::new([
         closure: ptr::null_mut(),
     },
 ]));
-
-/// Notes which future is done: usually, but not always, the one that the caller waits for. False
-/// with an error set.
-unsafe fn note_outcome(parked: *mut Parked, arguments: *mut PyObject) -> bool {
-    // SAFETY: attached; a tuple; the waiting caller's frame is alive.
-    unsafe {
-        if ffi::PyTuple_Size(arguments) > 0 {
-            let future = ffi::Py_NewRef(ffi::PyTuple_GetItem(arguments, 0));
-            let before = std::mem::replace(&mut (*parked).outcome, future);
-            ffi::Py_XDECREF(before);
-        }
-        ffi::PyErr_Occurred().is_null()
-    }
-}
 
 unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
     // SAFETY: the last reference is gone, so nobody waits.

@@ -206,10 +206,10 @@ KINDS = {
 }
 
 
-def main(name):
+def main(name, rounds=ROUNDS):
     kind = KINDS[name]
     alone, crowded, few, many = [], [], [], []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         alone.append(kind(FEW_FRAMES, 10))
         with crowd():
             crowded.append(kind(FEW_FRAMES, 300))
@@ -220,4 +220,4 @@ def main(name):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], *map(int, sys.argv[2:]))

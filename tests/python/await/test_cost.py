@@ -6,13 +6,16 @@ side, so that the least is taken over further attempts before it counts.
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import pathlib
 import subprocess
 import sys
 
+import fiberback
 import pytest
+from fiberback._user_frames import is_ours
 from support import only_fiberback
 
 pytestmark = only_fiberback
@@ -38,12 +41,12 @@ KINDS = [
 ]
 
 
-def measured(kind):
+def measured(kind, *rounds):
     out = subprocess.run(
-        [sys.executable, str(SCRIPT), kind],
+        [sys.executable, str(SCRIPT), kind, *map(str, rounds)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert out.returncode == 0, out.stderr
@@ -75,7 +78,105 @@ def test_a_wait_costs_the_same_in_a_crowd_and_from_many_frames_deep(kind):
 
 
 def test_what_grows_is_noticed():
-    costs = measured("a look at everything")
+    # Once each: they take long, and leave no doubt.
+    costs = measured("a look at everything", 1)
     assert costs["crowded"] > MOST * costs["alone"], costs
-    costs = measured("a look at the stack")
+    costs = measured("a look at the stack", 1)
     assert costs["many"] > MOST * costs["few"], costs
+
+
+# What is Python code of ours is counted: lines that it takes for one wait.
+
+
+def lines_of(wait):
+    """The lines of our own code that run while `wait()` does."""
+    count = 0
+
+    def traced(frame, event, argument):
+        nonlocal count
+        count += event == "line"
+        return traced
+
+    def called(frame, event, argument):
+        return traced if is_ours(frame.f_code.co_filename) else None
+
+    sys.settrace(called)
+    try:
+        wait()
+    finally:
+        sys.settrace(None)
+    return count
+
+
+async def ready():
+    return None
+
+
+def of_a_callback(others):
+    """The first wait of a callback, among others that wait."""
+
+    async def main():
+        loop, gate = asyncio.get_running_loop(), asyncio.Event()
+        for _ in range(others):
+            loop.call_soon(lambda: fiberback.await_(gate.wait()))
+        await asyncio.sleep(0)
+        answer = loop.create_future()
+        loop.call_soon(
+            lambda: answer.set_result(lines_of(lambda: fiberback.await_(asyncio.sleep(0))))
+        )
+        lines = await answer
+        gate.set()
+        await asyncio.sleep(0.01)
+        return lines
+
+    return asyncio.run(main())
+
+
+def of_a_task_beside_regions(others):
+    """Among others that are suspended in regions of `no_await`."""
+
+    async def guarded(gate):
+        with fiberback.no_await():
+            await gate.wait()
+
+    async def main():
+        gate = asyncio.Event()
+        tasks = [asyncio.create_task(guarded(gate)) for _ in range(others)]
+        await asyncio.sleep(0)
+        lines = lines_of(lambda: fiberback.await_(ready()))
+        gate.set()
+        await asyncio.gather(*tasks)
+        return lines
+
+    return asyncio.run(main())
+
+
+def of_a_loop_inside_trio(others):
+    """asyncio in synchronous code of a Trio task, called from so deep, among so many tasks."""
+    import trio
+
+    async def main():
+        return lines_of(lambda: fiberback.await_(asyncio.sleep(0)))
+
+    def deep(depth):
+        return deep(depth - 1) if depth else asyncio.run(main())
+
+    async def in_trio():
+        async with trio.open_nursery() as nursery:
+            for _ in range(others):
+                nursery.start_soon(trio.sleep_forever)
+            await trio.lowlevel.checkpoint()
+            lines = deep(others)
+            nursery.cancel_scope.cancel()
+        return lines
+
+    return trio.run(in_trio)
+
+
+@pytest.mark.parametrize("kind", [of_a_callback, of_a_task_beside_regions, of_a_loop_inside_trio])
+def test_our_own_code_runs_no_line_more_among_others(kind):
+    if kind is of_a_loop_inside_trio:
+        pytest.importorskip("trio")
+    lines = kind(3)
+    assert lines > 0
+    assert kind(100) <= lines + 10

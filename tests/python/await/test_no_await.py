@@ -276,7 +276,7 @@ def test_a_coroutine_destroyed_in_its_region(aio, fb):
         gc.collect()
         from fiberback._await import no_await
 
-        assert no_await._mine.open == []
+        assert not no_await._mine.open
         return fb.await_(ready())
 
     assert aio.run(main) == "ready"

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import types
 import warnings
 
@@ -60,6 +61,29 @@ def test_what_is_not_awaitable(fb, thing):
 
 def test_the_loop_stays_for_the_next_call(fb):
     assert fb.await_(current_loop()) is fb.await_(current_loop())
+
+
+def test_background_tasks_wait_while_nothing_is_awaited(fb):
+    """Also one that waits for a timer which has come due: the runner runs only while the thread waits."""
+
+    async def begin():
+        steps = []
+
+        async def work():
+            for delay in (0, 0.01, 0.01):
+                await asyncio.sleep(delay)
+                steps.append(delay)
+
+        return steps, asyncio.create_task(work())
+
+    steps, task = fb.await_(begin())
+    begun = len(steps)
+    time.sleep(0.1)
+    assert len(steps) == begun < 3
+    asyncio.run(asyncio.sleep(0.1))
+    assert len(steps) == begun  # another loop does not run it, either
+    fb.await_(task)
+    assert len(steps) == 3
 
 
 def test_background_tasks_and_queues_live_on(fb):

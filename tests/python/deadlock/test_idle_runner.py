@@ -14,7 +14,7 @@ from support import import_or_skip, only_fiberback
 pytestmark = only_fiberback
 
 CLIENT = """
-import asyncio, fiberback
+import asyncio, fiberback, socket
 
 class Client:
     @classmethod
@@ -40,6 +40,27 @@ class Client:
         await self.requests.put((number, answer))
         return await answer
 
+    async def later(self):
+        answer = asyncio.get_running_loop().create_future()
+        self.tasks[0].get_loop().call_later(0.01, answer.set_result, "later")
+        return await answer
+
+    async def told(self):
+        double = asyncio.run_coroutine_threadsafe(asyncio.sleep(0, 8), self.tasks[0].get_loop())
+        return await asyncio.wrap_future(double)
+
+    async def heard(self):
+        one, other = socket.socketpair()
+        answer, loop = asyncio.get_running_loop().create_future(), self.tasks[0].get_loop()
+        loop.add_reader(one, lambda: answer.done() or answer.set_result(one.recv(1)))
+        other.send(b"x")
+        try:
+            return await answer
+        finally:
+            loop.remove_reader(one)
+            one.close()
+            other.close()
+
     async def signal(self):
         self.answer = asyncio.get_running_loop().create_future()
         self.wanted.set()
@@ -61,7 +82,10 @@ def test_synchronous(client):
     assert fiberback.await_(client.double(3)) == 6
 
 @pytest.mark.parametrize("run", [asyncio.run, fiberback.run])
-@pytest.mark.parametrize("use", [Client.signal, lambda client: client.double(4)])
+@pytest.mark.parametrize(
+    "use",
+    [Client.signal, Client.later, Client.told, Client.heard, lambda client: client.double(4)],
+)
 @pytest.mark.parametrize("how", ["await", "await_", "in a task"])
 def test_in_another_loop(client, run, use, how):
     async def main():
@@ -88,7 +112,7 @@ def test_a_fixture_of_pytest(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", "."]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "13 passed" in done.stdout
+    assert "31 passed" in done.stdout
 
 
 @pytest.fixture
@@ -162,15 +186,41 @@ def test_work_that_the_runner_comes_to_in_time(fb, client):
     asyncio.run(later())
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_timer_that_is_not_due(fb, client):
+    """A client's keep-alive, say; what is asked for later, and sooner due, is told all the same."""
+
+    async def main():
+        client.tasks[0].get_loop().call_later(300, client.tasks[0].cancel)
+        await asyncio.sleep(0.7)
+        assert len(caught) == 0
+        asks = asyncio.create_task(client.double(4))
+        while len(caught) == 0:
+            await asyncio.sleep(0.05)
+        asks.cancel()
+
+    with pytest.warns(RuntimeWarning) as caught:
+        asyncio.run(main())
+    assert len(caught) == 1
+    says(caught[0].message, "runner-idle")
+
+
 def test_a_loop_that_runs_is_as_it_was(fb):
     async def look():
-        return "call_soon" in vars(asyncio.get_running_loop())
+        return set(vars(asyncio.get_running_loop()))
 
     with fb.thread_runner():
-        assert fb.await_(look()) is False
+        before = fb.await_(look())
         loop = fb.await_(answer())
-        assert "call_soon" in vars(loop)
-    assert "call_soon" not in vars(loop)
+        assert set(vars(loop)) - before == {
+            "call_soon",
+            "call_soon_threadsafe",
+            "call_at",
+            "_add_reader",
+            "_add_writer",
+        }
+        assert fb.await_(look()) == before
+    assert set(vars(loop)) == before
 
 
 async def answer():

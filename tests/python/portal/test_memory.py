@@ -202,7 +202,7 @@ SHAPES = {"future": (1, 2), "coroutine": (1, 2), "sleep": (1, 2), "timeout": (1,
 def test_a_task_that_waits_five_frames_deep_costs_few_pages(shape, greenlet):
     """The C stack, the frames and what we keep of the fiber share pages, nearly always one.
 
-    Resident pages of the stacks are counted. The first 16 tasks take more (`FEW` in worker.rs), and some
+    Resident pages of the stacks are counted. The first 16 tasks take more (`FEW` in thread.rs), and some
     while the interpreter is not warm.
     """
     if greenlet:

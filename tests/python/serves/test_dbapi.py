@@ -472,7 +472,9 @@ def test_500_cancels_at_random_points(fb, psycopg, psycopg_pool, database):
         finished, cancelled = [], 0
         while cancelled < 500:
             tasks = [asyncio.create_task(fb.with_portal_run_sync(work, pool, n)) for n in range(12)]
-            for task in tasks:
+            for task in tasks[
+                1:
+            ]:  # one is not cancelled, for contrast, however busy the machine is
                 asyncio.get_running_loop().call_later(rng.expovariate(1 / 0.02), task.cancel)
                 if rng.random() < 0.2:  # and once more while it cleans up
                     asyncio.get_running_loop().call_later(rng.expovariate(1 / 0.02), task.cancel)
@@ -487,10 +489,10 @@ def test_500_cancels_at_random_points(fb, psycopg, psycopg_pool, database):
                     cancelled += 1
         assert finished, "all were cancelled: the test has no contrast"
         # All connections come back, and all of them serve.
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             results = await gather(fb, [(work, pool, n) for n in range(60)])
         assert results == list(range(60)), seed
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while pool.get_stats()["pool_available"] != pool.get_stats()["pool_size"]:
                 await asyncio.sleep(0.01)
         assert pool.get_stats()["pool_size"] <= 6 and pool.get_stats()["requests_waiting"] == 0

@@ -14,11 +14,11 @@ import pathlib
 import re
 import subprocess
 import sys
-import tarfile
 import tempfile
 
 import pytest
-from support import extract, import_or_skip, only_fiberback
+import sdists
+from support import import_or_skip, only_fiberback
 
 pytestmark = only_fiberback
 
@@ -92,19 +92,7 @@ def source():
         source = folder / f"django-{version}"
         if (source / "complete").exists():
             return source
-        archive = os.environ.get("FIBERBACK_DJANGO_SDIST")
-        if not archive:
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-            command += ["--no-binary", "django", "--dest", str(folder), f"django=={version}"]
-            done = subprocess.run(command, capture_output=True, text=True)
-            found = [*folder.glob("[dD]jango-*.tar.gz")]
-            if not found:
-                if any(sign in done.stderr for sign in ("connection broken by", "ConnectionError")):
-                    pytest.skip(f"no package registry can be reached: {done.stderr.strip()[-300:]}")
-                pytest.fail(done.stderr)
-            archive = found[0]
-        with tarfile.open(archive) as tar:
-            extract(tar, folder)
+        sdists.unpack("django", version, folder)
         (source / "complete").touch()
         return source
 

@@ -3,8 +3,7 @@
 In place of the greenlet package there is an empty module: `import greenlet`, by which SQLAlchemy's
 tests find out whether they can run, succeeds, and whoever wanted something out of it would fail.
 
-The suites are downloaded when this test runs, and are no part of this repository. They are skipped
-only when the registry cannot be reached; `FIBERBACK_SQLALCHEMY_SDISTS` names a folder of copies.
+The suites are downloaded when this test runs (`sdists`).
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ import pathlib
 import signal
 import subprocess
 import sys
-import tarfile
 
 import pytest
-from support import extract, import_or_skip, only_fiberback
+import sdists
+from support import import_or_skip, only_fiberback
 
 # Both releases on one interpreter, to keep a run on all of them short.
 pytestmark = [
@@ -52,6 +51,10 @@ fiberback.sqlalchemy.install()
 sys.modules["greenlet"] = types.ModuleType("greenlet")
 import sqlalchemy
 assert sqlalchemy.__file__.startswith(os.getcwd()), sqlalchemy.__file__
+# Its tests give a process ten seconds, which are few on a busy machine. One that hangs ends with the whole run.
+import multiprocessing.process
+of = multiprocessing.process.BaseProcess
+of.join = lambda self, timeout=None, join=of.join: join(self)
 """
 
 # Each in a time of its own: the cancellation tests cancel everything everywhere, also twice.
@@ -62,30 +65,12 @@ PARTS = {
 }
 
 
-def fetch_sdist(version, folder):
-    name = f"sqlalchemy-{VERSIONS[version]}.tar.gz"
-    given = os.environ.get("FIBERBACK_SQLALCHEMY_SDISTS")
-    if given:
-        return pathlib.Path(given) / name
-    # What pip needs to ask the sdist for its dependencies may be wheels.
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
-    command += [str(folder), "--no-binary", "sqlalchemy", f"sqlalchemy=={VERSIONS[version]}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if not (folder / name).exists():
-        # What pip says when it gets no answer, as opposed to an answer that it dislikes.
-        if any(sign in done.stderr for sign in ("connection broken by", "ConnectionError")):
-            pytest.skip(f"the package registry cannot be reached: {done.stderr.strip()[-300:]}")
-        pytest.fail(done.stderr)
-    return folder / name
-
-
 @pytest.fixture(scope="session", params=VERSIONS)
 def suite(request, tmp_path_factory):
     """Its version, and the folder in which it lies."""
     import_or_skip("sqlalchemy")
     folder = tmp_path_factory.mktemp("sqlalchemy")
-    with tarfile.open(fetch_sdist(request.param, folder)) as archive:
-        extract(archive, folder)
+    sdists.unpack("sqlalchemy", VERSIONS[request.param], folder)
     (folder / "fiberback_plugin.py").write_text(PLUGIN)
     return request.param, folder / f"sqlalchemy-{VERSIONS[request.param]}"
 
@@ -151,8 +136,7 @@ def test_sqlalchemys_own_suite(suite, driver, part, request):
 def test_our_own_tests_with_sqlalchemy_2_0(tmp_path):
     """`test_sqlalchemy.py` runs with the newest SQLAlchemy elsewhere."""
     import_or_skip("sqlalchemy")
-    with tarfile.open(fetch_sdist("2.0", tmp_path)) as archive:
-        extract(archive, tmp_path)
+    sdists.unpack("sqlalchemy", VERSIONS["2.0"], tmp_path)
     library = tmp_path / f"sqlalchemy-{VERSIONS['2.0']}" / "lib"
     tests = pathlib.Path(__file__).with_name("test_sqlalchemy.py")
     chosen = "(asyncio- or not -) and not cancelled_tasks"

@@ -1,19 +1,16 @@
 """greenback's own test-suite, out of its sdist on PyPI, run against `fiberback.greenback`.
 
-The suite is downloaded when this test runs, and is no part of this repository. It is skipped only
-when the registry cannot be reached; `FIBERBACK_GREENBACK_SDIST` names a copy of the file.
+The suite is downloaded when this test runs (`sdists`).
 """
 
 from __future__ import annotations
 
-import os
-import pathlib
 import subprocess
 import sys
-import tarfile
 
 import pytest
-from support import extract, import_or_skip, only_fiberback
+import sdists
+from support import import_or_skip, only_fiberback
 
 pytestmark = only_fiberback
 
@@ -35,31 +32,13 @@ TOO_NEW = {
 }
 
 
-def fetch_sdist(folder):
-    given = os.environ.get("FIBERBACK_GREENBACK_SDIST")
-    if given:
-        return pathlib.Path(given)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary"]
-    command += [":all:", "--dest", str(folder), f"greenback=={VERSION}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    found = list(folder.glob("greenback-*.tar.gz"))
-    if not found:
-        # What pip says when it gets no answer, as opposed to an answer that it dislikes.
-        if any(sign in done.stderr for sign in ("connection broken by", "ConnectionError")):
-            pytest.skip(f"the package registry cannot be reached: {done.stderr.strip()[-300:]}")
-        pytest.fail(done.stderr)
-    return found[0]
-
-
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory):
     """A folder with greenback's tests, and our module in greenback's place."""
     for name in ("greenlet", "trio", "anyio", "sniffio"):
         import_or_skip(name)
     folder = tmp_path_factory.mktemp("greenback")
-    with tarfile.open(fetch_sdist(folder)) as archive:
-        extract(archive, folder)
-    source = folder / f"greenback-{VERSION}" / "greenback"
+    source = sdists.unpack("greenback", VERSION, folder) / "greenback"
     package = folder / "suite" / "greenback"
     package.mkdir(parents=True)
     (source / "_tests").rename(package / "_tests")

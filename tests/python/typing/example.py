@@ -11,6 +11,7 @@ from typing import assert_type
 import fiberback
 import fiberback.greenback as greenback
 import fiberback.sqlalchemy
+from fiberback.threads import LoopThread
 
 
 async def number(text: str, base: int = 10) -> int:
@@ -49,6 +50,10 @@ def sync(text: str) -> list[str]:
     return found
 
 
+async def numbers() -> AsyncIterator[int]:
+    yield 1
+
+
 def in_thread(loop: asyncio.AbstractEventLoop) -> int:
     with fiberback.parent_loop(loop):
         return fiberback.await_(number("8"))
@@ -63,6 +68,30 @@ def balanced(amount: int, *, to: int) -> int:
 @fiberback.no_await("named")
 def named() -> None:
     assert_type(balanced(1, to=2), int)
+
+
+class Client:
+    @fiberback.sync
+    async def get(self, url: str, *, retries: int = 0) -> bytes:
+        return url.encode()
+
+    @fiberback.sync(fallback="thread")
+    async def put(self, url: str) -> int:
+        return len(url)
+
+
+def synchronous(client: Client) -> None:
+    assert_type(fiberback.sync(number("1")), int)
+    assert_type(fiberback.sync(number("1"), fallback="thread"), int)
+    assert_type(fiberback.sync(number, "1", base=8), int)
+    assert_type(fiberback.sync(number)("1", base=8), int)
+    assert_type(client.get("url"), bytes)
+    with LoopThread(loop_factory=asyncio.new_event_loop) as loop_thread:
+        assert_type(loop_thread.run(number("1")), int)
+        assert_type(loop_thread.submit(number("1")).result(), int)
+        assert_type(loop_thread.loop, asyncio.AbstractEventLoop)
+        for each in loop_thread.wrap_iter(numbers()):
+            assert_type(each, int)
 
 
 def without_a_loop() -> int:

@@ -20,8 +20,9 @@ from typing import Any
 
 from .._deadlock import wait_cycle, watchdog
 from .._fiberback import set_external_event, set_hooks
+from .._loop.current_task import current_task
 from .._loop.external_event import ExternalEvent
-from .._loop.library import current_task, is_trio_running
+from .._loop.library import is_trio_running
 from .._loop.parking import install as _install_parking
 from .._portal.task_portal import usable_portal
 from . import awaited, in_callback, in_greenlet, in_loop, no_await, not_awaitable, without_loop
@@ -39,9 +40,9 @@ def is_usable() -> bool:
 
 
 def install() -> None:
+    _install_parking(in_callback.is_future, in_callback.answer)
     in_greenlet.prepare()
     set_external_event(ExternalEvent)
-    _install_parking(in_callback.is_future, in_callback.answer)
     set_hooks(
         no_portal=no_portal,
         is_usable=is_usable,

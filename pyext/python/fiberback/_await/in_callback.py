@@ -3,6 +3,10 @@
 All of it runs in one host (`_thread.host`), in the callback's own context, which the callback leaves for
 that time. The host ends when the callback does. Nobody tells of that; but a callback that is not
 parked has run to its end when the next one runs, so then it is looked whether its frame is done.
+
+Which callback it is that waits, its frame tells: each wait looks through those above it, from the one that
+has called `await_`, so that it costs with the callback's own depth, and nothing for what else there is,
+other callbacks that wait included.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
+from asyncio import _get_running_loop
 from types import FrameType
 from typing import Any
 
@@ -59,13 +64,26 @@ class _CallbackHost(Host):
                 self._is_to_look = True
                 self.loop.call_later(_AGAIN, self._look, context=self._own_context)
                 return
-            del _of_frames[id(frame)]
             self.frame = None
+            _forget(self.loop, frame)
         self.finish()
 
 
-# By the id of the frame of `Handle._run`, which the host keeps.
-_of_frames: dict[int, _CallbackHost] = {}
+# Of each loop, by its id, the loop and the hosts of its callbacks, by the id of the frame of `Handle._run`,
+# which the host keeps.
+_of_loops: dict[int, tuple[asyncio.AbstractEventLoop, dict[int, _CallbackHost]]] = {}
+
+
+def _of_frames(loop: asyncio.AbstractEventLoop | None) -> dict[int, _CallbackHost]:
+    known = _of_loops.get(id(loop))
+    return known[1] if known is not None else {}
+
+
+def _forget(loop: asyncio.AbstractEventLoop, frame: FrameType) -> None:
+    of_frames = _of_frames(loop)
+    del of_frames[id(frame)]
+    if not of_frames:
+        del _of_loops[id(loop)]
 
 
 class _Answer(asyncio.Future[Any]):
@@ -119,9 +137,9 @@ def is_future(thing: Any) -> bool:
     """`asyncio.isfuture(thing)`, which a callback is about to wait for if it is one."""
     if not asyncio.isfuture(thing):
         return False
-    if _of_frames and not thing.done():
+    if _of_loops and not thing.done():
         frame = _callback(sys._getframe(1))
-        host = _of_frames.get(id(frame)) if frame is not None else None
+        host = _of_frames(_get_running_loop()).get(id(frame)) if frame is not None else None
         if host is not None:
             thing.add_done_callback(host.look_soon, context=contextvars.Context())
     return True
@@ -131,12 +149,14 @@ def _host(loop: asyncio.AbstractEventLoop) -> _CallbackHost:
     frame = _callback(sys._getframe(1))
     if frame is None:  # for this one alone
         return _CallbackHost(loop, None)
-    host = _of_frames.get(id(frame))
+    host = _of_frames(loop).get(id(frame))
     if host is None:
-        for key, other in list(_of_frames.items()):
-            if other.loop.is_closed():
-                del _of_frames[key]
-        host = _of_frames[id(frame)] = _CallbackHost(loop, frame)
+        # A process has few loops, and each is dropped here once.
+        for key, (other, _) in list(_of_loops.items()):
+            if other.is_closed():
+                del _of_loops[key]
+        host = _CallbackHost(loop, frame)
+        _of_loops.setdefault(id(loop), (loop, {}))[1][id(frame)] = host
     return host
 
 

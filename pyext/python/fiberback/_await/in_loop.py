@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 from .. import _messages
 from .._fiberback import portal_of
 from .._loop import forked
-from .._loop.library import current_library, current_task
+from .._loop.current_task import current_task
+from .._loop.library import current_library
 from .._portal.task_factory import is_for_all
 
 # Trio's own system task, in which the callbacks of `run_sync_soon` are called (trio/_core/_entry_queue.py).

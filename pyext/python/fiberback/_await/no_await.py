@@ -4,6 +4,9 @@ While a thread has regions open, the native `await_` asks `check` first. A regio
 below a coroutine (or an async generator) holds only while that one is running: while it is suspended
 in a native `await`, the thread does other tasks' work. One that was entered outside every coroutine
 holds for the thread until it is left.
+
+So any number of regions may be open that do not hold here: those of tasks that are suspended in one. To
+find what holds costs a look at the frames of the running stack, and nothing for each region or task.
 """
 
 from __future__ import annotations
@@ -26,10 +29,57 @@ P = ParamSpec("P")
 _SUSPENDABLE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 
 
+class _Open:
+    """A region that is open, once, as errors describe it."""
+
+    __slots__ = ("described",)
+
+    def __init__(self, described: str) -> None:
+        self.described = described
+
+
+class _Regions:
+    """What is open in one thread; of each dict the last is the latest."""
+
+    def __init__(self) -> None:
+        # Entered outside every coroutine. (It is kept when it is empty: another thread may be about to
+        # take the last one out of it.)
+        self.of_thread: dict[_Open, None] = {}
+        # Those that are bound to a coroutine, by its frame.
+        self.of_frames: dict[FrameType, dict[_Open, None]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.of_thread or self.of_frames)
+
+    def add(self, region: _Open, frame: FrameType | None) -> None:
+        bound = self.of_thread if frame is None else self.of_frames.setdefault(frame, {})
+        bound[region] = None
+
+    def remove(self, region: _Open, frame: FrameType | None) -> None:
+        if frame is None:
+            del self.of_thread[region]
+            return
+        bound = self.of_frames[frame]
+        del bound[region]
+        if not bound:
+            del self.of_frames[frame]
+
+    def in_force(self, frame: FrameType | None) -> _Open | None:
+        """The region that holds for the code of `frame`; the innermost if there are several."""
+        holds = self.of_thread
+        # One that is bound to a coroutine was entered there or further in.
+        while frame is not None and self.of_frames:
+            bound = self.of_frames.get(frame)
+            if bound is not None:
+                holds = bound
+                break
+            frame = frame.f_back
+        return next(reversed(holds), None)
+
+
 class _Mine(threading.local):
     def __init__(self) -> None:
-        # Open regions of this thread, with the coroutine frame that each is bound to.
-        self.open: list[tuple[Region, FrameType | None, str]] = []
+        self.open = _Regions()
 
 
 _mine = _Mine()
@@ -41,7 +91,7 @@ class Region:
     def __init__(self, name: str | None) -> None:
         self._name = name
         # Where this region is entered: one may be entered again, inside itself or elsewhere.
-        self._entered: list[tuple[list[Any], Any]] = []
+        self._entered: list[tuple[_Regions, FrameType | None, _Open]] = []
 
     def __repr__(self) -> str:
         return f"fiberback.no_await({'' if self._name is None else repr(self._name)})"
@@ -53,9 +103,9 @@ class Region:
         where = where or _where(frame)
         while frame is not None and not frame.f_code.co_flags & _SUSPENDABLE:
             frame = frame.f_back
-        entry = (self, frame, self._described(where))
-        _mine.open.append(entry)
-        self._entered.append((_mine.open, entry))
+        region = _Open(self._described(where))
+        _mine.open.add(region, frame)
+        self._entered.append((_mine.open, frame, region))
         set_guarded(True)
 
     def __exit__(
@@ -64,9 +114,9 @@ class Region:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # The list that it was entered on: a generator may be closed in another thread.
-        regions, entry = self._entered.pop()
-        regions.remove(entry)
+        # Where it was entered: a generator may be closed in another thread.
+        regions, frame, region = self._entered.pop()
+        regions.remove(region, frame)
         if not _mine.open:
             set_guarded(False)
 
@@ -151,22 +201,9 @@ def check(awaitable: Any) -> None:
     if not regions:  # the last one was left in another thread
         set_guarded(False)
         return
-    running: set[FrameType] | None = None
-    for _, bound_to, described in reversed(regions):
-        if bound_to is not None:
-            if running is None:
-                running = _running_frames()
-            if bound_to not in running:
-                continue
-        if isinstance(awaitable, Coroutine):
-            awaitable.close()
-        raise RuntimeError(_messages.NO_AWAIT.format(region=described))
-
-
-def _running_frames() -> set[FrameType]:
-    frames = set()
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        frames.add(frame)
-        frame = frame.f_back
-    return frames
+    region = regions.in_force(sys._getframe(1))
+    if region is None:
+        return
+    if isinstance(awaitable, Coroutine):
+        awaitable.close()
+    raise RuntimeError(_messages.NO_AWAIT.format(region=region.described))

@@ -5,16 +5,18 @@ loop. Used in a task of another loop of the same thread, it may put something in
 an event, and wait for what a background task of its own does then: for ever, because the runner's loop
 does not run. asyncio notices only where a future of one loop is awaited on the other.
 
-So a loop that belongs to a runner, and does not run, has its `call_soon` watched. What was asked of it
-from another loop and is not begun after a while is told: by an error in the task that has asked, if
-nothing on its loop could ever wake it; else by a warning.
+So a loop that belongs to a runner, and does not run, has watched what it can be asked for: calls, timers,
+files. What was asked of it from another loop and is not begun after a while, or when a timer is due, is told:
+by an error in the task that has asked, if nothing on its loop could ever wake it; else by a warning.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import threading
+import time
 import warnings
 from asyncio import _get_running_loop
 from collections.abc import Callable
@@ -22,12 +24,15 @@ from typing import Any
 from weakref import ref
 
 from .. import _messages
-from .._loop.library import current_task
+from .._loop.current_task import current_task
 from .._loop.parking import is_stock
 from . import watchdog
 
 # Seconds from the first time that something is asked of the loop to the first look, and between two.
 _LOOK = 0.5
+
+# What a loop is asked by. The others call these.
+_ASKED_BY = ("call_soon", "call_soon_threadsafe", "call_at", "_add_reader", "_add_writer")
 
 
 class IdleRunner:
@@ -37,6 +42,8 @@ class IdleRunner:
         self._loop = ref(loop)
         self._thread = threading.get_ident()
         self._asked: Callable[[], Any] | None = None
+        self._due = 0.0  # when what was asked for cannot have been done, by `time.monotonic`
+        self._timer: asyncio.TimerHandle | None = None
         self._is_told = False
 
     def begins(self) -> None:
@@ -44,28 +51,43 @@ class IdleRunner:
         loop: Any = self._loop()
         if not self._is_told and loop is not None and not loop.is_closed():
             try:
-                loop.call_soon = self._call_soon
+                for name in _ASKED_BY:
+                    if hasattr(loop, name):
+                        setattr(loop, name, functools.partial(self._ask, name))
             except AttributeError:  # it takes none: a loop of somebody else's with `__slots__`
                 self._is_told = True
 
     def ends(self) -> None:
         """The loop is about to run."""
         self._asked = None
-        vars(self._loop()).pop("call_soon", None)
+        attributes = vars(self._loop())
+        for name in _ASKED_BY:
+            attributes.pop(name, None)
 
-    def _call_soon(self, callback: Any, *args: Any, **kwds: Any) -> Any:
+    def _ask(self, name: str, *args: Any, **kwds: Any) -> Any:
         loop: Any = self._loop()
-        handle = type(loop).call_soon(loop, callback, *args, **kwds)
+        answer = getattr(type(loop), name)(loop, *args, **kwds)
         other = _get_running_loop()
-        if self._asked is None and other is not None and other is not loop:
-            if threading.get_ident() == self._thread:
-                task = current_task()
-                asked = self._asked = (lambda: None) if task is None else ref(task)
-                self._look_later(other, asked)
-        return handle
+        if other is None or other is loop or threading.get_ident() != self._thread:
+            return answer
+        seconds = _LOOK
+        if name == "call_at":
+            seconds += max(0.0, answer.when() - loop.time())
+        due = time.monotonic() + seconds
+        if self._asked is None or due < self._due:
+            if self._asked is not None and self._timer is not None:
+                self._timer.cancel()
+            task = current_task()
+            self._asked = (lambda: None) if task is None else ref(task)
+            self._due = due
+            self._look_later(other, self._asked, seconds)
+        return answer
 
-    def _look_later(self, other: asyncio.AbstractEventLoop, asked: Callable[[], Any]) -> None:
-        other.call_later(_LOOK, self._look, other, asked, context=contextvars.Context())
+    def _look_later(
+        self, other: asyncio.AbstractEventLoop, asked: Callable[[], Any], seconds: float = _LOOK
+    ) -> None:
+        context = contextvars.Context()
+        self._timer = other.call_later(seconds, self._look, other, asked, context=context)
 
     def _look(self, other: Any, asked: Callable[[], Any]) -> None:
         loop: Any = self._loop()
@@ -102,7 +124,7 @@ def _is_asleep(loop: Any) -> bool:
     """Whether nothing but a signal could wake the loop: no timer, no file, no other thread."""
     return (
         is_stock(loop)
-        and all(handle.cancelled() for handle in loop._scheduled)
+        and all(handle.cancelled() or watchdog.is_look(handle) for handle in loop._scheduled)
         # The loop's own socket, on which it is woken, is among them.
         and len(loop._selector.get_map()) <= 1
         and not getattr(loop, "_signal_handlers", None)

@@ -74,6 +74,11 @@ class _Watch:
             self.timer.set(self._pause)
 
 
+def is_look(handle: Any) -> bool:
+    """Whether the timer is a watch's, which wakes nobody whom it has no error for."""
+    return getattr(handle._callback, "__func__", None) is _Watch._look
+
+
 def wake_with(error: Exception, task: Any, future: Any) -> None:
     """Raises `error` in `task` where it waits for `future`."""
     loop = task.get_loop()

@@ -1,4 +1,4 @@
-"""Which async library runs the current code, and in which of its tasks.
+"""Which async library runs the current code.
 
 Trio always brings sniffio, and tells it in which steps Trio is in charge; so while sniffio is not
 imported, Trio is not running. asyncio is asked directly.
@@ -11,7 +11,7 @@ says "trio" each time; the stack tells which of them is nearer to the code that 
 from __future__ import annotations
 
 import sys
-from asyncio import AbstractEventLoop, _get_running_loop, tasks
+from asyncio import AbstractEventLoop, _get_running_loop
 from types import FrameType
 from typing import Any
 
@@ -32,21 +32,6 @@ def current_library() -> str | None:
         else:
             return name
     return "asyncio" if _get_running_loop() is not None else None
-
-
-def current_task() -> Any:
-    """The running asyncio or Trio task; None in a loop callback or outside both libraries."""
-    if is_trio_in_charge():
-        import trio
-
-        try:
-            return trio.lowlevel.current_task()
-        except RuntimeError:
-            return None
-    try:
-        return tasks.current_task()  # looked up now: some put the pure-Python one in its place
-    except RuntimeError:
-        return None
 
 
 def is_trio_in_charge() -> bool:
@@ -75,6 +60,8 @@ def _in_charge() -> str | None:
 
 
 def _is_nearer_than_trio(loop: AbstractEventLoop, frame: FrameType | None) -> bool:
+    """Asked only where both run on this thread: a wait without a portal looks through the frames from the code
+    that waits to the loop that runs it, so it costs with that depth, and nothing for what is beyond."""
     while frame is not None:
         if frame.f_code.co_name == "unrolled_run" and (
             frame.f_globals.get("__name__") == "trio._core._run"

@@ -167,7 +167,21 @@ def install(is_future: Any, answer: Any) -> None:
         is_trio_in_charge,
         _set_running_loop,
         closing.watch,
-        # One for all of asyncio's functions, in C and in Python, up to 3.13.
-        tasks._current_tasks if sys.version_info < (3, 14) else None,  # type: ignore[attr-defined]
+        _current_tasks(),
         indices,
     )
+
+
+def _current_tasks() -> Any:
+    """Up to 3.13, the one dict in which all of asyncio's functions, in C and in Python, keep what runs.
+
+    `import _asyncio` before `asyncio` makes two: the import of `asyncio` begins in the middle of the other
+    then (Modules/_asynciomodule.c), and takes from it only what is there by that time. Tasks note in one that they
+    run, and `current_task()` looks into the other.
+    """
+    if sys.version_info >= (3, 14):
+        return None
+    current: Any = tasks._current_tasks  # type: ignore[attr-defined]
+    if getattr(sys.modules.get("_asyncio"), "_current_tasks", current) is not current:
+        raise ImportError(_messages.ASYNCIO_IN_TWO)
+    return current

@@ -1,6 +1,10 @@
 """Which thread a loop runs in, as its frames tell.
 
 Asked from other threads, and of loops that do not say: whoever runs a loop has it at hand.
+
+`thread_of` goes through the frames of all threads, so no wait begins with it. A thread that waits for a
+loop asks when it has waited for `channel._FIRST_LOOK` already, in pauses that grow, and only of a loop that has never
+answered that channel; and so does code in a forked child, of a loop that its parent may have run.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from .. import _messages
 from .._fiberback import on_portal, scope, scoped, scoped_call
-from .._loop.library import current_task
+from .._loop.current_task import current_task
 from .task_portal import usable_portal
 
 T = TypeVar("T")

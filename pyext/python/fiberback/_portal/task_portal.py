@@ -12,7 +12,8 @@ from typing import Any
 
 from .. import _messages
 from .._fiberback import bestow, current_portal, portal_of, scoped_portal
-from .._loop.library import current_library, current_task
+from .._loop.current_task import current_task
+from .._loop.library import current_library
 
 
 def usable_portal(task: Any) -> bool:

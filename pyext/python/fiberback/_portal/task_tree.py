@@ -13,7 +13,8 @@ from typing import ParamSpec, TypeVar
 
 from .. import _messages
 from .._blocks import async_block, block
-from .._loop.library import current_library, current_task
+from .._loop.current_task import current_task
+from .._loop.library import current_library
 from . import task_factory, trio_instrument
 from .call_portal import with_portal_run
 from .task_portal import ensure_portal, usable_portal

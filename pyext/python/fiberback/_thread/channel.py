@@ -142,11 +142,15 @@ class Channel(Host):
         gave_up = True
         try:
             try:
-                self.loop.call_soon_threadsafe(self._deliver, request, context=self._context)
-            except RuntimeError:
-                request.refuse(RuntimeError(_messages.LOOP_CLOSED))
-            if not waiter.wait(_FIRST_LOOK):
-                self._wait_watchfully(request, waiter)
+                try:
+                    self.loop.call_soon_threadsafe(self._deliver, request, context=self._context)
+                except RuntimeError:
+                    request.refuse(RuntimeError(_messages.LOOP_CLOSED))
+                if not waiter.wait(_FIRST_LOOK):
+                    self._wait_watchfully(request, waiter)
+            except BaseException:
+                self._give_up(request, waiter)
+                raise
             gave_up = False
         finally:
             # Having given up, the loop may be in the middle of a step in the thread's context.
@@ -178,38 +182,34 @@ class Channel(Host):
         pause, since, warned = _FIRST_LOOK, time.monotonic(), False
         stopped: float | None = None
         suspected = False
-        try:
-            while not waiter.wait(pause):
-                pause = min(pause * 2, _LONGEST_LOOK)
-                now = time.monotonic()
-                if self.loop.is_closed():
-                    raise RuntimeError(_messages.LOOP_CLOSED)
-                if own_pool.help_out(sys._getframe(1), self.task):
-                    pause = _FIRST_LOOK
-                    continue
-                ident = None
-                if self.loop.is_running() and not forked.is_parents(self.loop):
-                    stopped = None
-                    ident = self._ident or thread_of(self.loop)
-                else:
-                    stopped = stopped or now
-                    if now - stopped >= _STOPPED:
-                        raise RuntimeError(_messages.LOOP_STOPPED)
-                if ident is None:
-                    continue
-                if not blocked_thread.is_blocked_on(ident, threading.get_ident()):
-                    suspected = False
-                elif suspected:  # twice in a row
-                    raise RuntimeError(_describe(_messages.THREAD_DEADLOCK, ident))
-                else:
-                    suspected, pause = True, _FIRST_LOOK
-                if not (warned or request.is_taken) and now - since >= _BUSY:
-                    warned = True
-                    text = _describe(_messages.LOOP_BUSY, ident, seconds=_BUSY)
-                    warnings.warn(text, RuntimeWarning, stacklevel=_stack_level())
-        except BaseException:
-            self._give_up(request, waiter)
-            raise
+        while not waiter.wait(pause):
+            pause = min(pause * 2, _LONGEST_LOOK)
+            now = time.monotonic()
+            if self.loop.is_closed():
+                raise RuntimeError(_messages.LOOP_CLOSED)
+            if own_pool.help_out(sys._getframe(1), self.task):
+                pause = _FIRST_LOOK
+                continue
+            ident = None
+            if self.loop.is_running() and not forked.is_parents(self.loop):
+                stopped = None
+                ident = self._ident or thread_of(self.loop)
+            else:
+                stopped = stopped or now
+                if now - stopped >= _STOPPED:
+                    raise RuntimeError(_messages.LOOP_STOPPED)
+            if ident is None:
+                continue
+            if not blocked_thread.is_blocked_on(ident, threading.get_ident()):
+                suspected = False
+            elif suspected:  # twice in a row
+                raise RuntimeError(_describe(_messages.THREAD_DEADLOCK, ident))
+            else:
+                suspected, pause = True, _FIRST_LOOK
+            if not (warned or request.is_taken) and now - since >= _BUSY:
+                warned = True
+                text = _describe(_messages.LOOP_BUSY, ident, seconds=_BUSY)
+                warnings.warn(text, RuntimeWarning, stacklevel=_stack_level())
 
     def _give_up(self, request: Request, waiter: Any) -> None:
         """The thread will not wait any longer: for an interrupt, or because it would be for ever."""
@@ -226,7 +226,7 @@ class Channel(Host):
             # that does not even look is not waited for, and a second Ctrl-C ends this at once.
             until = time.monotonic() + 2 * _STOPPED
             try:
-                while not waiter.wait(_FIRST_LOOK):
+                while not (request.is_answered or waiter.wait(_FIRST_LOOK)):
                     if not self.loop.is_running() and time.monotonic() > until:
                         return
             finally:

@@ -267,7 +267,9 @@ def thread_runner(
     The block's is made on first use, with `debug` and `loop_factory` as `asyncio.Runner` takes them
     (`loop_factory=uvloop.new_event_loop`), and closed at the block's end: tasks left on it are
     cancelled, async generators and the default executor shut down. All that is awaited in the block
-    runs in one task, and in the thread's own context. Blocks nest, and hold for the
+    runs in one task, and in the thread's own context. The runner runs only while its thread waits in
+    `await_`: background tasks, timers and sockets of its loop wait until the next time, and for ever if
+    what waits for them runs on another event loop of the thread. Blocks nest, and hold for the
     thread that enters them. Raises RuntimeError when left from inside the runner's own loop.
     """
     runner = ThreadRunner(debug, loop_factory)

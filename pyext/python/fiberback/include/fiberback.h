@@ -49,10 +49,11 @@ static inline const fiberback_api *fiberback_import(void)
 {
     const fiberback_api *api =
         (const fiberback_api *)PyCapsule_Import(FIBERBACK_API_NAME, 0);
-    if (api != NULL && api->version != FIBERBACK_API_VERSION) {
+    if (api != NULL && (api->version != FIBERBACK_API_VERSION || api->size < sizeof(fiberback_api))) {
         PyErr_Format(PyExc_ImportError,
                      "this extension was built for version %d of fiberback's C API, and the "
-                     "installed fiberback has version %u: build it again",
+                     "installed fiberback has version %u: build it again with the fiberback-pyo3 or the "
+                     "fiberback.h of that release [fiberback:extension-version]",
                      FIBERBACK_API_VERSION, (unsigned)api->version);
         return NULL;
     }

@@ -10,13 +10,14 @@ import asyncio
 import sys
 
 real = sys.abiflags
-for flags, word in (("t", "free-threaded"), ("d", "debug build"), ("td", "free-threaded")):
+FREE_THREADED, DEBUG = "[fiberback:free-threaded]", "[fiberback:debug-build]"
+for flags, code in (("t", FREE_THREADED), ("d", DEBUG), ("td", FREE_THREADED)):
     sys.abiflags = flags
     for _ in range(3):
         try:
             import fiberback
         except ImportError as error:
-            assert word in str(error), error
+            assert code in str(error), error
         else:
             raise AssertionError(f"imported with sys.abiflags {flags!r}")
 sys.abiflags = real

@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 from django.core.exceptions import ImproperlyConfigured
 
-from ... import _extras
+from ... import _extras, _messages
 
 # What Django expects here of a backend that cannot work; an ImportError it would explain otherwise.
 _missing = _extras.missing("fiberback.django.postgresql", "django", "psycopg", "psycopg_pool")
@@ -37,7 +37,11 @@ from .._connections import install
 from .._safety import that_waits
 
 if not is_psycopg3:  # Django prefers psycopg 3, so this is an old one
-    raise ImproperlyConfigured("fiberback.django.postgresql needs psycopg 3.1.8 or later")
+    raise ImproperlyConfigured(
+        _messages.NEEDS_EXTRA.format(
+            module="fiberback.django.postgresql", needs="psycopg 3.1.8 or later", extra="django"
+        )
+    )
 
 
 _cursor_numbers = itertools.count()

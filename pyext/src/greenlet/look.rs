@@ -1,0 +1,97 @@
+//! Whether greenlet is loaded, found out in time.
+
+use super::entries::meet;
+use super::original::is_loaded;
+use crate::interp::unlike;
+use pyo3::ffi::{self, PyObject};
+use std::ptr;
+use std::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
+
+/// `sys.modules`, owned, and the length that it had without greenlet in it.
+static MODULES: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+static SEEN_LENGTH: AtomicIsize = AtomicIsize::new(-1);
+/// The module of that name that is ours (`greenlet_api`), owned: not to be met.
+static OURS: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+/// The interned string "greenlet._greenlet".
+static NAME: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+
+/// Whether greenlet is loaded. The Python layer tells us (`meet_greenlet`) when it is imported, before
+/// anybody can use it; this finds it if that was prevented.
+///
+/// # Safety
+///
+/// Attached, with no exception set, after [`init`].
+#[inline]
+pub(crate) unsafe fn look() -> bool {
+    if is_loaded() {
+        return true;
+    }
+    let modules = MODULES.load(Ordering::Relaxed).cast::<ffi::PyDictObject>();
+    // SAFETY: a dict that is kept alive for ever, and only changed with the GIL held.
+    unsafe { (*modules).ma_used != SEEN_LENGTH.load(Ordering::Relaxed) && look_up() }
+}
+
+#[cold]
+unsafe fn look_up() -> bool {
+    let modules = MODULES.load(Ordering::Relaxed);
+    // SAFETY: attached; the look-up neither fails nor runs code for a `str` key in a plain dict.
+    unsafe {
+        let found = ffi::PyDict_GetItemWithError(modules, NAME.load(Ordering::Relaxed));
+        if found.is_null() || found == ffi::Py_None() || is_ours(found) || !meet(found) {
+            if !ffi::PyErr_Occurred().is_null() {
+                ffi::PyErr_WriteUnraisable(found);
+            }
+            let length = (*modules.cast::<ffi::PyDictObject>()).ma_used;
+            SEEN_LENGTH.store(length, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+}
+
+/// Notes which module `greenlet._greenlet` is none of greenlet's (borrowed; kept for ever).
+///
+/// # Safety
+///
+/// Attached; a valid object.
+pub(crate) unsafe fn note_ours(module: *mut PyObject) {
+    // SAFETY: the contract.
+    OURS.store(unsafe { ffi::Py_NewRef(module) }, Ordering::Relaxed);
+}
+
+fn is_ours(module: *mut PyObject) -> bool {
+    module == OURS.load(Ordering::Relaxed)
+}
+
+/// `_fiberback.meet_greenlet(module)`: the module `greenlet._greenlet` has just been made.
+pub(crate) unsafe extern "C" fn meet_greenlet(
+    _: *mut PyObject,
+    module: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: attached; lent.
+    unsafe {
+        if is_ours(module) || meet(module) {
+            ffi::Py_NewRef(ffi::Py_None())
+        } else {
+            ptr::null_mut()
+        }
+    }
+}
+
+/// False with an error set on failure.
+///
+/// # Safety
+///
+/// Attached.
+pub(crate) unsafe fn init() -> bool {
+    // SAFETY: attached; the reference is kept for ever.
+    let name = unsafe { ffi::PyUnicode_InternFromString(c"greenlet._greenlet".as_ptr()) };
+    NAME.store(name, Ordering::Relaxed);
+    // SAFETY: attached; the reference is kept for ever.
+    let modules = unsafe { ffi::Py_XNewRef(ffi::PyImport_GetModuleDict()) };
+    MODULES.store(modules, Ordering::Relaxed);
+    if modules.is_null() {
+        unlike::set("it has no sys.modules");
+    }
+    !name.is_null() && !modules.is_null()
+}
