@@ -107,7 +107,12 @@ messages! {
         "it was dropped, and goes on waiting each time that GeneratorExit is raised in it, so its stack, and \
          all that its frames refer to, is given up for good (stats()['stacks_leaked'] counts such stacks)",
         "do not wait again in a loop after 'except BaseException' or 'finally'");
-    /// The same, of a greenlet.
+    /// The context of a greenlet that is not its own.
+    GREENLET_CONTEXT = ("greenlet-context",
+        "the context of this greenlet cannot be set while its code runs an event loop or a task, whose context \
+         that is",
+        "type 'contextvars.copy_context().run(...)' there, or set gr_context outside of the loop");
+    /// A stack is given up that was of a greenlet.
     LEFT_GREENLET = ("leaked-greenlet",
         "a greenlet of fiberback.greenlet was dropped that cannot be ended, for it switches away each time that \
          GreenletExit is raised in it, or its thread is no more, so its stack, and all that its frames refer to, \

@@ -2,6 +2,7 @@
 
 use super::layout::Parcel;
 use crate::error as native;
+use crate::messages;
 use pyo3::ffi::{self, PyObject};
 use std::ffi::CStr;
 use std::ptr;
@@ -42,6 +43,13 @@ pub(super) fn exit() -> *mut PyObject {
 #[cold]
 pub(super) fn set_error(message: &str) {
     native::set(error(), message);
+}
+
+/// Sets the error of a mistake of ours: nothing was handed over in a switch.
+#[cold]
+pub(super) fn set_nothing() {
+    let text = messages::INTERNAL.replace("{text}", "a switch without a value");
+    native::set_runtime(&text);
 }
 
 /// What a greenlet ends with that has raised `exception` (owned): GreenletExit is a value.

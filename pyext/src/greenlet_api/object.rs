@@ -16,6 +16,7 @@ use crate::interp::contexts;
 use crate::interp::references::{Visitor, set_finalized};
 use crate::leaks::Reason;
 use crate::mailbox::Mail;
+use crate::messages;
 use crate::thread::Thread;
 use crate::worker::Worker;
 use pyo3::ffi::{self, PyObject, PyTypeObject};
@@ -704,10 +705,7 @@ unsafe extern "C" fn set_context(
                     contexts::set_current(ffi::PyThreadState_Get(), ffi::Py_XNewRef(context))
                 }
                 Place::Current | Place::Running => {
-                    set_value_error(
-                        "cannot set the context of a greenlet while code in it runs an event loop or a task, \
-                         whose context that is",
-                    );
+                    set_value_error(messages::GREENLET_CONTEXT);
                     return -1;
                 }
                 Place::Worker(worker) => {

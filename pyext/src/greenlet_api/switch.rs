@@ -249,7 +249,7 @@ unsafe fn arrive(record: *mut Record, transit: Transit) -> *mut PyObject {
             Parcel::Value { arguments, keywords } => result = value_of(arguments, keywords),
             Parcel::Exception(exception) => error::restore(exception),
             Parcel::Nothing | Parcel::Hosting => {
-                error::set_runtime("a greenlet was switched to with nothing");
+                exceptions::set_nothing();
             }
         }
         if !(*record).trace.is_null() && !trace::call(record, !result.is_null(), origin, target) {
@@ -507,7 +507,7 @@ unsafe fn run(greenlet: *mut c_void) {
                 ptr::null_mut()
             }
             Parcel::Nothing | Parcel::Hosting => {
-                error::set_runtime("a greenlet was switched to with nothing");
+                exceptions::set_nothing();
                 ptr::null_mut()
             }
         };

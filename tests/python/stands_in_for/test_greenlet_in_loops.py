@@ -178,6 +178,14 @@ def test_contexts_are_the_greenlets_own(run):
     assert run(main()) == "task's"
 
 
+def test_a_tasks_context_is_not_its_greenlets_to_set():
+    async def main():
+        with pytest.raises(ValueError, match=r"\[fiberback:greenlet-context\]"):
+            greenlet.getcurrent().gr_context = contextvars.copy_context()
+
+    fiberback.run(main())
+
+
 def test_the_current_portal_is_the_hosts():
     async def main():
         return greenlet.greenlet(fiberback._fiberback.current_portal).switch()
