@@ -6,9 +6,11 @@ They are skipped only when the registry cannot be reached; `FIBERBACK_SDISTS` na
 
 from __future__ import annotations
 
+import faulthandler
 import importlib.util
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tarfile
@@ -109,6 +111,9 @@ def ours(tmp_path_factory):
 
 
 def run_pytest(folder, env, *arguments):
+    # A whole suite in one test: neither conftest.py nor pytest's faulthandler shall take that for a hang.
+    faulthandler.cancel_dump_traceback_later()
+    signal.setitimer(signal.ITIMER_REAL, 0)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stdout[-12000:] + done.stderr[-2000:]
