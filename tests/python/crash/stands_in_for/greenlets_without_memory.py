@@ -1,4 +1,5 @@
 # expect: 0
+# leaks: on purpose
 # expect-stdout: MemoryError
 """No address space is left for another stack: an error, and the greenlet can be begun later."""
 
