@@ -23,13 +23,13 @@
 //! future, or all of them return the same type. "pending once inside": the future is the callback's own
 //! and is not behind a call.
 //!
-//! To count a case's instructions instead ([docs/architecture.md] says what they are for):
+//! To count a case's instructions instead ([docs/costs.md] says what they are for):
 //!
 //! ```text
 //! valgrind --tool=callgrind target/release/deps/switch-... --only "dyn Fn: corosensei" 10000
 //! ```
 //!
-//! [docs/architecture.md]: ../docs/architecture.md
+//! [docs/costs.md]: ../docs/costs.md
 //!
 //! The executor is a loop that polls a `dyn Future` with a waker that does nothing, so that what is
 //! measured is not an executor. "with an Arc waker": the waker is a counted reference, as those of

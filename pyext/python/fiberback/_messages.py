@@ -1,7 +1,7 @@
 """The texts of misuse errors: what is wrong, what to type next in that place, and a short code.
 
 A message is one line of this file: `NAME = Message(code, text, cure)`. Codes stay what they are, for
-people search for them; `table()` lists all, those of the native module included (`error.rs`), and
+people search for them; `table()` lists all, those of the native module included (`messages.rs`), and
 `python -m fiberback errors` prints it. `tests/python/test_messages.py` holds it against the places that
 raise.
 """

@@ -88,7 +88,15 @@ class LoopThread:
             target=self._run, args=(started,), name=self._name, daemon=True
         )
         self._thread.start()
-        return started.result()
+        try:
+            return started.result()
+        except BaseException:  # it failed, or Ctrl-C: then it ends as soon as it has begun
+            started.add_done_callback(self._abandon)
+            raise
+
+    def _abandon(self, started: concurrent.futures.Future[asyncio.AbstractEventLoop]) -> None:
+        if started.exception() is None:
+            started.result().call_soon_threadsafe(self._finish)
 
     def _run(self, started: concurrent.futures.Future[asyncio.AbstractEventLoop]) -> None:
         """In the thread."""
