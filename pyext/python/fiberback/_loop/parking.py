@@ -181,7 +181,7 @@ def _current_tasks() -> Any:
     """
     if sys.version_info >= (3, 14):
         return None
-    current: Any = tasks._current_tasks  # type: ignore[attr-defined]
+    current: Any = vars(tasks)["_current_tasks"]
     if getattr(sys.modules.get("_asyncio"), "_current_tasks", current) is not current:
         raise ImportError(_messages.ASYNCIO_IN_TWO)
     return current

@@ -35,7 +35,8 @@ class SyncFunction(Generic[P, T]):
         self._fallback = fallback
 
     def __call__(self, *args: P.args, **kwds: P.kwargs) -> T:
-        return _wait(self.asyn(*args, **kwds), self._fallback)
+        result: T = _wait(self.asyn(*args, **kwds), self._fallback)
+        return result
 
     @overload
     def __get__(self, instance: None, owner: type) -> SyncFunction[P, T]: ...

@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
@@ -33,7 +35,7 @@ _channels: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakKeyDictionary[Any, C
 def wait(loop: asyncio.AbstractEventLoop, awaitable: Any) -> Any:
     """The result of `awaitable`, which runs on `loop`, in another thread than this."""
     if current_library() is None:
-        return parent_loop.channel_to(loop).wait(awaitable)
+        return block(loop, awaitable)
     attempt = Attempt(ask(loop, awaitable))
     try:
         return await_(attempt)
@@ -47,12 +49,8 @@ def wait(loop: asyncio.AbstractEventLoop, awaitable: Any) -> Any:
 
 def block(loop: asyncio.AbstractEventLoop, awaitable: Any) -> Any:
     """`wait` by blocking this thread, whatever runs in it."""
-    channel, is_shared = _channel_to(loop)
-    try:
+    with _channel_to(loop) as channel:
         return channel.wait(awaitable)
-    finally:
-        if not is_shared:
-            channel.close()
 
 
 async def ask(loop: asyncio.AbstractEventLoop, awaitable: Any) -> Any:
@@ -61,12 +59,8 @@ async def ask(loop: asyncio.AbstractEventLoop, awaitable: Any) -> Any:
     Cancelling the task cancels what is awaited, and is raised here when that has ended. The awaitable
     runs in a copy of the current context; what it sets there is set here at its end.
     """
-    channel, is_shared = _channel_to(loop)
-    try:
+    with _channel_to(loop) as channel:
         return await ask_by(channel, awaitable)
-    finally:
-        if not is_shared:
-            channel.close()
 
 
 async def ask_by(channel: Channel, awaitable: Any) -> Any:
@@ -100,21 +94,27 @@ async def ask_by(channel: Channel, awaitable: Any) -> Any:
         del error, request  # they are in the frames of the error's traceback
 
 
-def _channel_to(loop: asyncio.AbstractEventLoop) -> tuple[Channel, bool]:
-    """The current task's, the thread's where nothing runs, a new one for a callback; whether others
-    use it, too."""
+@contextmanager
+def _channel_to(loop: asyncio.AbstractEventLoop) -> Iterator[Channel]:
+    """The current task's, the thread's where nothing runs, one for this time in a callback."""
     task = current_task()
-    if task is None:
-        if current_library() is None:
-            return parent_loop.channel_to(loop), True
-        return Channel(loop), False
+    if task is not None:
+        yield _channel_of(task, loop)
+    elif current_library() is None:
+        yield parent_loop.channel_to(loop)
+    else:
+        with closing(Channel(loop)) as channel:
+            yield channel
+
+
+def _channel_of(task: Any, loop: asyncio.AbstractEventLoop) -> Channel:
     with _lock:
         of_tasks = _channels.setdefault(loop, WeakKeyDictionary())
         channel = of_tasks.get(task)
         if channel is None:
             channel = of_tasks[task] = Channel(loop)
             finalize(task, channel.close).atexit = False
-    return channel, True
+        return channel
 
 
 def _interrupt(channel: Channel, request: Request) -> None:
