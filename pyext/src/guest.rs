@@ -84,23 +84,51 @@ unsafe fn wait_for_guest(wait: *mut c_void) {
     // owner, that of this stack to the guest.
     unsafe {
         let host = worker::current();
-        let is_owned = !host.is_null() && !Worker::is_masked(host);
+        let guest = (*wait).guest;
+        let is_barred = (*guest).barred;
+        let is_owned = !host.is_null() && !is_barred && !Worker::is_masked(host);
         if !is_owned && !(*wait).is_last && !(functions().can_wait)() {
             return;
         }
-        let guest = (*wait).guest;
         (*guest).awaiting = (*wait).iterator;
         (*guest).waits = true;
         let owner = if is_owned { (*host).owner } else { ptr::null_mut() };
         if !owner.is_null() {
             (*owner).waits_for = (*guest).guest;
         }
-        let answer = (functions().wait)((*wait).iterator, (*wait).yielded);
+        let answer = if is_barred && !host.is_null() {
+            wait_barred(host, (*wait).iterator, (*wait).yielded)
+        } else {
+            (functions().wait)((*wait).iterator, (*wait).yielded)
+        };
         if !owner.is_null() {
             (*owner).waits_for = ptr::null_mut();
         }
         (*guest).waits = false;
         (*guest).awaiting = ptr::null_mut();
         (*wait).answer = Some(answer);
+    }
+}
+
+/// Waits on a stack that must not be suspended for the guest that waits, as below `call_masked`: that is what the
+/// guest's code is in.
+unsafe fn wait_barred(
+    host: *mut Worker,
+    iterator: *mut PyObject,
+    yielded: *mut PyObject,
+) -> Answer {
+    // SAFETY: attached, no error set; the host is current, and so it is again when the wait is over.
+    unsafe {
+        if (*host).guest.is_null() {
+            let was_masked = std::mem::replace(&mut (*host).masked, true);
+            let answer = (functions().wait)(iterator, yielded);
+            (*host).masked = was_masked || !(*host).forked_on.is_null();
+            answer
+        } else {
+            let was_barred = std::mem::replace(&mut (*host).barred, true);
+            let answer = (functions().wait)(iterator, yielded);
+            (*host).barred = was_barred;
+            answer
+        }
     }
 }

@@ -35,6 +35,7 @@ pub(crate) unsafe fn in_guest(
         let is_portals = ffi::PyErr_Occurred().is_null()
             && !host.is_null()
             && !Worker::is_masked(host)
+            && !Worker::is_barred(worker)
             && is_usable();
         if !ffi::PyErr_Occurred().is_null() {
             delegate::discard(awaitable);

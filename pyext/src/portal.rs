@@ -468,8 +468,8 @@ unsafe fn post_to_be_closed(portal: *mut PortalObject) {
 
 /// The portal of a worker that makes a portal's step.
 unsafe fn owner_of(worker: *mut Worker) -> *mut PortalObject {
-    // SAFETY: alive (all callers). Only portals suspend workers that are in the middle of a step, and a
-    // portal begins with its `Owner`.
+    // SAFETY: alive (all callers). Workers that are in the middle of a step and have an owner are portals', and a
+    // portal begins with its `Owner`. (Greenlets' have none, nor what was given up.)
     unsafe { (*worker).owner.cast() }
 }
 
@@ -492,7 +492,7 @@ pub(crate) unsafe fn close_all() -> usize {
         for _ in 0..count.saturating_mul(2).saturating_add(64) {
             let mut worker = Thread::first_suspended(thread);
             while !worker.is_null()
-                && (!(*worker).guest.is_null()
+                && ((*worker).owner.is_null()
                     || stubborn.contains(&worker)
                     || (*owner_of(worker)).phase != Phase::Suspended)
             {

@@ -45,10 +45,24 @@ pub(crate) unsafe fn is_usable() -> bool {
 /// Attached.
 #[inline(always)]
 pub(crate) unsafe fn is_on_usable_portal() -> bool {
+    // SAFETY: passed on.
+    unsafe { !unmasked_worker_here().is_null() && is_usable() }
+}
+
+/// [`worker_here`], if this code may suspend it; or null.
+///
+/// # Safety
+///
+/// Attached, no error set.
+#[inline(always)]
+pub(crate) unsafe fn unmasked_worker_here() -> *mut Worker {
     // SAFETY: attached; a worker that runs, or waits for a greenlet, is alive.
     unsafe {
         let worker = worker_here();
-        !worker.is_null() && !Worker::is_masked(worker) && is_usable()
+        if worker.is_null() || Worker::is_masked(worker) || Worker::is_barred(worker::current()) {
+            return ptr::null_mut();
+        }
+        worker
     }
 }
 

@@ -131,6 +131,8 @@ pub(crate) struct Worker {
     /// Such a worker is a *guest* of the stack that resumes it: it has no owner and is `masked`, and what its
     /// code waits for its host waits for. Its frames, its context and what it handles are its own.
     pub(crate) guest: *mut PyObject,
+    /// `call_masked` is running in the guest: nobody must suspend a portal on its behalf.
+    pub(crate) barred: bool,
     /// A guest that is suspended, for its host waits for what it awaits (`awaiting`, as in a portal's worker).
     pub(crate) waits: bool,
     /// An `await_` has suspended since the step began.
@@ -285,6 +287,7 @@ impl Worker {
                 forked_on: ptr::null_mut(),
                 runs: ptr::null(),
                 guest: ptr::null_mut(),
+                barred: false,
                 waits: false,
                 mid_step: false,
                 tstate_id: 0,
@@ -466,6 +469,7 @@ impl Worker {
         unsafe {
             (*worker).guest = greenlet;
             (*worker).masked = true;
+            (*worker).barred = false;
             // What the last wait of a portal has left there: the collector is shown it.
             (*worker).argument = ptr::null_mut();
             let state = &mut (*worker).state;
@@ -565,6 +569,25 @@ impl Worker {
             }
         }
         worker
+    }
+
+    /// Whether `call_masked` is running in one of the guests from `worker` outwards, up to who hosts them.
+    ///
+    /// # Safety
+    ///
+    /// As [`innermost_guest`](Self::innermost_guest).
+    #[inline(always)]
+    pub(crate) unsafe fn is_barred(mut worker: *mut Self) -> bool {
+        // SAFETY: as there.
+        unsafe {
+            while !worker.is_null() && !(*worker).guest.is_null() {
+                if (*worker).barred {
+                    return true;
+                }
+                worker = (*worker).outer;
+            }
+        }
+        false
     }
 
     /// Suspends the running worker, from an `await_` on it, with the object that it awaits (an
@@ -803,7 +826,7 @@ impl Worker {
     ///
     /// # Safety
     ///
-    /// `worker` must be [`current`].
+    /// `worker` must be [`current`], or running further out: then it is what that was resumed with.
     #[inline(always)]
     pub(crate) unsafe fn thread_state(worker: *mut Self) -> *mut PyThreadState {
         // SAFETY: alive; a worker runs with the thread state that it was resumed with, which `Drop` of

@@ -156,8 +156,10 @@ unsafe extern "C" fn switch_to(
 }
 
 unsafe extern "C" fn set_parent(greenlet: *mut PyObject, parent: *mut PyObject) -> c_int {
-    // SAFETY: attached, as greenlet.h asks; a greenlet.
-    unsafe { object::set_parent(greenlet, parent, ptr::null_mut()) }
+    // SAFETY: attached, as greenlet.h asks; valid, or null. (A null parent is refused there.)
+    unsafe {
+        if is_one(greenlet) { object::set_parent(greenlet, parent, ptr::null_mut()) } else { -1 }
+    }
 }
 
 unsafe extern "C" fn is_main(greenlet: *mut PyObject) -> c_int {

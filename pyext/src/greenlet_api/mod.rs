@@ -40,7 +40,12 @@ use pyo3::ffi::{self, PyObject};
 pub(crate) unsafe fn init(module: *mut PyObject) -> bool {
     // SAFETY: the contract.
     unsafe {
-        if !(names::init() && exceptions::init() && object::init() && unswitchable::init()) {
+        if !(names::init()
+            && thread::init()
+            && exceptions::init()
+            && object::init()
+            && unswitchable::init())
+        {
             return false;
         }
         thread_end::init();

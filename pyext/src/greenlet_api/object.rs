@@ -148,11 +148,38 @@ unsafe fn clear(this: *mut PyObject) {
             std::mem::replace(&mut (*inner).arguments, ptr::null_mut()),
             std::mem::replace(&mut (*inner).keywords, ptr::null_mut()),
             std::mem::replace(&mut (*inner).context, ptr::null_mut()),
-            std::mem::replace(&mut (*inner).parent, ptr::null_mut()).cast(),
             std::mem::replace(&mut (*inner).main, ptr::null_mut()).cast(),
         ];
         for object in objects {
             ffi::Py_XDECREF(object);
+        }
+        drop_parents(std::mem::replace(&mut (*inner).parent, ptr::null_mut()));
+    }
+}
+
+/// Drops a parent (owned, or null), and its parents if nobody else has them: one after the other, as the C stack is
+/// not as long as their line may be.
+unsafe fn drop_parents(mut parent: *mut Greenlet) {
+    // SAFETY: attached; owned. Of one that we alone have, nobody sees that its parent is gone before it: code of its
+    // class (which has another `tp_dealloc`, with the interpreter's own measures against depth) would.
+    unsafe {
+        while !parent.is_null() {
+            let object: *mut PyObject = parent.cast();
+            let is_ours = |object: *mut PyObject| {
+                ffi::Py_REFCNT(object) == 1
+                    && (*ffi::Py_TYPE(object)).tp_dealloc.is_some_and(|function| {
+                        ptr::fn_addr_eq(function, tp_dealloc as ffi::destructor)
+                    })
+            };
+            if is_ours(object) && can_be_ended(inner_of(object)) {
+                error::keeping(|| finish(object));
+            }
+            let mut next = ptr::null_mut();
+            if is_ours(object) {
+                next = std::mem::replace(&mut (*inner_of(object)).parent, ptr::null_mut());
+            }
+            ffi::Py_DECREF(object);
+            parent = next;
         }
     }
 }
@@ -321,12 +348,13 @@ pub(super) unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
 unsafe fn give_up(this: *mut PyObject, worker: *mut Worker) {
     // SAFETY: attached; suspended in the middle of its code, and never resumed again.
     unsafe {
+        // Another thread that lives has it in its list yet, as nobody's.
         (*worker).guest = ptr::null_mut();
-        if is_exiting() {
-            return;
-        }
         if Thread::is_ours(worker) && (*worker).mid_step {
             Thread::end_suspension(worker);
+        }
+        if is_exiting() {
+            return;
         }
         // The object itself is about to be freed, and must not be shown to anybody.
         Worker::leak(worker, Reason::Greenlet, ffi::Py_TYPE(this).cast());

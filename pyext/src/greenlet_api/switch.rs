@@ -585,22 +585,40 @@ pub(super) unsafe fn throw(
 ///
 /// Attached, no error set; the calling thread's record; a greenlet that is away, with one reference at least.
 pub(super) unsafe fn kill(record: *mut Record, greenlet: *mut Greenlet) {
-    // SAFETY: the contract. What was its parent is its parent again if it lives on.
+    // SAFETY: the contract. What was its parent is its parent again if it lives on. Parents form no circle: not
+    // now, if somebody has found it again, nor later, by what its code has done meanwhile.
     unsafe {
         let exception = exceptions::killing();
         if exception.is_null() {
             return ffi::PyErr_WriteUnraisable(greenlet.cast());
         }
         let inner = (*greenlet).inner;
-        let parent = std::mem::replace(&mut (*inner).parent, new_ref(current(record)));
+        let here = current(record);
+        let temporary = if is_descendant(here, greenlet) { (*inner).parent } else { here };
+        let parent = std::mem::replace(&mut (*inner).parent, new_ref(temporary));
         let result = switch(record, greenlet, Parcel::Exception(exception));
         if result.is_null() {
             ffi::PyErr_WriteUnraisable(greenlet.cast());
         } else {
             ffi::Py_DECREF(result);
         }
-        let temporary = std::mem::replace(&mut (*inner).parent, parent);
-        drop_ref(temporary);
+        let other = if is_descendant(parent, greenlet) {
+            parent
+        } else {
+            std::mem::replace(&mut (*inner).parent, parent)
+        };
+        drop_ref(other);
+    }
+}
+
+/// Whether `greenlet` is `ancestor`, or one of those whose parents lead there.
+unsafe fn is_descendant(mut greenlet: *mut Greenlet, ancestor: *mut Greenlet) -> bool {
+    // SAFETY: attached; alive, or null. Parents are owned by their children, and form no circle.
+    unsafe {
+        while !greenlet.is_null() && greenlet != ancestor {
+            greenlet = (*(*greenlet).inner).parent;
+        }
+        !greenlet.is_null()
     }
 }
 

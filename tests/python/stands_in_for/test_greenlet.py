@@ -408,6 +408,98 @@ def test_a_threads_end_ends_its_greenlets(greenlet):
         kept[0].switch()
 
 
+@pytest.mark.parametrize("state", ["new", "dead", "suspended"])
+def test_a_long_line_of_parents_ends_on_a_small_stack(state):
+    """Each is all that keeps the next one alive: more of them than a C stack has room for calls."""
+    script = """
+        import sys, threading
+        import fiberback.greenlet as greenlet
+
+        def line(state):
+            main = greenlet.getcurrent()
+            last = None
+            for _ in range(5_000):
+                made = greenlet.greenlet(main.switch if state == "suspended" else int)
+                if state != "new":
+                    made.switch()
+                if last is not None:
+                    made.parent = last
+                last = made
+            del made
+            return last
+
+        def work():
+            last = line(sys.argv[1])
+            del last
+            print("done")
+
+        threading.stack_size(256 * 1024)
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), state]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+def test_parents_form_no_circle_by_an_end(greenlet):
+    """A greenlet that lives on has its parent again, but not if that stands on it by now."""
+    kept = []
+    main = greenlet.getcurrent()
+    before = greenlet.greenlet(int)
+
+    def body():
+        me = greenlet.getcurrent()
+        try:
+            main.switch()
+        finally:
+            kept.append(me)
+            before.parent = me
+            main.switch()
+
+    g = greenlet.greenlet(body, before)
+    g.switch()
+    del g
+    gc.collect()
+    g = kept.pop()
+    assert before.parent is g
+    assert g.parent is main
+    assert isinstance(g.throw(), greenlet.GreenletExit)
+    greenlet.greenlet().parent = before
+    assert before.switch() == 0
+
+
+def test_the_c_api_refuses_what_is_no_greenlet():
+    script = """
+        import ctypes
+        import fiberback.greenlet as greenlet
+
+        get = ctypes.pythonapi.PyCapsule_GetPointer
+        get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+        table = (ctypes.c_void_p * 12).from_address(get(greenlet._C_API, b"greenlet._C_API"))
+        # their numbers in greenlet.h, what they return and take
+        one = [ctypes.py_object]
+        functions = {
+            4: (ctypes.py_object, one), 5: (ctypes.py_object, one * 4), 6: (ctypes.py_object, one * 3),
+            7: (ctypes.c_int, one * 2), 8: (ctypes.c_int, one), 9: (ctypes.c_int, one),
+            10: (ctypes.c_int, one), 11: (ctypes.py_object, one),
+        }
+        for number, (returns, takes) in functions.items():
+            if number == 4:
+                continue
+            try:
+                ctypes.PYFUNCTYPE(returns, *takes)(table[number])(*[5] * len(takes))
+            except TypeError:
+                continue
+            print(number)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=100
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
 def test_nothing_is_copied(greenlet):
     g = greenlet.greenlet(lambda: main.switch())
     main = greenlet.getcurrent()

@@ -354,3 +354,59 @@ def test_sqlalchemys_way(run):
         return await asyncio.gather(*(spawn(body) for _ in range(5)))
 
     assert run(main()) == [(1, 2, 3)] * 5
+
+
+def test_masked_in_a_greenlet():
+    """Below `call_masked` there is no portal, in greenlets either; and other tasks go on where one waits."""
+    native = fiberback._fiberback
+
+    async def main():
+        ticks = []
+
+        async def ticker():
+            while True:
+                ticks.append(1)
+                await asyncio.sleep(0)
+
+        def masked():
+            before = len(ticks)
+            waits(1)
+            return native.on_portal(), native.current_portal(), len(ticks) > before
+
+        def body():
+            return native.call_masked(masked), native.on_portal()
+
+        ticking = asyncio.ensure_future(ticker())
+        found = greenlet.greenlet(body).switch()
+        ticking.cancel()
+        return found
+
+    assert fiberback.run(main()) == ((False, None, True), True)
+
+
+def test_masked_is_the_greenlet_and_not_the_task_that_has_switched_to_it():
+    """A greenlet may switch away below `call_masked`, and go on when the task before is no more."""
+    native = fiberback._fiberback
+
+    def body():
+        away = greenlet.getcurrent().parent.switch
+        native.call_masked(away)
+        return native.on_portal()
+
+    async def main():
+        g = greenlet.greenlet(body)
+
+        async def first():
+            g.switch()
+            on_portal = native.on_portal()
+            waits(1)
+            return on_portal
+
+        async def second():
+            return g.switch()
+
+        assert await asyncio.create_task(first())
+        fiberback.trim()
+        return await asyncio.create_task(second())
+
+    assert fiberback.run(main())
