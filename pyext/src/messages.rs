@@ -37,16 +37,18 @@ messages! {
     FOREIGN_GREENLET = ("greenlet-outside",
         "await_() cannot wait in this greenlet, for what has switched to it is neither on a portal nor in \
          a callback of the running event loop",
-        "start the program with fiberback.run(main()), or call await_() where the loop runs");
+        "start the program with fiberback.run(main()), or call await_() where the loop runs, or type \
+         'fiberback.greenlet.install()' before greenlet is imported");
     /// The same, where the greenlets are gevent's.
     GEVENT = ("gevent",
         "await_() cannot wait in a gevent greenlet while an event loop runs in this thread already (for \
          another greenlet, say)",
-        "run it in a thread of gevent's, 'gevent.get_hub().threadpool.apply(fiberback.await_, (x,))'");
+        "run it in a thread of gevent's, 'gevent.get_hub().threadpool.apply(fiberback.await_, (x,))', or type \
+         'fiberback.greenlet.install()' before gevent is imported");
     /// A build of greenlet whose functions are not where they are known to be.
     UNKNOWN_GREENLET = ("greenlet-unknown",
         "greenlet's methods are not where they were",
-        "type \"pip install 'greenlet>=3,<4'\"");
+        "type \"pip install 'greenlet>=3,<4'\", or 'fiberback.greenlet.install()' before greenlet is imported");
     /// A wait without a portal, where no callback of the loop is running that could be left.
     NOT_IN_A_CALLBACK = ("no-callback",
         "await_() cannot wait here, for the event loop is not in one of its callbacks (a signal handler \

@@ -112,8 +112,8 @@ DEADLOCK = Message(
 UNKNOWN_GREENLET = Message(
     "greenlet-version",
     "fiberback does not know this build of the greenlet package ({error})",
-    "Type \"pip install 'greenlet>=3,<4'\", or do not switch between greenlets in code that await_() may "
-    "suspend",
+    "Type \"pip install 'greenlet>=3,<4'\", or 'fiberback.greenlet.install()' before greenlet is imported, or do "
+    "not switch between greenlets in code that await_() may suspend",
 )
 ASYNCIO_IN_TWO = Message(
     "asyncio-in-two",

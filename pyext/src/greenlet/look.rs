@@ -59,6 +59,20 @@ pub(crate) unsafe fn note_ours(module: *mut PyObject) {
     OURS.store(unsafe { ffi::Py_NewRef(module) }, Ordering::Relaxed);
 }
 
+/// Whether `import greenlet` gives what is ours.
+///
+/// # Safety
+///
+/// Attached, no error set.
+pub(crate) unsafe fn is_ours_installed() -> bool {
+    // SAFETY: attached; as in `look_up`. Null is nobody's.
+    unsafe {
+        let modules = MODULES.load(Ordering::Relaxed);
+        let found = ffi::PyDict_GetItemWithError(modules, NAME.load(Ordering::Relaxed));
+        !found.is_null() && is_ours(found)
+    }
+}
+
 fn is_ours(module: *mut PyObject) -> bool {
     module == OURS.load(Ordering::Relaxed)
 }

@@ -534,10 +534,32 @@ def test_install():
         async def third():
             return 3
         assert fiberback.run(main()) == 3
-        assert fiberback._fiberback.stats()["greenlet_loaded"] == 0
+        assert fiberback.stats()["greenlet_loaded"] == 0
+        assert fiberback.stats()["greenlet_replaced"] == 1
         print("ok")
     """)
     assert out == "ok\n"
+
+
+def test_only_imported_it_replaces_nothing():
+    out = script("""
+        import fiberback.greenlet
+        print(fiberback.greenlet.installed(), fiberback.stats()["greenlet_replaced"])
+    """)
+    assert out == "False 0\n"
+
+
+def test_a_path_file_installs_it(tmp_path):
+    """What docs/greenlets.md says for programs that nobody changes."""
+    path = tmp_path / "fiberback_greenlet.pth"
+    path.write_text("import fiberback.greenlet; fiberback.greenlet.install()\n")
+    out = script(f"""
+        import site
+        site.addsitedir({str(tmp_path)!r})
+        import greenlet
+        print(greenlet.__name__)
+    """)
+    assert out == "fiberback.greenlet\n"
 
 
 def test_install_comes_too_late():
