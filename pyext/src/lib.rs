@@ -206,7 +206,7 @@ const AWAIT_DOC: &CStr = {
     }
 };
 
-const FUNCTION_COUNT: usize = 40;
+const FUNCTION_COUNT: usize = 41;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -225,6 +225,11 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"meet_greenlet",
         greenlet::meet_greenlet,
         c"meet_greenlet(module, /)\n--\n\nHave the switches of this greenlet._greenlet done on the thread's own stack.",
+    ),
+    nullary(
+        c"note_greenlet_replaced",
+        greenlet::note_replaced,
+        c"note_greenlet_replaced()\n--\n\n`import greenlet` gives fiberback.greenlet from now on.",
     ),
     unary(
         c"context_of",

@@ -11,9 +11,13 @@ anywhere else. Who has switched to the greenlet waits: its task, or the callback
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 from . import _messages
 from ._fiberback import greenlet as _greenlet
+from ._fiberback import note_greenlet_replaced
 
 __all__ = [
     "GreenletExit",
@@ -46,20 +50,41 @@ enable_optional_cleanup = _greenlet.enable_optional_cleanup
 get_clocks_used_doing_optional_cleanup = _greenlet.get_clocks_used_doing_optional_cleanup
 
 
+class _Finder:
+    """Finds the module `greenlet`: this one. On `sys.meta_path`, before the finder of what is installed.
+
+    It is imported when somebody imports it, and not before: some ask `sys.modules` whether somebody has.
+    """
+
+    @classmethod
+    def find_spec(
+        cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None, /
+    ) -> ModuleSpec | None:
+        return ModuleSpec(name, cls()) if name == "greenlet" else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        self.spec = sys.modules[__name__].__spec__
+        return sys.modules[__name__]
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self.spec  # the import system has set the one that it has found
+        sys.modules["greenlet._greenlet"] = _greenlet
+
+
 def install() -> None:
     """Have `import greenlet` give this module, anywhere in the process and from now on.
 
     To be called before greenlet is imported for the first time: what has imported it keeps what it has got.
     Raises RuntimeError if it was. A second call does nothing.
     """
-    ours = sys.modules[__name__]
-    loaded = sys.modules.get("greenlet")
-    if loaded is not None and loaded is not ours:
+    if sys.modules.get("greenlet") is not None and not installed():
         raise RuntimeError(_messages.GREENLET_LOADED)
-    sys.modules["greenlet"] = ours
-    sys.modules["greenlet._greenlet"] = _greenlet
+    if _Finder not in sys.meta_path:
+        sys.meta_path.insert(0, _Finder)
+        note_greenlet_replaced()
 
 
 def installed() -> bool:
     """Whether `import greenlet` gives this module."""
-    return sys.modules.get("greenlet") is sys.modules[__name__]
+    loaded = sys.modules.get("greenlet")
+    return loaded is sys.modules[__name__] if loaded is not None else _Finder in sys.meta_path

@@ -5,13 +5,14 @@ use super::original::is_loaded;
 use crate::interp::unlike;
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
-use std::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, Ordering};
 
 /// `sys.modules`, owned, and the length that it had without greenlet in it.
 static MODULES: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 static SEEN_LENGTH: AtomicIsize = AtomicIsize::new(-1);
 /// The module of that name that is ours (`greenlet_api`), owned: not to be met.
 static OURS: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+static REPLACED: AtomicBool = AtomicBool::new(false);
 /// The interned string "greenlet._greenlet".
 static NAME: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 
@@ -59,18 +60,16 @@ pub(crate) unsafe fn note_ours(module: *mut PyObject) {
     OURS.store(unsafe { ffi::Py_NewRef(module) }, Ordering::Relaxed);
 }
 
+/// `_fiberback.note_greenlet_replaced()`: `import greenlet` gives what is ours from now on.
+pub(crate) unsafe extern "C" fn note_replaced(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    REPLACED.store(true, Ordering::Relaxed);
+    // SAFETY: attached.
+    unsafe { ffi::Py_NewRef(ffi::Py_None()) }
+}
+
 /// Whether `import greenlet` gives what is ours.
-///
-/// # Safety
-///
-/// Attached, no error set.
-pub(crate) unsafe fn is_ours_installed() -> bool {
-    // SAFETY: attached; as in `look_up`. Null is nobody's.
-    unsafe {
-        let modules = MODULES.load(Ordering::Relaxed);
-        let found = ffi::PyDict_GetItemWithError(modules, NAME.load(Ordering::Relaxed));
-        !found.is_null() && is_ours(found)
-    }
+pub(crate) fn is_replaced() -> bool {
+    REPLACED.load(Ordering::Relaxed)
 }
 
 fn is_ours(module: *mut PyObject) -> bool {

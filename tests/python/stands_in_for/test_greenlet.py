@@ -521,7 +521,10 @@ def test_install():
         fiberback.greenlet.install()
         fiberback.greenlet.install()
         assert fiberback.greenlet.installed()
+        import sys
+        assert "greenlet" not in sys.modules  # nobody has imported it yet
         import greenlet
+        assert greenlet.__spec__.name == greenlet.__name__ == "fiberback.greenlet"
         import greenlet._greenlet
         from greenlet import GreenletExit, getcurrent, greenlet as kind
         assert greenlet is fiberback.greenlet
