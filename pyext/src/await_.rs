@@ -161,11 +161,12 @@ unsafe fn go_on(
                 ffi::Py_DECREF(result);
                 return answer;
             }
-            let argument = if interp::caller_owns_arguments(ts, arguments) {
-                *arguments
-            } else {
-                ptr::null_mut()
-            };
+            let argument =
+                if interp::caller_owns_arguments(ts, arguments, is_await, |_, _| false).is_some() {
+                    *arguments
+                } else {
+                    ptr::null_mut()
+                };
             let input = suspend(worker, iterator, result, argument);
             match input {
                 Input::Value(value) => {
@@ -221,6 +222,17 @@ unsafe fn is_allowed(awaitable: *mut PyObject) -> bool {
     }
 }
 
+/// Whether the object (valid) is the function [`await_`].
+fn is_await(object: *mut PyObject) -> bool {
+    // SAFETY: attached, as every caller is; the function's type is that of `METH_FASTCALL`, as C has it, whatever the
+    // other one's is, and is only compared.
+    unsafe {
+        ffi::PyCFunction_Check(object) != 0
+            && ffi::PyCFunction_GetFunction(object)
+                .is_some_and(|function| ptr::eq(function as *const c_void, await_ as *const c_void))
+    }
+}
+
 /// `await_` in a greenlet of our own. `arguments` is where its caller keeps the awaitable.
 #[inline(never)]
 unsafe fn await_as_guest(
@@ -230,8 +242,11 @@ unsafe fn await_as_guest(
 ) -> *mut PyObject {
     // SAFETY: attached, no error set; the worker is current. The argument is the caller's until we return.
     unsafe {
-        let is_callers = interp::caller_owns_arguments(ffi::PyThreadState_Get(), arguments);
-        (*worker).argument = if is_callers { awaitable } else { ptr::null_mut() };
+        let function =
+            interp::caller_owns_arguments(ffi::PyThreadState_Get(), arguments, is_await, |_, _| {
+                false
+            });
+        (*worker).argument = if function.is_some() { awaitable } else { ptr::null_mut() };
         let result = match guest_await::in_guest(worker, awaitable) {
             Some(result) => result,
             None => off_portal(awaitable, ptr::null_mut()),

@@ -54,6 +54,7 @@
 //! | `backends/` | asyncio's and Trio's tasks, and loops that begin to run |
 //! | `greenlet/` | real greenlet in the same process |
 //! | `greenlet_api/` | greenlet's API on fibers of our own |
+//! | `lent.rs` | what the collector is shown of a call of a greenlet's `switch` |
 //! | `guest.rs`, `guest_await.rs` | waits in greenlets of our own |
 //! | `fallbacks.rs` | what was done instead of what was wanted: how often |
 //! | `notices.rs` | what users hear of once |
@@ -96,6 +97,7 @@ mod hooks;
 mod interp;
 mod leaks;
 mod lend;
+mod lent;
 mod mailbox;
 mod masked;
 mod messages;

@@ -4,6 +4,7 @@
 //!
 //! Every owner begins so: it is a Python object, whose address is that of its `Owner`.
 
+use crate::lent::Lent;
 use pyo3::ffi::PyObject;
 
 /// The beginning of the Python object.
@@ -15,4 +16,6 @@ pub(crate) struct Owner {
     /// The greenlet of ours that the owner waits on behalf of; borrowed from the fiber's frames, which own one
     /// reference. Null otherwise.
     pub(crate) waits_for: *mut PyObject,
+    /// What its code passes to the `switch` of a greenlet of ours that it is in.
+    pub(crate) lent: Lent,
 }

@@ -61,7 +61,7 @@ pub(super) unsafe fn exit_as_value(exception: *mut PyObject) -> Parcel {
     // SAFETY: the contract.
     unsafe {
         if ffi::PyErr_GivenExceptionMatches(exception, exit()) != 0 {
-            Parcel::of(exception)
+            Parcel::One(exception)
         } else {
             Parcel::Exception(exception)
         }

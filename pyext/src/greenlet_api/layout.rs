@@ -1,5 +1,6 @@
 //! What a greenlet consists of, and what a thread knows of its greenlets.
 
+use crate::lent::Lent;
 use crate::worker::Worker;
 use pyo3::ffi::{self, PyObject, PyThreadState, PyTypeObject};
 use std::cell::UnsafeCell;
@@ -48,7 +49,7 @@ pub(super) struct Inner {
     pub(super) main: *mut Greenlet,
     /// What it is to call, or calls.
     pub(super) run: *mut PyObject,
-    /// What it calls that with: a tuple, and a dict or null.
+    /// What it calls that with: the only argument or a tuple, and a dict or null.
     pub(super) arguments: *mut PyObject,
     pub(super) keywords: *mut PyObject,
     /// What was found as its attribute `run` when it was switched to for the first time.
@@ -62,6 +63,8 @@ pub(super) struct Inner {
     pub(super) is_main: bool,
     /// Where it looks, when it goes on, for what it gets: in the frame that has switched away.
     pub(super) inbox: *mut Transit,
+    /// What its code passes to the `switch` that it is in.
+    pub(super) lent: Lent,
     /// What it has switched away with; and what it begins with.
     pub(super) outbox: Transit,
 }
@@ -70,6 +73,8 @@ pub(super) struct Inner {
 #[derive(Clone, Copy)]
 pub(super) enum Parcel {
     Nothing,
+    /// The only argument of `switch`.
+    One(*mut PyObject),
     /// The arguments of `switch`: a tuple, and a dict or null.
     Value {
         arguments: *mut PyObject,
@@ -81,21 +86,47 @@ pub(super) enum Parcel {
 }
 
 impl Parcel {
-    /// A parcel of one value (owned). An exception if there is no memory for it.
+    /// What `switch` was called with (borrowed), as `METH_FASTCALL | METH_KEYWORDS` has it. None with an error set if
+    /// there is no memory for it.
     ///
     /// # Safety
     ///
-    /// Attached, no error set.
-    pub(super) unsafe fn of(value: *mut PyObject) -> Self {
-        // SAFETY: the contract; a tuple of one takes the value over.
+    /// Attached, no error set; valid: the names a tuple or null, `count` arguments and one for each name.
+    pub(super) unsafe fn of_call(
+        arguments: *const *mut PyObject,
+        count: usize,
+        names: *mut PyObject,
+    ) -> Option<Self> {
+        // SAFETY: the contract.
         unsafe {
-            let arguments = ffi::PyTuple_New(1);
-            if arguments.is_null() {
-                ffi::Py_DECREF(value);
-                return Self::Exception(crate::error::take());
+            let named = if names.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(names) };
+            if count == 1 && named == 0 {
+                return Some(Self::One(ffi::Py_NewRef(*arguments)));
             }
-            ffi::PyTuple_SET_ITEM(arguments, 0, value);
-            Self::Value { arguments, keywords: ptr::null_mut() }
+            let tuple = ffi::PyTuple_New(count as ffi::Py_ssize_t);
+            if tuple.is_null() {
+                return None;
+            }
+            for index in 0..count {
+                let argument = ffi::Py_NewRef(*arguments.add(index));
+                ffi::PyTuple_SET_ITEM(tuple, index as ffi::Py_ssize_t, argument);
+            }
+            let mut keywords = ptr::null_mut();
+            if named > 0 {
+                keywords = ffi::PyDict_New();
+                let is_filled = !keywords.is_null()
+                    && (0..named).all(|index| {
+                        let value = *arguments.add(count + index as usize);
+                        ffi::PyDict_SetItem(keywords, ffi::PyTuple_GET_ITEM(names, index), value)
+                            == 0
+                    });
+                if !is_filled {
+                    ffi::Py_DECREF(tuple);
+                    ffi::Py_XDECREF(keywords);
+                    return None;
+                }
+            }
+            Some(Self::Value { arguments: tuple, keywords })
         }
     }
 
@@ -113,8 +144,8 @@ impl Parcel {
                     ffi::Py_DECREF(arguments);
                     ffi::Py_XDECREF(keywords);
                 }),
-                Self::Exception(exception) => {
-                    crate::error::keeping(|| ffi::Py_DECREF(exception));
+                Self::One(object) | Self::Exception(object) => {
+                    crate::error::keeping(|| ffi::Py_DECREF(object));
                 }
             }
         }
@@ -163,6 +194,7 @@ impl Inner {
             record: ptr::null_mut(),
             is_main: false,
             inbox: ptr::null_mut(),
+            lent: Lent::NOTHING,
             outbox: Transit::NONE,
         }
     }

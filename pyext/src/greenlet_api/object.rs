@@ -7,6 +7,7 @@
 //! the greenlet and by nobody else; it is not cleared as long as it has a stack.
 
 use super::layout::{Greenlet, Inner, Parcel, Phase, TYPE, drop_ref, is_greenlet, new_ref};
+use super::lend::{self, Lending};
 use super::switch::{self, is_running, main_of, running_context};
 use super::thread::{self, current, quiet_record, record};
 use super::{exceptions, names};
@@ -129,6 +130,7 @@ unsafe extern "C" fn tp_traverse(
         let worker = (*inner).worker;
         if !worker.is_null() && ((*inner).is_away || (*worker).waits) {
             visitor.object(Worker::guest_context(worker));
+            (*inner).lent.traverse(&mut visitor);
             if (*worker).mid_step || (*worker).waits {
                 Worker::traverse(worker, &mut visitor);
             }
@@ -365,21 +367,26 @@ unsafe fn give_up(this: *mut PyObject, worker: *mut Worker) {
 // Switches
 
 /// `switch(*args, **kwargs)`.
-pub(super) unsafe extern "C" fn switch_method(
+unsafe extern "C" fn switch_method(
     this: *mut PyObject,
-    arguments: *mut PyObject,
-    keywords: *mut PyObject,
+    arguments: *const *mut PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut PyObject,
 ) -> *mut PyObject {
     barrier(ptr::null_mut(), || {
-        // SAFETY: attached; lent.
+        // SAFETY: attached; lent, for the whole call.
         unsafe {
             let record = record();
             if record.is_null() {
                 return ptr::null_mut();
             }
-            let arguments = ffi::Py_NewRef(arguments);
-            let keywords = ffi::Py_XNewRef(keywords);
-            switch::switch(record, this.cast(), Parcel::Value { arguments, keywords })
+            let Some(parcel) = Parcel::of_call(arguments, count as usize, names) else {
+                return ptr::null_mut();
+            };
+            let named = if names.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(names) };
+            let count = (count + named) as usize;
+            let _lent = Lending::by_caller((*record).thread_state, this, arguments, count);
+            switch::switch(record, this.cast(), parcel)
         }
     })
 }
@@ -880,8 +887,8 @@ const THROW_DOC: &CStr = c"throw(typ=GreenletExit, val=None, tb=None)\n\n\
 static METHODS: Table<[ffi::PyMethodDef; 4]> = Table::new([
     ffi::PyMethodDef {
         ml_name: c"switch".as_ptr(),
-        ml_meth: ffi::PyMethodDefPointer { PyCFunctionWithKeywords: switch_method },
-        ml_flags: ffi::METH_VARARGS | ffi::METH_KEYWORDS,
+        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: switch_method },
+        ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
         ml_doc: SWITCH_DOC.as_ptr(),
     },
     ffi::PyMethodDef {
@@ -942,6 +949,11 @@ pub(super) unsafe fn init() -> bool {
         (*class).tp_getset = ATTRIBUTES.get().cast();
         (*class).tp_dictoffset = offset_of!(Greenlet, dict) as ffi::Py_ssize_t;
         (*class).tp_weaklistoffset = offset_of!(Greenlet, weak_references) as ffi::Py_ssize_t;
-        ffi::PyType_Ready(class) == 0
+        if ffi::PyType_Ready(class) < 0 {
+            return false;
+        }
+        let switch = ffi::PyDict_GetItemString((*class).tp_dict, c"switch".as_ptr());
+        lend::set_method(switch);
+        !switch.is_null()
     }
 }

@@ -246,6 +246,7 @@ unsafe fn arrive(record: *mut Record, transit: Transit) -> *mut PyObject {
         let Transit { target, origin, parcel } = transit;
         let mut result = ptr::null_mut();
         match parcel {
+            Parcel::One(value) => result = value,
             Parcel::Value { arguments, keywords } => result = value_of(arguments, keywords),
             Parcel::Exception(exception) => error::restore(exception),
             Parcel::Nothing | Parcel::Hosting => {
@@ -486,7 +487,7 @@ unsafe fn run(greenlet: *mut c_void) {
         ffi::Py_XDECREF(given);
         let mut parcel = parcel;
         if !(*record).trace.is_null() {
-            let is_value = matches!(parcel, Parcel::Value { .. });
+            let is_value = matches!(parcel, Parcel::One(_) | Parcel::Value { .. });
             if !trace::call_with(record, is_value, origin, target) {
                 parcel.drop();
                 parcel = Parcel::Exception(error::take());
@@ -496,8 +497,15 @@ unsafe fn run(greenlet: *mut c_void) {
         // Whoever resumes it owns it.
         drop_ref(target);
         let result = match parcel {
-            Parcel::Value { arguments, keywords } => {
+            Parcel::One(argument) => {
                 // In the greenlet, for the collector to see.
+                (*inner).arguments = argument;
+                let arguments = [ptr::null_mut(), argument];
+                let one = 1 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
+                let first = arguments.as_ptr().add(1);
+                ffi::PyObject_Vectorcall(function, first, one, ptr::null_mut())
+            }
+            Parcel::Value { arguments, keywords } => {
                 (*inner).arguments = arguments;
                 (*inner).keywords = keywords;
                 ffi::PyObject_Call(function, arguments, keywords)
@@ -520,7 +528,7 @@ unsafe fn run(greenlet: *mut c_void) {
         let parcel = if result.is_null() {
             exceptions::exit_as_value(error::take())
         } else {
-            Parcel::of(result)
+            Parcel::One(result)
         };
         end(record, greenlet, parcel);
     }

@@ -475,8 +475,10 @@ pub(crate) unsafe fn code_address(coroutine: *mut PyObject) -> usize {
     unsafe { *field::<_, usize>(coroutine, facts::GEN_FRAME + facts::FRAME_CODE) & !1 }
 }
 
-/// Whether the code that runs now owns, on its frame's value stack, the references to the
-/// arguments of the call that it is making, without [`State::traverse`] showing them.
+/// Whether the code that runs now owns, on its frame's value stack, the references to the arguments of
+/// the call that it is making, without [`State::traverse`] showing them: of a function that `is_function` knows, or
+/// a method of a class (looked up on an object) that `is_method` knows, with that object. How many slots below the
+/// arguments, then, belong to the call, too.
 ///
 /// # Safety
 ///
@@ -485,9 +487,11 @@ pub(crate) unsafe fn code_address(coroutine: *mut PyObject) -> usize {
 pub(crate) unsafe fn caller_owns_arguments(
     ts: *mut PyThreadState,
     arguments: *const *mut PyObject,
-) -> bool {
+    is_function: impl Fn(*mut PyObject) -> bool,
+    is_method: impl Fn(*mut PyObject, *mut PyObject) -> bool,
+) -> Option<usize> {
     // SAFETY: passed on.
-    unsafe { references::owns_arguments(Version::current_frame(ts), arguments) }
+    unsafe { references::call_below(Version::current_frame(ts), arguments, is_function, is_method) }
 }
 
 /// Whether the code that runs now is a coroutine's, or an async generator's, and may be about to await what

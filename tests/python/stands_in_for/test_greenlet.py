@@ -6,6 +6,7 @@ What holds for greenlet as well is run against both: this file run as a script i
 from __future__ import annotations
 
 import contextvars
+import functools
 import gc
 import importlib
 import importlib.util
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import types
 import weakref
 
 import pytest
@@ -381,6 +383,61 @@ def test_a_cycle_through_a_suspended_frame_is_collected(greenlet):
     assert log == ["finally"]
     gc.collect()
     assert there() is None
+
+
+@pytest.mark.parametrize("way", ["method", "bound", "class's", "keyword", "forwarded", "unpacked"])
+def test_what_switch_was_given_is_not_shown_twice_and_a_cycle_through_it_is_found(way):
+    """Two greenlets that have switched to each other: each is what the other's caller of `switch` keeps."""
+    import fiberback.greenlet as greenlet
+
+    log = []
+    there = []
+
+    def call(target, value):
+        if way == "method":
+            target.switch(value)
+        elif way == "bound":
+            switch = target.switch
+            switch(value)
+        elif way == "class's":
+            greenlet.greenlet.switch(target, value)
+        elif way == "keyword":
+            target.switch(value=value)
+        elif way == "forwarded":  # the slot in front of the arguments holds what no frame owns
+            functools.partial(types.MethodType(greenlet.greenlet.switch, target), value)()
+        else:
+            target.switch(*[value])
+
+    def body(*args, **kwargs):
+        value = [object()]
+        value.append(value)
+        there.append(weakref.ref(greenlet.getcurrent()))
+        try:
+            main.switch()
+            call(others.pop(), value)
+        finally:
+            log.append(len(value))
+
+    main = greenlet.getcurrent()
+    pair = [greenlet.greenlet(body), greenlet.greenlet(body)]
+    for each in pair:
+        each.switch()
+    others = list(pair)
+
+    def home():
+        for each in pair[:1]:
+            each.switch()
+
+    # the first switches to the second, that to the first, which goes home by its end
+    others[:] = [greenlet.greenlet(lambda *args, **kwargs: main.switch()), pair[1]]
+    home()
+    del others[:], pair[:], each
+    for _ in range(3):
+        gc.collect()
+    if way in ("method", "bound", "class's", "keyword") or sys.version_info >= (3, 14):
+        assert log == [2, 2] and [one() for one in there] == [None, None]
+    for _ in range(100):
+        gc.collect()
 
 
 def test_a_threads_end_ends_its_greenlets(greenlet):

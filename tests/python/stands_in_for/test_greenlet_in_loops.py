@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-import sys
 import threading
 import weakref
 
@@ -246,11 +245,8 @@ def test_a_loop_inside_of_a_greenlet_that_callers_park():
     assert log == []
 
 
-@pytest.mark.skipif(
-    sys.version_info < (3, 14),
-    reason="up to 3.13 the interpreter does not tell what the code that has called switch() owns meanwhile",
-)
-def test_a_task_that_nobody_can_wake_is_collected_with_its_greenlet():
+@pytest.mark.parametrize("way", ["method", "bound"])
+def test_a_task_that_nobody_can_wake_is_collected_with_its_greenlet(way):
     log = []
 
     def body():
@@ -267,7 +263,11 @@ def test_a_task_that_nobody_can_wake_is_collected_with_its_greenlet():
 
     async def main():
         async def task():
-            greenlet.greenlet(body).switch()
+            if way == "method":
+                greenlet.greenlet(body).switch()
+            else:
+                switch = greenlet.greenlet(body).switch
+                switch()
 
         asyncio.get_running_loop().set_exception_handler(lambda *args: None)
         there = weakref.ref(asyncio.ensure_future(task()))

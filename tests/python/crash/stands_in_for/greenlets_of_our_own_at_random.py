@@ -4,14 +4,17 @@
 # leaks: on purpose
 # Greenlets of fiberback's own that switch to each other at random, throw, wait, are dropped and collected, on
 # a thread's own stack, in tasks with portals and without, in threads, and in loops inside of greenlets.
-# By hand: python greenlets_of_our_own_at_random.py PART PARTS [SEED [STEPS]]
+# By hand: python greenlets_of_our_own_at_random.py PART PARTS [SEED [STEPS [SWITCHES]]]
+# With SWITCHES: all parts in turn, each with the next seed, which is printed, until there were so many.
 import asyncio
 import contextvars
 import faulthandler
 import gc
+import itertools
 import random
 import sys
 import threading
+import time
 
 import fiberback
 import fiberback.greenlet as greenlet
@@ -20,6 +23,7 @@ faulthandler.enable()
 PART = int(sys.argv[1]) if len(sys.argv) > 1 else 0
 SEED = int(sys.argv[3]) if len(sys.argv) > 3 else PART
 STEPS = int(sys.argv[4]) if len(sys.argv) > 4 else 20_000
+SWITCHES = int(sys.argv[5]) if len(sys.argv) > 5 else 0
 
 VARIABLE = contextvars.ContextVar("variable", default=None)
 
@@ -38,6 +42,9 @@ def generator(world, value):
         yield world.switch_somewhere()
     finally:
         world.note()
+
+
+switches = itertools.count()  # calls that others have come back from
 
 
 class World:
@@ -67,6 +74,8 @@ class World:
             return self.target().switch(self.steps)
         except greenlet.error:
             return None
+        finally:
+            next(switches)
 
     def body(self, *args):
         mine = [object(), args]
@@ -122,6 +131,8 @@ class World:
                 self.target().throw(self.random.choice([Bang, greenlet.GreenletExit]))
             except greenlet.error:
                 pass
+            finally:
+                next(switches)
         elif choice < 64:
             raise Bang
         elif choice < 67:
@@ -218,21 +229,19 @@ async def in_tasks(seed, steps, count):
         world.end()
 
 
-def main():
-    threading.stack_size(16 * 1024 * 1024)
-    kind = PART % 4
+def one(kind, seed):
     if kind == 0:
-        world = World(SEED, STEPS, can_wait=False)
+        world = World(seed, STEPS, can_wait=False)
         world.run()
         world.end()
     elif kind == 1:
-        fiberback.run(in_tasks(SEED, STEPS, 6))
+        fiberback.run(in_tasks(seed, STEPS, 6))
     elif kind == 2:
-        asyncio.run(in_tasks(SEED, STEPS, 6))
+        asyncio.run(in_tasks(seed, STEPS, 6))
     else:
         others = []
         threads = [
-            threading.Thread(target=in_thread, args=(SEED + index, STEPS // 4, others))
+            threading.Thread(target=in_thread, args=(seed + index, STEPS // 4, others))
             for index in range(4)
         ]
         for thread in threads:
@@ -241,6 +250,31 @@ def main():
             thread.join()
         del others[:]
     gc.collect()
+
+
+def soak():
+    """What stays behind must not grow: it is printed beside each seed."""
+    began = time.monotonic()
+    for seed in itertools.count(SEED):
+        print("part", seed % 4, "seed", seed, end=" ", flush=True)
+        one(seed % 4, seed)
+        count = int(repr(switches)[len("count(") : -1])
+        with open("/proc/self/statm") as file:
+            resident = int(file.read().split()[1]) * 4
+        stats = fiberback.stats()
+        print(
+            f"{count:,} switches, {time.monotonic() - began:.0f} s, {resident:,} KiB, "
+            f"{len(gc.get_objects()):,} objects, {stats['stacks_in_use']} stacks in use, "
+            f"{stats['stacks_leaked']} leaked",
+            flush=True,
+        )
+        if count >= SWITCHES:
+            return
+
+
+def main():
+    threading.stack_size(16 * 1024 * 1024)
+    soak() if SWITCHES else one(PART % 4, SEED)
     print("done")
 
 
