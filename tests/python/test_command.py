@@ -74,6 +74,9 @@ def test_run_with_our_greenlet(tmp_path):
     (tmp_path / "script.py").write_text(script)
     said = command("run", "--greenlet", "script.py", "--greenlet", cwd=tmp_path)
     assert said == "fiberback.greenlet ['--greenlet']\n"
+    (tmp_path / "script.py").write_text("import fiberback.__main__ as it\nit.main([])\n")
+    said = command("run", "--greenlet", "script.py", cwd=tmp_path)
+    assert "fiberback.greenlet, as greenlet 3." in said
 
 
 def test_errors(tmp_path):

@@ -106,7 +106,9 @@ def installed(modules: dict[str, str]) -> list[str]:
 
 def greenlet() -> str:
     if fiberback.stats()["greenlet_replaced"]:
-        return f"{sys.modules['greenlet'].__version__}, fiberback's own (fiberback.greenlet.install())"
+        from . import greenlet as ours
+
+        return f"fiberback.greenlet, as greenlet {ours.__version__}"
     if fiberback.stats()["greenlet_loaded"]:
         return f"{sys.modules['greenlet'].__version__}, loaded: portals keep one stack for life"
     if importlib.util.find_spec("greenlet") is None:
