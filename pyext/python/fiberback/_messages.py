@@ -373,3 +373,11 @@ GREENLET_LOADED = Message(
     "greenlet was imported before fiberback.greenlet.install() was called, and what has imported it keeps it",
     "Call install() first, before anything that imports greenlet (SQLAlchemy, gevent, Playwright)",
 )
+
+# --- fiberback.playwright --------------------------------------------------------------------------
+
+PLAYWRIGHT_VERSION = Message(
+    "playwright-version",
+    "fiberback.playwright does not know this Playwright from within ({error})",
+    "Type \"pip install 'playwright>=1.65'\", or call the sync API where no event loop runs",
+)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -50,17 +51,20 @@ enable_optional_cleanup = _greenlet.enable_optional_cleanup
 get_clocks_used_doing_optional_cleanup = _greenlet.get_clocks_used_doing_optional_cleanup
 
 
-class _Finder:
+class _Finder(MetaPathFinder):
     """Finds the module `greenlet`: this one. On `sys.meta_path`, before the finder of what is installed.
 
     It is imported when somebody imports it, and not before: some ask `sys.modules` whether somebody has.
     """
 
-    @classmethod
     def find_spec(
-        cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None, /
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None, /
     ) -> ModuleSpec | None:
-        return ModuleSpec(name, cls()) if name == "greenlet" else None
+        return ModuleSpec(fullname, _Loader()) if fullname == "greenlet" else None
+
+
+class _Loader(Loader):
+    spec: ModuleSpec | None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         self.spec = sys.modules[__name__].__spec__
@@ -71,6 +75,9 @@ class _Finder:
         sys.modules["greenlet._greenlet"] = _greenlet
 
 
+_finder = _Finder()
+
+
 def install() -> None:
     """Have `import greenlet` give this module, anywhere in the process and from now on.
 
@@ -79,12 +86,12 @@ def install() -> None:
     """
     if sys.modules.get("greenlet") is not None and not installed():
         raise RuntimeError(_messages.GREENLET_LOADED)
-    if _Finder not in sys.meta_path:
-        sys.meta_path.insert(0, _Finder)
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
         note_greenlet_replaced()
 
 
 def installed() -> bool:
     """Whether `import greenlet` gives this module."""
     loaded = sys.modules.get("greenlet")
-    return loaded is sys.modules[__name__] if loaded is not None else _Finder in sys.meta_path
+    return loaded is sys.modules[__name__] if loaded is not None else _finder in sys.meta_path
