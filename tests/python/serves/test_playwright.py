@@ -189,3 +189,26 @@ def test_without_a_loop_playwright_does_as_before(script):
             print(page.inner_text("p"))
     """)
     assert said == ["here"]
+
+
+def test_a_playwright_that_is_another_within(tmp_path):
+    for name in ("__init__.py", "_impl/__init__.py", "sync_api/__init__.py"):
+        path = tmp_path / "playwright" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("class Playwright: pass\n")
+    script = """
+        import fiberback.greenlet
+        fiberback.greenlet.install()
+        try:
+            import fiberback.playwright
+        except ImportError as error:
+            print(error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=dict(os.environ, PYTHONPATH=str(tmp_path)),
+    )
+    assert "[fiberback:playwright-version]" in done.stdout, done.stderr
