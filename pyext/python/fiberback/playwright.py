@@ -23,8 +23,8 @@ overlaps with it. Handlers (`page.on`, `page.route`) may call the sync API, too.
 as before. It works with the greenlet package as with `fiberback.greenlet`.
 """
 
-# The package may be missing or untyped where the types are checked.
-# mypy: disable-error-code="import-untyped,import-not-found,no-any-unimported"
+# The package may be missing or untyped where the types are checked; and parts of it are replaced.
+# mypy: disable-error-code="import-untyped,import-not-found,no-any-unimported,assignment,method-assign"
 # mypy: warn-unused-ignores=False
 # ruff: noqa: E402
 
@@ -77,7 +77,9 @@ class _Dispatcher:
         """Lets the loop go on: a handler's greenlet goes back to who has called it; others wait for the end."""
         current = greenlet.getcurrent()
         if isinstance(current, _HANDLERS):
-            current.parent.switch()
+            parent = current.parent
+            assert parent is not None  # only main greenlets have none
+            parent.switch()
         elif self.client is not None:
             await_(asyncio.wait([self.client._close_promise]))
 
@@ -101,18 +103,21 @@ def enter(self: PlaywrightContextManager) -> Playwright:
 
 
 def wait_for_future(
-    loop: asyncio.AbstractEventLoop, dispatcher: Any, future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop, dispatcher_fiber: Any, future: asyncio.Future[Any]
 ) -> None:
     """In place of Playwright's function of that name, by which every call of the sync API waits."""
     __tracebackhide__ = True
-    if not isinstance(dispatcher, _Dispatcher) or isinstance(greenlet.getcurrent(), _HANDLERS):
-        _wait_for_future(loop, dispatcher, future)
+    if not isinstance(dispatcher_fiber, _Dispatcher) or isinstance(
+        greenlet.getcurrent(), _HANDLERS
+    ):
+        _wait_for_future(loop, dispatcher_fiber, future)
         return
-    assert dispatcher.client is not None
+    assert dispatcher_fiber.client is not None
     try:
         await_(
             asyncio.wait(
-                [future, dispatcher.client._close_promise], return_when=asyncio.FIRST_COMPLETED
+                [future, dispatcher_fiber.client._close_promise],
+                return_when=asyncio.FIRST_COMPLETED,
             )
         )
         if not future.done():
