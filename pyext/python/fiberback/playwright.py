@@ -48,8 +48,8 @@ try:
     from playwright._impl._greenlets import wait_for_future as _wait_for_future
     from playwright._impl.out_of_process import PlaywrightClient
     from playwright.sync_api._context_manager import PlaywrightContextManager
-except ImportError as error:
-    raise ImportError(_messages.PLAYWRIGHT_VERSION.format(error=error)) from error
+except ImportError as _error:
+    raise ImportError(_messages.PLAYWRIGHT_VERSION.format(error=_error)) from _error
 
 __all__ = ["install"]
 
