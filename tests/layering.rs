@@ -132,7 +132,10 @@ const NATIVE: &[(&str, &[&str])] = &[
     ("the interpreter: what of PyThreadState belongs to a C stack", &["interp"]),
     ("what is counted", &["leaks", "fallbacks"]),
     ("stacks", &["needs", "stacks", "side_stack"]),
-    ("fibers, and the threads that have them", &["mailbox", "owner", "worker", "thread"]),
+    (
+        "fibers, and the threads that have them",
+        &["mailbox", "switch_call", "owner", "worker", "thread"],
+    ),
     ("one step of what is awaited", &["step"]),
     (
         "waits: of a portal, of a whole stack, of a greenlet",

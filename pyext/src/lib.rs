@@ -54,7 +54,7 @@
 //! | `backends/` | asyncio's and Trio's tasks, and loops that begin to run |
 //! | `greenlet/` | real greenlet in the same process |
 //! | `greenlet_api/` | greenlet's API on fibers of our own |
-//! | `lent.rs` | what the collector is shown of a call of a greenlet's `switch` |
+//! | `switch_call.rs` | what the collector is shown of a call of a greenlet's `switch` |
 //! | `guest.rs`, `guest_await.rs` | waits in greenlets of our own |
 //! | `fallbacks.rs` | what was done instead of what was wanted: how often |
 //! | `notices.rs` | what users hear of once |
@@ -97,7 +97,6 @@ mod hooks;
 mod interp;
 mod leaks;
 mod lend;
-mod lent;
 mod mailbox;
 mod masked;
 mod messages;
@@ -117,6 +116,7 @@ mod side_stack;
 mod stack_memory;
 mod stacks;
 mod step;
+mod switch_call;
 mod task_scopes;
 mod task_waits;
 mod thread;

@@ -4,7 +4,7 @@
 //!
 //! Every owner begins so: it is a Python object, whose address is that of its `Owner`.
 
-use crate::lent::Lent;
+use crate::switch_call::SwitchCall;
 use pyo3::ffi::PyObject;
 
 /// The beginning of the Python object.
@@ -17,5 +17,5 @@ pub(crate) struct Owner {
     /// reference. Null otherwise.
     pub(crate) waits_for: *mut PyObject,
     /// What its code passes to the `switch` of a greenlet of ours that it is in.
-    pub(crate) lent: Lent,
+    pub(crate) switch_call: SwitchCall,
 }

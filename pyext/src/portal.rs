@@ -23,9 +23,9 @@ use crate::coroutine_methods::{Outcome, as_method_result, exception_of};
 use crate::interp::references::{Visitor, set_finalized};
 use crate::interp::{self, CoroutineState};
 use crate::leaks::Reason;
-use crate::lent::Lent;
 use crate::mailbox::Mail;
 use crate::owner::Owner;
+use crate::switch_call::SwitchCall;
 use crate::task_scopes::{self, Scope};
 use crate::thread::Thread;
 use crate::worker::{Input, Output, Worker};
@@ -106,7 +106,7 @@ pub(crate) unsafe fn new(coroutine: *mut PyObject) -> *mut PyObject {
         (*portal).weak_references = ptr::null_mut();
         (*portal).owner.base_greenlet = ptr::null_mut();
         (*portal).owner.waits_for = ptr::null_mut();
-        (*portal).owner.lent = Lent::NOTHING;
+        (*portal).owner.switch_call = SwitchCall::NOTHING;
         (*portal).scope = Scope::NONE;
         (*portal).phase = Phase::Idle;
         (*portal).stepped = false;
@@ -636,7 +636,7 @@ unsafe extern "C" fn tp_traverse(
                     visitor.object((*portal).coroutine);
                 }
                 visitor.object((*portal).owner.waits_for);
-                (*portal).owner.lent.traverse(&mut visitor);
+                (*portal).owner.switch_call.traverse(&mut visitor);
                 Worker::traverse((*portal).worker, &mut visitor);
             }
             Phase::Running => {}

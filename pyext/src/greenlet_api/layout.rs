@@ -1,6 +1,6 @@
 //! What a greenlet consists of, and what a thread knows of its greenlets.
 
-use crate::lent::Lent;
+use crate::switch_call::SwitchCall;
 use crate::worker::Worker;
 use pyo3::ffi::{self, PyObject, PyThreadState, PyTypeObject};
 use std::cell::UnsafeCell;
@@ -64,7 +64,7 @@ pub(super) struct Inner {
     /// Where it looks, when it goes on, for what it gets: in the frame that has switched away.
     pub(super) inbox: *mut Transit,
     /// What its code passes to the `switch` that it is in.
-    pub(super) lent: Lent,
+    pub(super) switch_call: SwitchCall,
     /// What it has switched away with; and what it begins with.
     pub(super) outbox: Transit,
 }
@@ -194,7 +194,7 @@ impl Inner {
             record: ptr::null_mut(),
             is_main: false,
             inbox: ptr::null_mut(),
-            lent: Lent::NOTHING,
+            switch_call: SwitchCall::NOTHING,
             outbox: Transit::NONE,
         }
     }

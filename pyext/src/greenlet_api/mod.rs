@@ -6,7 +6,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `layout.rs` | what a greenlet consists of |
-//! | `lend.rs` | what the collector is shown of a call of `switch` |
+//! | `note_call.rs` | what the collector is shown of a call of `switch` |
 //! | `thread.rs` | a thread's record, its main greenlet, and which greenlet is current |
 //! | `thread_end.rs` | the end of a thread whose greenlets are suspended |
 //! | `switch.rs` | switches: hosts and guests |
@@ -21,9 +21,9 @@
 mod c_api;
 mod exceptions;
 mod layout;
-mod lend;
 mod module;
 mod names;
+mod note_call;
 mod object;
 mod switch;
 mod thread;

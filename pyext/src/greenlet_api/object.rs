@@ -7,7 +7,7 @@
 //! the greenlet and by nobody else; it is not cleared as long as it has a stack.
 
 use super::layout::{Greenlet, Inner, Parcel, Phase, TYPE, drop_ref, is_greenlet, new_ref};
-use super::lend::{self, Lending};
+use super::note_call::{self, NotedCall};
 use super::switch::{self, is_running, main_of, running_context};
 use super::thread::{self, current, quiet_record, record};
 use super::{exceptions, names};
@@ -130,7 +130,7 @@ unsafe extern "C" fn tp_traverse(
         let worker = (*inner).worker;
         if !worker.is_null() && ((*inner).is_away || (*worker).waits) {
             visitor.object(Worker::guest_context(worker));
-            (*inner).lent.traverse(&mut visitor);
+            (*inner).switch_call.traverse(&mut visitor);
             if (*worker).mid_step || (*worker).waits {
                 Worker::traverse(worker, &mut visitor);
             }
@@ -385,7 +385,7 @@ unsafe extern "C" fn switch_method(
             };
             let named = if names.is_null() { 0 } else { ffi::PyTuple_GET_SIZE(names) };
             let count = (count + named) as usize;
-            let _lent = Lending::by_caller((*record).thread_state, this, arguments, count);
+            let _noted = NotedCall::by_caller((*record).thread_state, this, arguments, count);
             switch::switch(record, this.cast(), parcel)
         }
     })
@@ -953,7 +953,7 @@ pub(super) unsafe fn init() -> bool {
             return false;
         }
         let switch = ffi::PyDict_GetItemString((*class).tp_dict, c"switch".as_ptr());
-        lend::set_method(switch);
+        note_call::set_method(switch);
         !switch.is_null()
     }
 }

@@ -3,7 +3,7 @@
 
 use super::layout::Greenlet;
 use crate::interp;
-use crate::lent::Lent;
+use crate::switch_call::SwitchCall;
 use crate::worker;
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::ptr;
@@ -18,12 +18,12 @@ pub(super) fn set_method(method: *mut PyObject) {
 }
 
 /// While it lives, the collector is shown what `switch` was called with.
-pub(super) struct Lending {
-    place: *mut Lent,
-    before: Lent,
+pub(super) struct NotedCall {
+    place: *mut SwitchCall,
+    before: SwitchCall,
 }
 
-impl Lending {
+impl NotedCall {
     /// None if that need not be, or cannot be told.
     ///
     /// # Safety
@@ -47,9 +47,9 @@ impl Lending {
                 return None;
             }
             let place = if !(*worker).guest.is_null() {
-                &raw mut (*(*(*worker).guest.cast::<Greenlet>()).inner).lent
+                &raw mut (*(*(*worker).guest.cast::<Greenlet>()).inner).switch_call
             } else if !(*worker).owner.is_null() {
-                &raw mut (*(*worker).owner).lent
+                &raw mut (*(*worker).owner).switch_call
             } else {
                 return None;
             };
@@ -62,13 +62,13 @@ impl Lending {
                 ptr::eq(function, METHOD.load(Ordering::Relaxed)) && first == this
             };
             let below = interp::caller_owns_arguments(ts, arguments, is_own, is_class)?;
-            let lent = Lent::new(arguments.sub(below), count + below);
-            Some(Self { place, before: place.replace(lent) })
+            let call = SwitchCall::new(arguments.sub(below), count + below);
+            Some(Self { place, before: place.replace(call) })
         }
     }
 }
 
-impl Drop for Lending {
+impl Drop for NotedCall {
     fn drop(&mut self) {
         // SAFETY: the code that was called runs on the worker again, or still.
         unsafe { self.place.write(self.before) }

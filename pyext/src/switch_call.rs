@@ -12,12 +12,12 @@ use std::ptr;
 
 /// See the module docs. A null in a slot is none.
 #[derive(Clone, Copy)]
-pub(crate) struct Lent {
+pub(crate) struct SwitchCall {
     first: *const *mut PyObject,
     count: usize,
 }
 
-impl Lent {
+impl SwitchCall {
     pub(crate) const NOTHING: Self = Self { first: ptr::null(), count: 0 };
 
     /// So many slots from `first` on.
