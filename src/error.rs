@@ -268,11 +268,11 @@ impl From<AwaitError> for io::Error {
     }
 }
 
-/// What a thread says that waits by a `Remote` for a loop that does not come round.
-pub(crate) const LOOP_IS_HELD_UP: &str = "fiberback: a thread waits in `Remote::await_` for the event loop of a \
-     fiber, which has not come round for seconds. If the fiber blocks that loop's thread until this thread is \
-     done (`JoinHandle::join`, `std::thread::scope`, rayon's `install`), neither will ever go on: let the fiber \
-     wait without blocking, `fiberback::await_(tokio::task::spawn_blocking(|| ...))`";
+/// What is said when a thread or a fiber waits by a `Remote` for a loop that does not come round.
+pub(crate) const LOOP_IS_HELD_UP: &str = "fiberback: a thread or a fiber waits in `Remote::await_` for the event \
+     loop of a fiber, which has not come round for seconds. If that fiber blocks its loop's thread until the \
+     other one is done (`JoinHandle::join`, `std::thread::scope`, rayon's `install`), neither will ever go on: \
+     let it wait without blocking, `fiberback::await_(tokio::task::spawn_blocking(|| ...))`";
 
 /// Ends the process because a cancelled fiber will not end by itself.
 #[cold]

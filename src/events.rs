@@ -4,6 +4,7 @@
 //! subscriber takes locks, which a signal handler must not.
 
 use crate::error::{LOOP_IS_HELD_UP, StackError};
+use std::io;
 use std::sync::Once;
 
 /// One line at the given level, if the feature is on.
@@ -41,12 +42,26 @@ pub(crate) fn pool_exhausted(error: &StackError) {
     event!(warn, %error, "no more stacks");
 }
 
-/// A thread waits for a loop that does not come round.
+/// A thread or fiber waits for a loop that does not come round.
 #[cold]
 pub(crate) fn loop_is_held_up() {
     static SAID: Once = Once::new();
-    event!(warn, "a thread waits for a fiber's loop, which does not come round");
+    event!(warn, "somebody waits by a `Remote` for a loop that does not come round");
     SAID.call_once(|| eprintln!("{LOOP_IS_HELD_UP}"));
+}
+
+/// A fiber waits for another thread's loop, and nothing would wake it if that is blocked for ever.
+#[cold]
+pub(crate) fn nobody_watches(error: &io::Error) {
+    static SAID: Once = Once::new();
+    event!(warn, %error, "no thread to wake fibers that wait for a loop which is blocked");
+    SAID.call_once(|| {
+        eprintln!(
+            "fiberback: a fiber waits in `Remote::await_` for the event loop of another thread, and the system \
+             has no thread that would look now and then whether that loop is blocked ({error}): if it is, the \
+             fiber waits without a word"
+        );
+    });
 }
 
 /// A suspended fiber was given up, since its `Run` was dropped at the end of the thread.

@@ -107,7 +107,9 @@
 //! * **Crates that measure the thread's stack** (`stacker`, QuickJS, collectors that scan it) find the wrong
 //!   one: [`stack_remaining`] and [`fiber::current_stack`] know the fiber's.
 //! * **`extern "C"` frames** cannot be unwound: a cancellation that meets one ends the process ("panic in a
-//!   function that cannot unwind"). Below a C library's callback use [`try_await`] and return its error.
+//!   function that cannot unwind"; on Linux with the fiber's name, by a handler of `SIGABRT` that the first
+//!   cancellation installs, and that goes on to the one that was there). Below a C library's callback use
+//!   [`try_await`] and return its error.
 //! * **CPU-bound code.** It runs on the executor's thread and holds everything else up. Let others
 //!   run now and then: `await_(tokio::task::yield_now())`.
 //! * **Blocking waits.** `std::thread::sleep`, a blocking channel or join still block the thread.
@@ -116,7 +118,8 @@
 //!   Under cancellation too: a `std::thread::scope` on a cancelled fiber joins its threads. Of tokio's
 //!   channels and locks, `blocking_recv()`, `blocking_send(x)` and `blocking_lock()` panic inside a runtime:
 //!   `await_(x.recv())`, `await_(x.send(x))`, `await_(x.lock())`.
-//! * **tokio's own `block_on` on a fiber** panics like anywhere inside a runtime; use [`block_on`].
+//! * **tokio's own `block_on` on a fiber** panics like anywhere inside a runtime, and so does what is built on
+//!   it (`reqwest::blocking`); use [`block_on`], with the async client.
 //! * **Moving threads.** A fiber stays on the thread that first polled it: [`Run`] is `!Send`.
 //! * **Waiting during a panic.** A destructor that runs because of a panic cannot suspend:
 //!   [`await_`] then panics unless the future is ready, which aborts the process. Use [`try_await`]

@@ -452,6 +452,31 @@ mod the_background_runtime {
         assert!(output.status.success(), "{}", text(&output));
     }
 
+    /// As often as it is shut down and starts anew, and whatever is ready costs nothing beside it.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn gives_its_descriptors_back() {
+        if is_child("descriptors") {
+            let mut after = None;
+            for _ in 0..20 {
+                works();
+                let with_it = descriptors();
+                for _ in 0..10 {
+                    assert_eq!(thread::spawn(|| block_on(async { 1 })).join().unwrap(), 1);
+                }
+                assert_eq!(descriptors(), with_it);
+                background::shutdown(Duration::from_secs(60));
+                // Those of tokio's signals stay.
+                let left = descriptors();
+                assert_eq!(*after.get_or_insert(left), left);
+                assert!(left < with_it);
+            }
+            return;
+        }
+        let output = run_child("the_background_runtime::gives_its_descriptors_back", "descriptors");
+        assert!(output.status.success(), "{}", text(&output));
+    }
+
     /// Many threads need it first at the same time.
     #[test]
     #[cfg(target_os = "linux")]

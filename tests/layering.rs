@@ -256,6 +256,7 @@ const UNSAFE: &[&str] = &[
     "fiber/memory/probe.rs",
     "fiber/memory/registry.rs",
     "fiber/overflow.rs",
+    "fiber/cannot_unwind.rs",
     "fiber/pool.rs",
     "fiber/stack.rs",
     "fiber/switch.rs",

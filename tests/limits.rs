@@ -6,7 +6,7 @@ use fiberback::fiber::current_stack;
 use fiberback::{Builder, Exclusive, StackPool, await_, run, stack_remaining};
 use std::cell::RefCell;
 use std::rc::Rc;
-use support::{poll_once, poll_to_end, yield_once};
+use support::{is_child, poll_once, poll_to_end, run_child, signal, text, yield_once};
 
 #[test]
 fn what_is_left_of_the_stack_is_the_fibers() {
@@ -117,4 +117,74 @@ fn a_run_that_is_dropped_at_the_end_of_its_thread_is_leaked_with_a_message() {
         1,
         "{text}"
     );
+}
+
+/// Leaves a fiber waiting below a frame that cannot be unwound.
+#[cfg(target_os = "linux")]
+fn waits_below_a_c_frame() -> fiberback::Run<()> {
+    extern "C" fn callback() {
+        await_(yield_once());
+    }
+    let mut run = Builder::new().name("importer").run(|| std::hint::black_box(callback)()).unwrap();
+    assert!(poll_once(&mut run).is_pending());
+    run
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_cancellation_that_meets_a_c_frame_says_which_fiber_and_what_to_type() {
+    if is_child("c-frame") {
+        return drop(waits_below_a_c_frame());
+    }
+    let test = "a_cancellation_that_meets_a_c_frame_says_which_fiber_and_what_to_type";
+    let output = run_child(test, "c-frame");
+    let text = text(&output);
+    assert_eq!(signal(&output), Some(libc::SIGABRT), "{text}");
+    assert!(text.contains("cannot unwind"), "{text}");
+    assert_eq!(text.matches("'importer'").count(), 1, "{text}");
+    assert!(text.contains("fiberback::try_await"), "{text}");
+}
+
+/// Whoever handles aborts already goes on to.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_handler_of_aborts_that_was_there_before_is_called() {
+    extern "C" fn theirs(_: libc::c_int) {
+        // SAFETY: async-signal-safe; the bytes are valid.
+        unsafe {
+            libc::write(2, b"theirs\n".as_ptr().cast(), 7);
+            libc::_exit(7);
+        }
+    }
+    if is_child("handler") {
+        // SAFETY: a handler that calls async-signal-safe functions only.
+        unsafe { libc::signal(libc::SIGABRT, theirs as *const () as libc::sighandler_t) };
+        return drop(waits_below_a_c_frame());
+    }
+    let output = run_child("a_handler_of_aborts_that_was_there_before_is_called", "handler");
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(7), "{text}");
+    assert!(text.contains("'importer'") && text.contains("theirs"), "{text}");
+}
+
+/// After a cancellation that went well.
+#[test]
+#[cfg(target_os = "linux")]
+fn other_aborts_are_left_alone() {
+    let cases = ["off-fiber", "on-another-fiber"];
+    if cases.into_iter().any(is_child) {
+        let mut waits = run(|| await_(yield_once()));
+        assert!(poll_once(&mut waits).is_pending());
+        drop(waits);
+        if is_child("off-fiber") {
+            std::process::abort();
+        }
+        let _ = poll_once(&mut run(|| std::process::abort()));
+    }
+    for case in cases {
+        let output = run_child("other_aborts_are_left_alone", case);
+        let text = text(&output);
+        assert_eq!(signal(&output), Some(libc::SIGABRT), "{text}");
+        assert!(!text.contains("fiberback:"), "{text}");
+    }
 }

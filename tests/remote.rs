@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::task::Poll;
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 use support::{OnDrop, poll_once, text, yield_once, yields};
@@ -429,6 +429,97 @@ fn a_fiber_that_blocks_its_loop_is_an_error() {
     assert!(text.contains("spawn_blocking"), "{text}");
 }
 
+/// The same by `count` fibers of another loop, each of which waits for this one's.
+fn blocks_the_loop_of_fibers_elsewhere(limit: Duration, count: usize) {
+    current_thread().block_on(run(move || {
+        let remote = remote().blocked_limit(limit);
+        let fibers = move || {
+            current_thread().block_on(async move {
+                let turns = Cell::new(0);
+                let waiting = futures_util::future::join_all((0..count).map(|_| {
+                    let remote = remote.clone();
+                    run(move || remote.try_await(async {}))
+                }));
+                let others = async {
+                    loop {
+                        turns.set(turns.get() + 1);
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                };
+                let errors = tokio::select! {
+                    errors = waiting => errors,
+                    () = others => unreachable!(),
+                };
+                assert!(turns.get() > 1, "their loop stood still");
+                errors
+            })
+        };
+        for error in thread::spawn(fibers).join().unwrap() {
+            let error = error.unwrap_err();
+            assert!(error.is_loop_blocked(), "{error}");
+        }
+    }));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn fibers_that_wait_for_a_blocked_loop_get_an_error() {
+    blocks_the_loop_of_fibers_elsewhere(Duration::from_millis(200), 1);
+    blocks_the_loop_of_fibers_elsewhere(Duration::from_millis(200), 100);
+    // No tokio, no timers.
+    current_thread().block_on(run(|| {
+        let remote = remote().blocked_limit(Duration::from_millis(200));
+        let fiber = move || block_on(run(move || remote.try_await(async {})));
+        assert!(thread::spawn(fiber).join().unwrap().unwrap_err().is_loop_blocked());
+    }));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_fiber_that_waits_for_a_blocked_loop_says_so() {
+    if support::is_child("fibers") {
+        blocks_the_loop_of_fibers_elsewhere(Duration::from_secs(5), 2);
+        return;
+    }
+    let output = support::run_child("a_fiber_that_waits_for_a_blocked_loop_says_so", "fibers");
+    let text = text(&output);
+    assert!(output.status.success(), "{text}");
+    assert_eq!(text.matches("has not come round").count(), 1, "{text}");
+}
+
+/// The look is due in the task that polls the fiber by then.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_fiber_that_has_moved_to_another_task_looks_there() {
+    struct Tells(mpsc::Sender<&'static str>, &'static str);
+    impl Wake for Tells {
+        fn wake(self: Arc<Self>) {
+            let _ = self.0.send(self.1);
+        }
+    }
+    let attempt = || {
+        current_thread().block_on(run(|| {
+            let remote = remote().blocked_limit(Duration::from_secs(1));
+            let waits = move || {
+                let (send, woken) = mpsc::channel();
+                let first = Waker::from(Arc::new(Tells(send.clone(), "first")));
+                let second = Waker::from(Arc::new(Tells(send, "second")));
+                let mut run = std::pin::pin!(run(move || remote.try_await(async {})));
+                assert!(run.as_mut().poll(&mut Context::from_waker(&first)).is_pending());
+                while run.as_mut().poll(&mut Context::from_waker(&second)).is_pending() {
+                    if woken.recv() != Ok("second") {
+                        return false;
+                    }
+                }
+                true
+            };
+            thread::spawn(waits).join().unwrap()
+        }))
+    };
+    // A busy machine may take a second for the two polls.
+    assert!((0..5).any(|_| attempt()), "the first task was woken each time");
+}
+
 /// After a first wait, by a panic, and on rayon's threads.
 #[test]
 #[cfg(target_os = "linux")]
@@ -504,13 +595,31 @@ fn a_loop_that_is_blocked_for_a_while_is_waited_for() {
     assert_eq!(answer, Ok(3));
 }
 
+/// By fibers, likewise.
+#[test]
+fn a_loop_that_is_blocked_for_a_while_is_waited_for_by_fibers() {
+    let answer = current_thread().block_on(run(|| {
+        let remote = remote();
+        let (send, receive) = oneshot::channel();
+        let thread = thread::spawn(move || {
+            let _ = send.send(block_on(run(move || remote.try_await(async { 3 }))));
+        });
+        thread::sleep(Duration::from_millis(1_500));
+        let answer = await_(receive).unwrap();
+        thread.join().unwrap();
+        answer
+    }));
+    assert_eq!(answer, Ok(3));
+}
+
 /// A loop that has nothing to do sleeps, too, in its turn.
 #[test]
 fn a_loop_that_waits_for_events_is_not_blocked() {
     let (theirs, stop, loops) = a_fiber_elsewhere();
     let theirs = theirs.blocked_limit(Duration::ZERO);
-    let long = async { tokio::time::sleep(Duration::from_millis(300)).await };
-    assert_eq!(theirs.try_await(long), Ok(()));
+    let long = || async { tokio::time::sleep(Duration::from_millis(300)).await };
+    assert_eq!(theirs.try_await(long()), Ok(()));
+    assert_eq!(block_on(run(move || theirs.try_await(long()))), Ok(()));
     stop.send(()).unwrap();
     loops.join().unwrap();
 }
@@ -520,8 +629,11 @@ fn a_long_wait_on_a_loop_that_comes_round_is_not_told_of() {
     if support::is_child("long") {
         current_thread().block_on(run(|| {
             let remote = remote();
-            let long = async { tokio::time::sleep(Duration::from_millis(3_500)).await };
-            on_a_thread(move || remote.await_(long)).unwrap();
+            let long = || async { tokio::time::sleep(Duration::from_millis(3_500)).await };
+            let theirs = remote.clone();
+            let fiber = thread::spawn(move || block_on(run(move || theirs.await_(long()))));
+            on_a_thread(move || remote.await_(long())).unwrap();
+            await_(spawn_blocking(move || fiber.join())).unwrap().unwrap();
         }));
         return;
     }

@@ -1,6 +1,8 @@
 //! The barrier that no panic crosses on its way to C: it becomes a Python exception.
 
-use crate::{error, messages};
+// (By `super`, for a test has this file in another crate, examples/store_extension: each panic of the native
+// module says that something cannot be, and nothing is known to make it be.)
+use super::{error, messages};
 use pyo3::ffi;
 use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};

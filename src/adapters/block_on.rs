@@ -21,8 +21,15 @@ use crate::error::AwaitError;
 /// This is how a nested `block_on` works on any runtime flavour, where tokio's own would panic with
 /// "Cannot start a runtime from within a runtime".
 ///
-/// The *background runtime* is one for the process, on one thread, and started when first needed. See
+/// The *background runtime* is one for the process, on one thread, and started by the first call that the table
+/// sends there: also by one whose future turns out to be ready, or to need no runtime, since it would panic if
+/// it looked for one in vain. It has six descriptors, and no call or thread has any beside it. See
 /// `fiberback::tokio::background` for how to have another, or to end it.
+///
+/// What the future spawns, as a client does for its connections, is on the runtime that the table names. So if a
+/// client is used both in a runtime and on threads outside of it, some of its connections are on a runtime that
+/// may have ended by the next call, or that nobody drives then (a current-thread one, between two calls of
+/// its `block_on`): that call waits for ever. `fiberback::Facade` keeps a client on one runtime, whoever calls.
 ///
 /// Without the feature there is no runtime under it: the thread blocks, and others must do what the
 /// future waits for.
@@ -120,8 +127,8 @@ mod with_tokio {
         Ok(within(runtime, future))
     }
 
-    fn background() -> Result<&'static Handle, AwaitError> {
-        background::running_or_started().map_err(|error| AwaitError::no_runtime(error.kind()))
+    fn background() -> Result<Handle, AwaitError> {
+        background::handle().map_err(|error| AwaitError::no_runtime(error.kind()))
     }
 }
 

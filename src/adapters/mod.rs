@@ -1,5 +1,6 @@
 //! The bridge in other crates' terms: one file for each crate it names, each behind a feature.
 
+mod alarm;
 mod block_on;
 #[cfg(feature = "diesel")]
 pub mod diesel;

@@ -1,5 +1,6 @@
 //! Waiting for a fiber's event loop from other threads.
 
+use super::alarm::Alarm;
 use super::loop_thread::LoopThread;
 use super::park::park_within;
 #[cfg(feature = "tokio")]
@@ -10,9 +11,10 @@ use std::fmt;
 use std::panic;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// How long a thread waits before it asks whether the loop still comes round. Doubled each time.
+/// How long a thread or fiber waits before it asks whether the loop still comes round. Doubled each time.
 const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 const LAST_PATIENCE: Duration = Duration::from_secs(64);
 const LEAST_PATIENCE: Duration = Duration::from_millis(10);
@@ -90,11 +92,12 @@ pub fn try_remote() -> Result<Remote, AwaitError> {
 /// `fiberback::await_(tokio::task::spawn_blocking(|| ...))`, or a channel.
 ///
 /// If it does block the loop's thread, by joining a thread that waits here (`JoinHandle::join`,
-/// `std::thread::scope`, rayon's `install`), neither could ever go on. A thread that has waited for some
-/// seconds while the loop did not come round says so on standard error; and when the loop's thread has slept
-/// in one place for a minute ([`blocked_limit`](Self::blocked_limit)), its wait fails, with an error that says
-/// so. (On Linux, which tells whether a thread sleeps. A thread that computes, or is stopped by a debugger, is
-/// waited for. So is, without a word, the loop of a fiber by *another fiber*, which has no clock.)
+/// `std::thread::scope`, rayon's `install`), neither could ever go on. When somebody has waited for some
+/// seconds while the loop did not come round, that is said on standard error; and when the loop's thread has
+/// slept in one place for a minute ([`blocked_limit`](Self::blocked_limit)), the wait fails, with an error that
+/// says so. (On Linux, which tells whether a thread sleeps. A thread that computes, or is stopped by a debugger,
+/// is waited for.) That holds for fibers of other threads, too, on whatever executor: what wakes them to look
+/// is a thread named `fiberback-alarm`, which ends when no fiber has waited so for a while.
 #[derive(Clone)]
 pub struct Remote {
     inbox: Arc<Inbox>,
@@ -154,7 +157,13 @@ impl Remote {
     {
         let future = future.into_future();
         let outcome = if on_fiber() {
-            try_await(self.inbox.send(future))?
+            let response = self.inbox.send(future);
+            if self.inbox.is_here() {
+                // Whoever blocks that loop blocks this fiber, too.
+                try_await(response)?
+            } else {
+                try_await(Watched { response, watch: Watch::new(self), next_look: None })?
+            }
         } else {
             self.may_block()?;
             self.block_on(self.inbox.send(future))
@@ -207,40 +216,105 @@ impl Remote {
     }
 
     fn block_on<T>(&self, mut response: Response<T>) -> Outcome<T> {
-        let mut patience = FIRST_PATIENCE;
-        let mut seen = None;
-        // How often the loop's thread was put to sleep when it was first found in this sleep, and when.
-        let mut asleep: Option<(u64, Instant)> = None;
+        let mut watch = Watch::new(self);
         loop {
-            let slept = asleep.map_or(Duration::ZERO, |(_, since)| since.elapsed());
-            let until_blocked = self.blocked_limit.saturating_sub(slept).max(LEAST_PATIENCE);
-            if let Some(outcome) =
-                park_within(Pin::new(&mut response), Some(patience.min(until_blocked)))
-            {
+            if let Some(outcome) = park_within(Pin::new(&mut response), Some(watch.interval)) {
                 return outcome;
             }
-            let rounds = self.inbox.rounds();
-            let is_held_up = seen.replace(rounds) == Some(rounds);
-            if patience <= until_blocked {
-                if is_held_up {
-                    crate::events::loop_is_held_up();
-                }
-                patience = LAST_PATIENCE.min(patience * 2);
+            if watch.finds_it_blocked() {
+                // Unless it has just woken up.
+                let outcome = park_within(Pin::new(&mut response), Some(Duration::ZERO));
+                return outcome.unwrap_or(Outcome::Dropped(AwaitError::LOOP_BLOCKED));
             }
-            let times = self.thread.sleeps();
-            asleep = match asleep {
-                Some((before, since)) if is_held_up && times == Some(before) => {
-                    if since.elapsed() >= self.blocked_limit {
-                        // Unless it has just woken up.
-                        let outcome = park_within(Pin::new(&mut response), Some(Duration::ZERO));
-                        return outcome.unwrap_or(Outcome::Dropped(AwaitError::LOOP_BLOCKED));
-                    }
-                    asleep
-                }
-                _ => times.map(|times| (times, Instant::now())),
-            };
-            self.inbox.ask_for_a_round();
         }
+    }
+}
+
+/// Looks now and then whether the loop comes round that somebody waits for.
+struct Watch<'a> {
+    remote: &'a Remote,
+    /// After which time of waiting in vain the next look is due.
+    interval: Duration,
+    patience: Duration,
+    /// The loop's rounds at the last look.
+    seen: Option<usize>,
+    /// How often the loop's thread was put to sleep when it was first found in this sleep, and when.
+    asleep: Option<(u64, Instant)>,
+}
+
+impl<'a> Watch<'a> {
+    fn new(remote: &'a Remote) -> Self {
+        let patience = FIRST_PATIENCE;
+        let interval = patience.min(remote.blocked_limit.max(LEAST_PATIENCE));
+        Self { remote, interval, patience, seen: None, asleep: None }
+    }
+
+    /// True if there is no point in waiting longer.
+    fn finds_it_blocked(&mut self) -> bool {
+        let Remote { inbox, thread, blocked_limit } = self.remote;
+        let rounds = inbox.rounds();
+        let is_held_up = self.seen.replace(rounds) == Some(rounds);
+        if self.interval == self.patience {
+            if is_held_up {
+                crate::events::loop_is_held_up();
+            }
+            self.patience = LAST_PATIENCE.min(self.patience * 2);
+        }
+        let times = thread.sleeps();
+        let mut slept = Duration::ZERO;
+        match self.asleep {
+            Some((before, since)) if is_held_up && times == Some(before) => {
+                slept = since.elapsed();
+                if slept >= *blocked_limit {
+                    return true;
+                }
+            }
+            _ => self.asleep = times.map(|times| (times, Instant::now())),
+        }
+        self.interval = self.patience.min(blocked_limit.saturating_sub(slept).max(LEAST_PATIENCE));
+        inbox.ask_for_a_round();
+        false
+    }
+}
+
+/// A response that a fiber waits for, and a [`Watch`] over who is to give it.
+struct Watched<'a, T> {
+    response: Response<T>,
+    watch: Watch<'a>,
+    next_look: Option<Alarm>,
+}
+
+impl<T> Future for Watched<'_, T> {
+    type Output = Outcome<T>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome<T>> {
+        let this = self.get_mut();
+        if let Poll::Ready(outcome) = Pin::new(&mut this.response).poll(context) {
+            return Poll::Ready(outcome);
+        }
+        match &this.next_look {
+            Some(alarm) if Instant::now() < alarm.due() => {
+                alarm.wake_instead(context.waker());
+                return Poll::Pending;
+            }
+            Some(_) if this.watch.finds_it_blocked() => {
+                // Unless it has just woken up.
+                return Poll::Ready(match Pin::new(&mut this.response).poll(context) {
+                    Poll::Ready(outcome) => outcome,
+                    Poll::Pending => Outcome::Dropped(AwaitError::LOOP_BLOCKED),
+                });
+            }
+            _ => {}
+        }
+        let alarm = Alarm::set(Instant::now() + this.watch.interval, context.waker().clone());
+        this.next_look = match alarm {
+            Ok(alarm) => Some(alarm),
+            Err(error) => {
+                crate::events::nobody_watches(&error);
+                None
+            }
+        };
+        Poll::Pending
     }
 }
 

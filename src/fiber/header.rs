@@ -99,6 +99,12 @@ impl Header {
         }
     }
 
+    /// [`count_refusal`](Self::count_refusal) has aborted the process.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    pub(super) fn has_been_refused_too_often(&self) -> bool {
+        self.refusals.get() >= MAX_REFUSALS
+    }
+
     /// What to tell whoever has overflown the stack. Read by the fault handler, on that stack.
     #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     #[allow(unsafe_code)]

@@ -39,8 +39,11 @@
 //! | `switch.rs` | resume, suspend, cancel |
 //! | `ambient.rs` | the trait for state swapped around a resume |
 //! | `overflow.rs` | the fault handler that names an overflown stack |
+//! | `cannot_unwind.rs` | the handler that names a fiber whose stack could not be unwound |
 
 mod ambient;
+#[cfg(target_os = "linux")]
+mod cannot_unwind;
 pub(crate) mod current;
 mod depot;
 mod header;

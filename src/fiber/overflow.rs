@@ -28,17 +28,23 @@ const ALTERNATE_STACK: usize = 64 << 10;
 /// has been entered but not touched.
 const SKIPPED_AT_MOST: usize = 256 << 10;
 
-/// What was installed for SIGSEGV and SIGBUS before us; leaked, so that a handler can read it.
-static PREVIOUS: [AtomicPtr<libc::sigaction>; 2] =
-    [AtomicPtr::new(ptr::null_mut()), AtomicPtr::new(ptr::null_mut())];
+/// What was installed for the [`SIGNALS`] before us; leaked, so that a handler can read it.
+static PREVIOUS: [AtomicPtr<libc::sigaction>; 3] = [const { AtomicPtr::new(ptr::null_mut()) }; 3];
 
-const SIGNALS: [libc::c_int; 2] = [libc::SIGSEGV, libc::SIGBUS];
+/// Those that we handle at times; SIGABRT is for `cannot_unwind.rs`.
+const SIGNALS: [libc::c_int; 3] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGABRT];
+
+type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
 
 /// Makes sure that an overflow on a fiber of this thread will be reported: the process has our
 /// handler, and the thread has a stack to run it on.
 pub(super) fn prepare_thread() {
     static INSTALL: Once = Once::new();
-    INSTALL.call_once(install);
+    INSTALL.call_once(|| {
+        for signal in [libc::SIGSEGV, libc::SIGBUS] {
+            install(signal, on_fault);
+        }
+    });
     let _ = ALTERNATE.try_with(|alternate| {
         if !alternate.checked.replace(true) {
             alternate.provide();
@@ -46,22 +52,25 @@ pub(super) fn prepare_thread() {
     });
 }
 
-fn install() {
-    for (signal, previous) in SIGNALS.into_iter().zip(&PREVIOUS) {
-        // SAFETY: plain data, for which all zeroes is valid.
-        let mut action: libc::sigaction = unsafe { mem::zeroed() };
-        let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_fault;
-        action.sa_sigaction = handler as *const () as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-        // SAFETY: both structures are valid; the old action is read before ours is installed, so
-        // that `PREVIOUS` is set when the first fault arrives.
-        unsafe {
-            let mut old = Box::new(mem::zeroed::<libc::sigaction>());
-            libc::sigaction(signal, ptr::null(), &mut *old);
-            previous.store(Box::into_raw(old), Ordering::Release);
-            libc::sigaction(signal, &action, ptr::null_mut());
-        }
+/// Makes `handler` that of `signal`, one of [`SIGNALS`]. To be called once for each.
+pub(super) fn install(signal: libc::c_int, handler: Handler) {
+    // SAFETY: plain data, for which all zeroes is valid.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    action.sa_sigaction = handler as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    // SAFETY: both structures are valid; the old action is read before ours is installed, so
+    // that `PREVIOUS` is set when the first signal arrives.
+    unsafe {
+        let mut old = Box::new(mem::zeroed::<libc::sigaction>());
+        libc::sigaction(signal, ptr::null(), &mut *old);
+        previous(signal).store(Box::into_raw(old), Ordering::Release);
+        libc::sigaction(signal, &action, ptr::null_mut());
     }
+}
+
+fn previous(signal: libc::c_int) -> &'static AtomicPtr<libc::sigaction> {
+    let index = SIGNALS.iter().position(|&ours| ours == signal);
+    &PREVIOUS[index.unwrap_or_default()]
 }
 
 /// This thread's alternate signal stack, if we had to provide it. (The Rust runtime has one for
@@ -164,7 +173,7 @@ extern "C" fn on_fault(
 /// # Safety
 ///
 /// `context` must be what the kernel passed to the signal handler.
-unsafe fn stack_pointer(context: *mut libc::c_void) -> Option<usize> {
+pub(super) unsafe fn stack_pointer(context: *mut libc::c_void) -> Option<usize> {
     let context = context.cast::<libc::ucontext_t>();
     // SAFETY: the caller's promise; the field is plain data.
     #[cfg(target_arch = "x86_64")]
@@ -218,11 +227,10 @@ fn decimal(mut value: usize, buffer: &mut [u8; 20]) -> &str {
 }
 
 /// Does what would have happened without our handler.
-fn chain(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    let index = usize::from(signal != SIGNALS[0]);
-    let previous = PREVIOUS[index].load(Ordering::Acquire);
+pub(super) fn chain(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let place = previous(signal);
     // SAFETY: set before our handler was installed, and never freed.
-    let previous = unsafe { &*previous };
+    let previous = unsafe { &*place.load(Ordering::Acquire) };
     // SAFETY: the kernel's own, valid for the time of the handler.
     let sent = unsafe { (*info).si_code <= 0 };
     match previous.sa_sigaction {
@@ -243,13 +251,12 @@ fn chain(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_
             let handler = ptr::with_exposed_provenance::<()>(handler);
             if previous.sa_flags & libc::SA_RESETHAND != 0 {
                 // It is called once; after that, and within it, the default is in force.
-                PREVIOUS[index].store((&raw const DEFAULT.0).cast_mut(), Ordering::Release);
+                place.store((&raw const DEFAULT.0).cast_mut(), Ordering::Release);
             }
             // On top of what is blocked already: our own action has an empty mask, and leaves out
             // SA_NODEFER, so that the signal itself is blocked here.
             let mask = Mask::enter(signal, previous);
             if previous.sa_flags & libc::SA_SIGINFO != 0 {
-                type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
                 // SAFETY: with SA_SIGINFO set, this is what the field holds.
                 let handler = unsafe { mem::transmute::<*const (), Handler>(handler) };
                 handler(signal, info, context);

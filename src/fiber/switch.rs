@@ -65,6 +65,8 @@ impl SuspendError {
     /// Unwinds the fiber's stack with this error as the payload, running destructors but not the
     /// panic hook. The [`Fiber::cancel`] that asked for it stops the unwinding at the fiber's root.
     pub fn unwind(self) -> ! {
+        #[cfg(target_os = "linux")]
+        super::cannot_unwind::prepare();
         panic::resume_unwind(Box::new(self))
     }
 }

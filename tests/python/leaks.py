@@ -24,7 +24,9 @@ HERE = pathlib.Path(__file__).parent
 
 def watch_subprocesses() -> None:
     """From here on, every Python that is started tells of stacks that it has given up."""
-    handle, path = tempfile.mkstemp(prefix="fiberback-leaks-")
+    handle, path = tempfile.mkstemp(
+        prefix="fiberback-leaks-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")
+    )
     os.close(handle)
     os.environ["FIBERBACK_LEAKS"] = path
     paths = [str(HERE / "at_exit"), os.environ.get("PYTHONPATH", "")]

@@ -19,6 +19,7 @@ EXAMPLES = sorted(FOLDER.glob("*.py"))
 NEEDS = {
     "django_views": ["django", "httpx"],
     "fastapi_app": ["fastapi", "httpx"],
+    "progress_bar": ["tqdm"],
     "orm": ["sqlalchemy", "aiosqlite"],
     "trio_tasks": ["trio"],
 }

@@ -243,6 +243,22 @@ def test_a_panic_passes(extension, loop, capfd):
     assert "on purpose" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("", "a literal"),
+        ("no such \N{SAUROPOD} %s {text}", "no such \N{SAUROPOD} %s {text}"),
+        (None, "a panic without a message"),
+    ],
+)
+def test_a_panic_of_the_native_module_is_an_exception(extension, text, said, capfd):
+    """Its barrier alone, from its source: each of its panics says that something cannot be."""
+    with pytest.raises(SystemError) as caught:
+        extension.panic_at_the_barrier(text)
+    says(caught.value, "internal-error", f"internal error: {said}", "report it, with the traceback")
+    assert "panicked at" in capfd.readouterr().err  # where it was
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_pyo3_counts_right_whatever_overlaps(extension, file, loop):
     """Calls of all kinds suspended in turns, and ended in another order than they began.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import concurrent.futures
+import functools
 import os
 import pathlib
 import re
@@ -40,6 +41,15 @@ def test_codes_are_short_and_unlike():
         assert message.text and message.cure
 
 
+def test_sentences_begin_as_sentences():
+    """Those of this package's Python half; native ones, and what extensions say, put a colon before the cure."""
+    from fiberback import _messages
+
+    for message in vars(_messages).values():
+        if isinstance(message, _messages.Message) and not message.code.startswith("extension-"):
+            assert not message.cure[0].islower(), message
+
+
 def test_each_message_is_raised_somewhere():
     """One that nobody raises is dead; native ones are constants, which the compiler watches."""
     from fiberback import _messages
@@ -61,6 +71,7 @@ IN_THE_WORDS_OF = {
         "'async_iter' re",
         "'async_exit_stack",
         "object ",
+        "module ",
         "'",
         "__await__() returned ",
         "%T.__await__() must return an iterator, not %T",
@@ -227,8 +238,7 @@ def test_each_message_is_met_by_a_test():
                 met.update(strings(call.args[1]))
             elif isinstance(call, ast.Call) and getattr(call.func, "attr", None) == "parametrize":
                 met.update(strings(call.args[1]))  # says() is given a parameter
-    # What a panic says, which nothing is known to provoke.
-    assert sorted(set(table()) - met) == ["internal-error"]
+    assert sorted(set(table()) - met) == []
 
 
 def strings(node):
@@ -392,8 +402,30 @@ def test_what_cannot_be_awaited(fb):
         coroutine.close()
     for error in anywhere(lambda: fb.await_(concurrent.futures.Future())):
         says(error, "concurrent-future", "asyncio.wrap_future(future)")
+    for error in anywhere(lambda: fb.await_(lambda: answer())):
+        says(error, "forgot-call", "await_(fn())")
+    for error in anywhere(lambda: fb.await_(functools.partial(answer))):
+        says(error, "forgot-call", "await_(fn())")
+    for error in anywhere(lambda: fb.await_(asyncio.Lock())):
+        says(error, "async-context", "with fiberback.async_context(manager)")
+    for error in anywhere(lambda: fb.await_(numbers())):
+        says(error, "async-iterator", "in fiberback.async_iter(iterator)")
     for error in anywhere(lambda: fb.await_(42)):
         assert "fiberback" not in str(error)  # the words of `await` are all there is to say
+
+
+def test_the_cures_for_what_is_async_otherwise(fb):
+    async def main():
+        with fb.async_context(asyncio.Lock()) as value:
+            assert value is None
+        return [value for value in fb.async_iter(numbers())]
+
+    assert asyncio.run(main()) == [1, 2]
+
+
+async def numbers():
+    yield 1
+    yield 2
 
 
 async def waits(value):
@@ -475,6 +507,41 @@ def test_an_async_function_for_a_synchronous_one(fb, backend):
     backend.run(main)
 
 
+def test_a_synchronous_function_for_an_async_one(fb, backend):
+    def three():
+        return 3
+
+    async def fails():
+        raise TypeError("its own")
+
+    async def main():
+        with pytest.raises(TypeError) as info:
+            await fb.with_portal_run(three)
+        says(info.value, "sync-function", "await fiberback.with_portal_run_sync(three, …)")
+        for own in (lambda: fb.with_portal_run(fails), lambda: fb.with_portal_run(fails, 1)):
+            with pytest.raises(TypeError) as info:
+                await own()
+            assert "fiberback:" not in str(info.value)
+
+    backend.run(main)
+
+
+@pytest.mark.parametrize(
+    "name", ["with_portal_run", "with_portal_run_sync", "with_portal_run_tree"]
+)
+def test_a_call_for_a_function(fb, backend, name, recwarn):
+    run = getattr(fb, name)
+
+    async def main():
+        for thing in (waits(1), 42):
+            with pytest.raises(TypeError) as info:
+                await run(thing)
+            says(info.value, "function-called", repr(thing), f"'{name}(fn, *args)'")
+
+    backend.run(main)
+    assert not recwarn.list  # "never awaited" would be one thing more to read
+
+
 @pytest.mark.parametrize("value", ["x", 3, asyncio])
 def test_enable_what_is_no_loop(fb, value):
     with pytest.raises(TypeError) as info:
@@ -485,6 +552,9 @@ def test_enable_what_is_no_loop(fb, value):
 def test_run_what_is_no_coroutine(fb):
     with pytest.raises(TypeError) as info:
         fb.run(answer)
+    says(info.value, "run-what", "fiberback.run(answer())")
+    with pytest.raises(TypeError) as info:
+        fb.run(None)
     says(info.value, "run-what", "fiberback.run(main())")
 
 

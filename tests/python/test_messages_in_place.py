@@ -264,8 +264,11 @@ import ctypes, types, warnings
 import fiberback
 from fiberback._await import in_greenlet
 
+class greenlet:
+    pass
+
 api = (ctypes.c_void_p * 11)()
-api[0] = id(type("greenlet", (), {}))
+api[0] = id(greenlet)
 name = ctypes.create_string_buffer(b"greenlet._C_API")
 new = ctypes.pythonapi.PyCapsule_New
 new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p] * 3

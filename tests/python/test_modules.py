@@ -103,3 +103,28 @@ print("fine")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
+
+
+@pytest.mark.parametrize(
+    "module", ["asgi", "dbapi", "django", "greenback", "peewee", "sqlalchemy", "threads"]
+)
+def test_a_module_is_there_when_it_is_named(module):
+    """As README has it: `fiberback.threads.LoopThread()` after `import fiberback` alone."""
+    program = f"""
+import sys, fiberback
+assert "fiberback.{module}" not in sys.modules
+try:
+    found = fiberback.{module}
+except ImportError as error:
+    assert "[fiberback:needs-extra]" in str(error), error
+else:
+    assert found is sys.modules["fiberback.{module}"]
+try:
+    fiberback.unheard_of
+except AttributeError as error:
+    assert str(error) == "module 'fiberback' has no attribute 'unheard_of'"
+else:
+    raise AssertionError
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

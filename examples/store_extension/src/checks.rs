@@ -7,8 +7,25 @@ use pyo3::types::PyTuple;
 use std::future::poll_fn;
 use std::task::Poll;
 
+// The native module's barrier against panics, as it is there.
+#[path = "../../../pyext/src/barrier.rs"]
+mod barrier;
+#[path = "../../../pyext/src/messages.rs"]
+#[allow(dead_code, reason = "the whole table")]
+mod messages;
+mod error {
+    use pyo3::ffi;
+
+    pub(crate) fn set(exception: *mut ffi::PyObject, message: &str) {
+        let message = std::ffi::CString::new(message).expect("no zero bytes in the tests' texts");
+        // SAFETY: the barrier is called attached; both arguments are valid.
+        unsafe { ffi::PyErr_SetString(exception, message.as_ptr()) }
+    }
+}
+
 pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(panic_after_a_wait, module)?)?;
+    module.add_function(wrap_pyfunction!(panic_at_the_barrier, module)?)?;
     module.add_function(wrap_pyfunction!(wake_itself, module)?)?;
     module.add_function(wrap_pyfunction!(call_plainly, module)?)?;
     module.add_function(wrap_pyfunction!(call_apart, module)?)?;
@@ -22,6 +39,18 @@ fn panic_after_a_wait(py: Python<'_>) -> PyResult<()> {
         tokio::task::yield_now().await;
         panic!("on purpose");
     })
+}
+
+/// What the native module's functions do if they panic with `text`; without, with what is no text.
+#[pyfunction]
+#[pyo3(signature = (text=None))]
+fn panic_at_the_barrier(py: Python<'_>, text: Option<String>) -> PyResult<()> {
+    let returned = barrier::barrier(false, || match text {
+        Some(text) if text.is_empty() => panic!("a literal"),
+        Some(text) => panic!("{text}"),
+        None => std::panic::panic_any(1),
+    });
+    if returned { Ok(()) } else { Err(PyErr::fetch(py)) }
 }
 
 /// Pending so many times, woken each time before it says so.

@@ -27,12 +27,13 @@ What to do where:
 - for one task, or one call: `await ensure_portal()`, `await with_portal_run_sync(fn)`;
 - in threads: `await to_thread(fn)`, and `asyncio.to_thread`, need nothing; elsewhere `parent_loop(loop)`;
 - where there is no event loop: call `await_`; `thread_runner()` chooses the loop and closes it;
+- several waits at once: `gather(a(), b())`, `map(fn, items, limit=8)`, `with TaskGroup() as group:`;
 - in a library that cannot know: `sync(coroutine)`, or `@sync` on an `async def`;
 - where nothing may wait: `no_await()`.
 
 `fiberback.sqlalchemy`, `.django`, `.peewee`, `.dbapi` and `.asgi` serve these libraries;
-`from fiberback import greenback` serves code that was written for greenback; `fiberback.threads` has
-an event loop in a thread of its own.
+`from fiberback import greenback` serves code that was written for greenback, `from fiberback import nest`
+code that was written for nest_asyncio; `fiberback.threads` has an event loop in a thread of its own.
 
 `help(fiberback.await_)` has the details. `python -m fiberback` prints what it finds on this machine,
 `python -m fiberback errors` what each error means.
@@ -41,6 +42,9 @@ an event loop in a thread of its own.
 # Where things are, and why: the table in CONTRIBUTING.md, and docs/architecture.md.
 
 from __future__ import annotations
+
+import typing as _typing
+from importlib import import_module as _import_module
 
 from ._await import dispatch as _dispatch
 from ._await.can_await import can_await as can_await
@@ -53,6 +57,10 @@ from ._fiberback import _C_API as _C_API  # for native extensions
 from ._fiberback import StackMemoryError as StackMemoryError
 from ._fiberback import __version__ as __version__
 from ._fiberback import await_ as await_
+from ._group.gather import gather as gather
+from ._group.gather import map as map
+from ._group.task_group import TaskGroup as TaskGroup
+from ._group.task_group import TaskHandle as TaskHandle
 from ._portal.call_portal import with_portal_run as with_portal_run
 from ._portal.call_portal import with_portal_run_sync as with_portal_run_sync
 from ._portal.task_factory import create_task_factory as create_task_factory
@@ -81,6 +89,8 @@ __all__ = [
     "AutoPortalInstrument",
     "Enabled",
     "StackMemoryError",
+    "TaskGroup",
+    "TaskHandle",
     "__version__",
     "async_context",
     "async_iter",
@@ -93,6 +103,7 @@ __all__ = [
     "decorate_as_sync",
     "enable",
     "ensure_portal",
+    "gather",
     "get_stack_size",
     "has_portal",
     "no_await",
@@ -112,8 +123,18 @@ __all__ = [
     "with_portal_run_tree",
 ]
 
+# The modules that serve other libraries are imported when they are named first: not all of these are there.
+# (Type checkers want the import, or any misspelt name would pass.)
+if not _typing.TYPE_CHECKING:
+
+    def __getattr__(name):
+        if name in ("asgi", "dbapi", "django", "greenback", "peewee", "sqlalchemy", "threads"):
+            return _import_module("." + name, __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 # They are this module's, wherever they lie: in `help()`, in pickles, in the repr of classes.
-for _name in __all__:
+for _name in (*__all__, "map"):  # not in `__all__`: `import *` leaves the built-in function alone
     _value = globals()[_name]
     for _each in (_value, *(vars(_value).values() if isinstance(_value, type) else ())):
         _each = getattr(_each, "__func__", _each)  # of a staticmethod

@@ -34,6 +34,12 @@ def table() -> list[Message]:
     return sorted((*native, *ours), key=lambda message: message.code)
 
 
+def typed(function: object, otherwise: str = "fn") -> str:
+    """The name to type for `function`; `otherwise` for a lambda, or what has none."""
+    name: str = getattr(function, "__qualname__", "").rpartition("<locals>.")[2]
+    return name if all(part.isidentifier() for part in name.split(".")) else otherwise
+
+
 # --- await_ where it cannot wait -------------------------------------------------------------------
 
 TRIO_NO_PORTAL = Message(
@@ -81,8 +87,8 @@ NEST_ASYNCIO = Message(
     "nest-asyncio",
     "fiberback.await_() was called in a task without a portal, on an event loop that nest_asyncio has "
     "patched",
-    "nest_asyncio is no longer needed, since 'fiberback.run(main())' works inside a running loop: remove "
-    "'nest_asyncio.apply()', or call 'fiberback.enable()' while the loop runs",
+    "Remove 'nest_asyncio.apply()', which is no longer needed, since 'fiberback.run(main())' works inside a "
+    "running loop; or call 'fiberback.enable()' while the loop runs",
 )
 NO_PORTAL = Message(
     "no-portal",
@@ -94,7 +100,7 @@ MUST_YIELD = Message(
     "must-yield",
     "this task's portal takes effect with its next step",
     "You must yield to the event loop (try 'await {library}.sleep(0)') after calling "
-    "'fiberback.bestow_portal()' on the current task before using the portal; "
+    "'fiberback.enable()' in a task, or 'fiberback.bestow_portal()' on the current one, before using the portal; "
     "'await fiberback.ensure_portal()' does both",
 )
 NO_AWAIT = Message(
@@ -127,7 +133,7 @@ ASYNCIO_IN_TWO = Message(
 FORGOT_CALL = Message(
     "forgot-call",
     "{name} is a function",
-    "did you forget to call it? Type 'fiberback.await_({name}())'",
+    "Did you forget to call it? Type 'fiberback.await_({name}())'",
 )
 SEVERAL = Message(
     "several-awaitables",
@@ -138,6 +144,17 @@ CONCURRENT_FUTURE = Message(
     "concurrent-future",
     "this is a future of concurrent.futures, which blocks its waiter's thread",
     "Type 'fiberback.await_(asyncio.wrap_future(future))'",
+)
+
+ASYNC_CONTEXT = Message(
+    "async-context",
+    "this is an async context manager",
+    "Type 'with fiberback.async_context(manager) as value:'",
+)
+ASYNC_ITERATOR = Message(
+    "async-iterator",
+    "this is an async iterator",
+    "Type 'for value in fiberback.async_iter(iterator):'",
 )
 
 ALREADY_AWAITED = Message(
@@ -187,13 +204,13 @@ FUTURE_OF_IDLE_LOOP = Message(
     "idle-loop",
     "fiberback.await_() was given a future of an event loop that is not running ({loop}; a forked child "
     "does not run its parent's), so nothing can complete it",
-    "Run that loop, in this thread by 'loop.run_until_complete(future)' or in another; or make the future "
-    "where it is awaited",
+    "Run that loop, in this thread by 'loop.run_until_complete(future)' or in another; or, if it is closed, make "
+    "the future where it is awaited",
 )
 NOT_A_LOOP = Message(
     "parent-what",
     "parent_loop() takes an event loop or a TrioToken, got {value!r}",
-    "type 'fiberback.parent_loop(asyncio.get_running_loop())' in a coroutine, and enter it in the thread",
+    "Type 'fiberback.parent_loop(asyncio.get_running_loop())' in a coroutine, and enter it in the thread",
 )
 ENABLE_NOT_A_LOOP = Message(
     "enable-what",
@@ -222,6 +239,37 @@ RUNNER_CLOSE = Message(
 
 # --- sync, LoopThread ------------------------------------------------------------------------------
 
+NEST_MISPATCHED = Message(
+    "nest-mispatched",
+    "nest_asyncio.apply() was called before fiberback.nest.apply(), and its loops re-enter themselves",
+    "Type 'import fiberback.nest as nest_asyncio' where nest_asyncio is imported, or call "
+    "'fiberback.nest.apply()' first",
+)
+GROUP_ENTERED = Message(
+    "group-entered",
+    "this fiberback.TaskGroup has been entered already",
+    "Make another one: 'with fiberback.TaskGroup() as group:'",
+)
+GROUP_NOT_ENTERED = Message(
+    "group-not-entered",
+    "this fiberback.TaskGroup has not been entered",
+    "Type 'with fiberback.TaskGroup() as group:', and 'group.start(...)' inside of it",
+)
+GROUP_LIMIT = Message(
+    "group-limit",
+    "a limit of {limit!r} lets no task run",
+    "Pass 1 or more, or 'limit=None' for all at once",
+)
+GROUP_LIBRARY = Message(
+    "group-library",
+    "fiberback.TaskGroup, gather and map start tasks of asyncio or Trio, and {library} is running",
+    "Start them by that library's own function, in an async function that you await_()",
+)
+GATHER_WHAT = Message(
+    "gather-what",
+    "fiberback.gather() takes awaitables, and functions without arguments, not {value!r}",
+    "Pass 'gather(fetch(a), lambda: parse(b))', or use 'fiberback.map(fetch, urls)'",
+)
 SYNC_WHAT = Message(
     "sync-what",
     "fiberback.sync() takes an awaitable, or an async function and its arguments, not {value!r}",
@@ -248,7 +296,7 @@ LOOP_THREAD_OWN = Message(
 NO_CURRENT_TASK = Message(
     "no-task",
     "No task is running here",
-    "call this from a coroutine run by asyncio or Trio",
+    "Call this from a coroutine run by asyncio or Trio",
 )
 UNSUPPORTED_LIBRARY = Message(
     "unsupported-library",
@@ -260,20 +308,30 @@ ASYNC_FUNCTION = Message(
     "with_portal_run_sync() takes a synchronous function, and {name} is an async one",
     "Type 'await fiberback.with_portal_run({name}, …)'",
 )
+SYNC_FUNCTION = Message(
+    "sync-function",
+    "with_portal_run() takes an async function, and {name} has returned {value!r}, which cannot be awaited",
+    "Type 'await fiberback.with_portal_run_sync({name}, …)'",
+)
+FUNCTION_CALLED = Message(
+    "function-called",
+    "{name}() takes a function and its arguments, got {value!r}",
+    "Pass the function without calling it: '{name}(fn, *args)' in place of '{name}(fn(*args))'",
+)
 NOT_A_COROUTINE = Message(
     "run-what",
     "a coroutine was expected, got {value!r}",
-    "type 'fiberback.run(main())'",
+    "Type 'fiberback.run({main}())'",
 )
 NO_AWAIT_ASYNC = Message(
     "no-await-async",
     "no_await() cannot decorate {name}, an async function, whose own 'await's would wait",
-    "use 'with fiberback.no_await():' around the part that must not",
+    "Use 'with fiberback.no_await():' around the part that must not",
 )
 NO_AWAIT_GENERATOR = Message(
     "no-await-generator",
     "no_await() cannot decorate {name}, a generator function, whose body does not run in the call",
-    "use 'with fiberback.no_await():' inside",
+    "Use 'with fiberback.no_await():' inside",
 )
 
 # --- libraries that we serve -----------------------------------------------------------------------
@@ -291,14 +349,14 @@ UNKNOWN_SQLALCHEMY = Message(
 DRIVER_NEEDS_ASYNCIO = Message(
     "driver-needs-asyncio",
     "this database driver needs asyncio, and Trio is running",
-    "type 'await trio.to_thread.run_sync(fiberback.run, main())', where main() is a coroutine that does the "
+    "Type 'await trio.to_thread.run_sync(fiberback.run, main())', where main() is a coroutine that does the "
     "database work, on an asyncio loop in a thread",
 )
 POOL_NEEDS_A_LOOP = Message(
     "pool-needs-loop",
     "fiberback.dbapi.psycopg_pool.ConnectionPool opens on a running asyncio event loop, and none runs in "
     "this thread",
-    "use 'psycopg_pool.ConnectionPool(..., connection_class=psycopg.Connection)' here",
+    "Use 'psycopg_pool.ConnectionPool(..., connection_class=psycopg.Connection)' here",
 )
 DJANGO_BLOCKS = Message(
     "django-blocks",
@@ -355,7 +413,7 @@ PARKED_AT_CLOSE_ELSEWHERE = Message(
     "closed-elsewhere",
     "the event loop was closed in a thread where it did not run, and parked in fiberback.await_() are still: "
     "{what}. They cannot be ended from here",
-    "call 'loop.close()' in the loop's thread",
+    "Call 'loop.close()' in the loop's thread",
 )
 
 # --- parts of other texts ----------------------------------------------------------------------------

@@ -60,12 +60,11 @@ pub(super) unsafe fn meet(module: *mut PyObject) -> bool {
         }
         let class: *mut PyTypeObject = (*api.add(TYPE)).cast();
         let keywords = ffi::METH_VARARGS | ffi::METH_KEYWORDS;
-        let switch_definition = definition(class, c"switch", keywords);
-        let throw_definition = definition(class, c"throw", ffi::METH_VARARGS);
-        let dealloc = (*class).tp_dealloc;
-        let (Some(switch_definition), Some(throw_definition), Some(dealloc)) =
-            (switch_definition, throw_definition, dealloc)
-        else {
+        // One after the other: none is asked for while an error of the one before is set.
+        let definitions = definition(class, c"switch", keywords).and_then(|switch| {
+            Some((switch, definition(class, c"throw", ffi::METH_VARARGS)?, (*class).tp_dealloc?))
+        });
+        let Some((switch_definition, throw_definition, dealloc)) = definitions else {
             ffi::PyErr_Clear();
             error::set_runtime(messages::UNKNOWN_GREENLET);
             return false;

@@ -161,7 +161,8 @@ impl Lent {
         unsafe { self.entered.are_free() }
     }
 
-    /// Puts them back. Those that are not free are not entered; what enters after them is.
+    /// Puts them back. Those that are not free are not entered; what enters after them is. But a thread whose
+    /// first context is not free goes on in a copy, so that it keeps its variables.
     ///
     /// # Safety
     ///
@@ -170,11 +171,41 @@ impl Lent {
         // SAFETY: the contract. The reference that the thread state owns is ours, and what it had
         // meanwhile is not entered by anybody.
         unsafe {
+            self.copy_first();
             let meanwhile = set_current(ts, self.base);
             self.entered.enter();
             ffi::Py_XDECREF(meanwhile);
         }
     }
+}
+
+impl Lent {
+    /// From 3.14 on `threading` runs a thread's code in a context from its start to its end. If it is not free, a
+    /// copy is to be the thread's context.
+    ///
+    /// (Not in place of a later one: whoever has entered that will not get out of it, so that a copy would still
+    /// be there for the thread's next job, with this one's variables.)
+    ///
+    /// # Safety
+    ///
+    /// Attached, no error set; not put back.
+    #[cfg(any(cpython = "3.14", cpython = "3.15"))]
+    unsafe fn copy_first(&mut self) {
+        // SAFETY: owned.
+        unsafe {
+            if self.base.is_null() && self.entered.others.is_empty() && !self.are_free() {
+                let first = self.entered.pop();
+                self.base = ffi::PyContext_Copy(first);
+                if self.base.is_null() {
+                    ffi::PyErr_WriteUnraisable(first);
+                }
+                ffi::Py_DECREF(first);
+            }
+        }
+    }
+
+    #[cfg(not(any(cpython = "3.14", cpython = "3.15")))]
+    unsafe fn copy_first(&mut self) {}
 }
 
 /// Makes `context` (owned) the current one; returns what was (owned).

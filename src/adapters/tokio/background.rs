@@ -37,14 +37,14 @@
 use super::blocking::{self, Place};
 use super::fork::{Generation, generation};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock, mpsc};
 use std::time::Duration;
 use std::{error, fmt, io, thread};
 use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
 use tokio::sync::oneshot;
 
 /// The first background runtime of all; the last of the chain is the one in charge. What has ended stays
-/// in it, a few words each, since others may be just reading it.
+/// in it, a few words each, since others may be just reading it; its handle, which has descriptors, does not.
 static FIRST: OnceLock<Background> = OnceLock::new();
 
 /// The process in which somebody is starting a runtime now, or 0. Not a mutex: a forked child would
@@ -52,7 +52,9 @@ static FIRST: OnceLock<Background> = OnceLock::new();
 static STARTING: AtomicU32 = AtomicU32::new(0);
 
 struct Background {
-    handle: Handle,
+    /// Taken when it ends. Whoever has it keeps two of the runtime's descriptors open. Not asked in a forked
+    /// child, which may find it locked for ever.
+    handle: RwLock<Option<Handle>>,
     /// The process that its threads are in.
     process: Generation,
     /// How to end it; taken by whoever does.
@@ -68,6 +70,13 @@ enum End {
     Thread { stop: oneshot::Sender<Duration>, ended: mpsc::Receiver<()> },
 }
 
+impl Background {
+    /// `None` once it has ended.
+    fn handle(&self) -> Option<Handle> {
+        self.handle.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// A handle of the background runtime, which is started if need be: to spawn tasks there, or to make
 /// something in its context (`background::handle()?.enter()`).
 ///
@@ -75,7 +84,14 @@ enum End {
 ///
 /// If the system has no thread or no descriptors left for it.
 pub fn handle() -> io::Result<Handle> {
-    running_or_started().cloned()
+    if let Some(handle) = running().and_then(Background::handle) {
+        return Ok(handle);
+    }
+    let _starting = Starting::begin();
+    match running().and_then(Background::handle) {
+        Some(handle) => Ok(handle),
+        None => start(Builder::new_current_thread().enable_all().build()?),
+    }
 }
 
 /// Makes `runtime` the background runtime. A current-thread runtime is driven by a thread of its own,
@@ -104,6 +120,8 @@ pub fn shutdown(timeout: Duration) {
     if background.has_ended.swap(true, Ordering::AcqRel) {
         return;
     }
+    let handle = background.handle.write().unwrap_or_else(PoisonError::into_inner).take();
+    drop(handle);
     let timeout = match blocking::place() {
         Place::Driving => Duration::ZERO,
         _ => timeout,
@@ -124,20 +142,8 @@ pub fn shutdown(timeout: Duration) {
 #[cfg_attr(not(any(feature = "diesel-postgres", feature = "diesel-mysql")), allow(dead_code))]
 pub(in crate::adapters) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     let here = Handle::try_current().ok();
-    if let Some(handle) = here.as_ref().or_else(|| running().map(|background| &background.handle)) {
+    if let Some(handle) = here.or_else(|| running()?.handle()) {
         handle.spawn(task);
-    }
-}
-
-/// The background runtime, started if need be.
-pub(in crate::adapters) fn running_or_started() -> io::Result<&'static Handle> {
-    if let Some(background) = running() {
-        return Ok(&background.handle);
-    }
-    let _starting = Starting::begin();
-    match running() {
-        Some(background) => Ok(&background.handle),
-        None => start(Builder::new_current_thread().enable_all().build()?),
     }
 }
 
@@ -157,7 +163,7 @@ fn last() -> Option<&'static Background> {
 }
 
 /// Puts a runtime in charge. Called by whoever holds [`Starting`].
-fn start(runtime: Runtime) -> io::Result<&'static Handle> {
+fn start(runtime: Runtime) -> io::Result<Handle> {
     let handle = runtime.handle().clone();
     let end = if handle.runtime_flavor() == RuntimeFlavor::CurrentThread {
         let (stop, stopped) = oneshot::channel();
@@ -173,16 +179,17 @@ fn start(runtime: Runtime) -> io::Result<&'static Handle> {
         End::MultiThread(runtime)
     };
     let background = Background {
-        handle,
+        handle: RwLock::new(Some(handle.clone())),
         process: generation(),
         end: Mutex::new(Some(end)),
         has_ended: AtomicBool::new(false),
         next: OnceLock::new(),
     };
-    Ok(match last() {
-        None => &FIRST.get_or_init(|| background).handle,
-        Some(last) => &last.next.get_or_init(|| Box::new(background)).handle,
-    })
+    match last() {
+        None => FIRST.get_or_init(|| background),
+        Some(last) => last.next.get_or_init(|| Box::new(background)),
+    };
+    Ok(handle)
 }
 
 /// The turn of one thread of this process to start a runtime; over when dropped.

@@ -79,7 +79,8 @@ impl<T> Facade<T> {
     ///
     /// If the system has no thread or no descriptors left for that runtime.
     pub fn new(make: impl FnOnce() -> T) -> io::Result<Self> {
-        let _entered = background::running_or_started()?.enter();
+        let home = background::handle()?;
+        let _entered = home.enter();
         Ok(Self { object: make(), home: None })
     }
 
@@ -132,11 +133,10 @@ impl<T> Facade<T> {
         }
     }
 
-    fn home(&self) -> Result<&Handle, AwaitError> {
+    fn home(&self) -> Result<Handle, AwaitError> {
         match &self.home {
-            Some(home) => Ok(home),
-            None => background::running_or_started()
-                .map_err(|error| AwaitError::no_runtime(error.kind())),
+            Some(home) => Ok(home.clone()),
+            None => background::handle().map_err(|error| AwaitError::no_runtime(error.kind())),
         }
     }
 

@@ -63,6 +63,39 @@ def test_the_loop_stays_for_the_next_call(fb):
     assert fb.await_(current_loop()) is fb.await_(current_loop())
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_task_that_was_just_made_begins(fb, waits):
+    """As by `run_until_complete`; and the next call ends when what it awaits does."""
+    steps = []
+
+    async def work():
+        steps.append("begun")
+        await asyncio.sleep(0)
+        steps.append("gone on")
+
+    async def begin():
+        if waits:
+            await asyncio.sleep(0)
+        return asyncio.create_task(work())
+
+    task = fb.await_(begin())
+    assert steps == ["begun"]
+    fb.await_(task)
+    assert steps == ["begun", "gone on"]
+
+
+def test_what_leaves_the_loop_leaves_no_stop_behind(fb):
+    async def leaves():
+        raise SystemExit(3)
+
+    async def begin():
+        asyncio.create_task(leaves())
+
+    with pytest.raises(SystemExit):
+        fb.await_(begin())
+    assert fb.await_(native()) == "coroutine"
+
+
 def test_background_tasks_wait_while_nothing_is_awaited(fb):
     """Also one that waits for a timer which has come due: the runner runs only while the thread waits."""
 

@@ -22,8 +22,8 @@ class Client:
         self = cls()
         self.requests = asyncio.Queue()
         self.wanted = asyncio.Event()
+        # They begin before the thread goes on, as by `run_until_complete`.
         self.tasks = [asyncio.create_task(self.serve()), asyncio.create_task(self.look())]
-        await asyncio.sleep(0)
         return self
 
     async def serve(self):
@@ -102,6 +102,18 @@ def test_in_another_loop(client, run, use, how):
     assert str(info.value).count("EventLoop running=") == 2
     assert "'asks'" in str(info.value) or how != "in a task"
     assert fiberback.await_(client.double(5)) == 10  # on its own loop it goes on
+
+def test_each_time(client):
+    # A suite's next test must not hang, whether or not the runner has run between them.
+    async def main():
+        for attempt in "12":
+            with pytest.raises(RuntimeError, match="fiberback:runner-idle"):
+                await client.told()
+
+    for attempt in "12":
+        asyncio.run(main())
+    assert fiberback.await_(client.double(5)) == 10
+    asyncio.run(main())
 """
 )
 
@@ -112,7 +124,7 @@ def test_a_fixture_of_pytest(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", "."]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "31 passed" in done.stdout
+    assert "32 passed" in done.stdout
 
 
 @pytest.fixture
@@ -126,15 +138,17 @@ def client(fb):
 def test_a_loop_that_something_may_wake_is_warned(fb, client):
     """Here a timeout does, so nothing is raised."""
 
-    async def main():
+    async def main(use):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(2):
-                await client.double(4)
+                await use()
 
     with pytest.warns(RuntimeWarning) as caught:
-        asyncio.run(main())
-    says(caught[0].message, "runner-idle", "fiberback.await_(…)")
-    assert len(caught) == 1
+        asyncio.run(main(lambda: client.double(4)))
+        asyncio.run(main(client.told))
+    for told in caught:
+        says(told.message, "runner-idle", "fiberback.await_(…)")
+    assert len(caught) == 2
 
 
 @pytest.mark.parametrize("named", ["uvloop", "trio"])

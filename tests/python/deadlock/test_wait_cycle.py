@@ -336,6 +336,68 @@ def test_many_wait_for_one(aio, fb):
     assert aio.run(main) == count
 
 
+def test_a_look_costs_what_there_is(aio, fb, monkeypatch):
+    """A row of tasks, each waiting for the next: a look at all of them looks at each once."""
+    from fiberback._deadlock import wait_cycle, watchdog
+
+    length, looks, asked = 100, [], 0
+    waiters = wait_cycle._waiters
+
+    def counting(node):
+        nonlocal asked
+        asked += 1
+        return waiters(node)
+
+    look = watchdog._Watch._look
+
+    def noting(self):
+        nonlocal asked
+        asked = 0
+        look(self)
+        looks.append((len(self.waits), asked))
+
+    monkeypatch.setattr(wait_cycle, "_waiters", counting)
+    monkeypatch.setattr(watchdog._Watch, "_look", noting)
+
+    async def link(n):
+        if n:
+            return fb.await_(asyncio.create_task(fb.with_portal_run(link, n - 1))) + 1
+        while not looks or looks[-1][0] < length:
+            await asyncio.sleep(0.01)
+        return 0
+
+    assert aio.run(fb.with_portal_run, link, length) == length
+    assert all(asked <= waits + 10 for waits, asked in looks), looks
+
+
+def test_a_circle_above_a_row(aio, fb):
+    """What leads to a circle is looked at as well; those in the circle are told, and all goes on."""
+
+    async def row(n, last):
+        if n == 0:
+            return fb.await_(last)
+        return fb.await_(asyncio.create_task(fb.with_portal_run(row, n - 1, last)))
+
+    async def main():
+        tasks = {}
+
+        async def first():
+            await asyncio.sleep(0)
+            return fb.await_(tasks["second"])
+
+        async def second():
+            await asyncio.sleep(0.01)
+            return await tasks["first"]
+
+        for run in (first, second):
+            tasks[run.__name__] = asyncio.create_task(fb.with_portal_run(run), name=run.__name__)
+        rows = [fb.with_portal_run(row, 5, tasks["second"]) for _ in range(3)]
+        outcomes = await asyncio.wait_for(asyncio.gather(*rows, return_exceptions=True), LIMIT)
+        assert all("waits for" in str(outcome) for outcome in outcomes), outcomes
+
+    aio.run(main)
+
+
 def test_the_watch_keeps_nothing_alive(aio, fb):
     class Result:
         pass

@@ -357,6 +357,29 @@ def test_at_a_pdb_prompt(run, tmp_path):
 
 
 @pytest.mark.parametrize("run", ["asyncio.run", "fiberback.run"])
+def test_at_a_pdb_prompt_in_a_greenlet(run, tmp_path):
+    """Off a portal the prompt is on another stack than the loop, which could not be told of it."""
+    import_or_skip("greenlet")
+    commands = ["p fiberback.await_(value())", "p step", "c"]
+    in_greenlet = "__import__('greenlet').greenlet(sync).switch()"
+    script = tmp_path / "debugged.py"
+    script.write_text(PROGRAM.replace("RUN", run).replace("sync() == 3", f"{in_greenlet} == 3"))
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        input="\n".join(commands) + "\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=dict(os.environ, PYTHONBREAKPOINT="pdb.set_trace"),
+    )
+    assert done.returncode == 0 and "end" in done.stdout, done.stdout + done.stderr
+    if run == "fiberback.run":
+        assert "42" in done.stdout and "Error" not in done.stdout, done.stdout
+    else:
+        assert "fiberback.run(main())" in done.stdout and "in-a-tracer" in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("run", ["asyncio.run", "fiberback.run"])
 def test_jump_after_a_wait_at_the_prompt(run, tmp_path):
     """The event that the prompt is for is the fiber's, too: `jump` looks at it."""
     commands = ["n", "p fiberback.await_(value())", "jump 17", "p step", "c"]

@@ -604,6 +604,9 @@ def test_transactions_and_errors_in_the_tasks_thread(fb, aio, project):
 
     async def main():
         before = threading.active_count()
+        if aio.name == "uvloop":  # where it cannot wait, it has not run in the thread either
+            with pytest.raises(RuntimeError, match="fiberback:loop-no-portal"):
+                in_thread(lite.create, name="refused")
         await asyncio.gather(*(fb.with_portal_run_sync(work) for _ in range(1)))
         await asyncio.create_task(fb.with_portal_run_sync(in_thread, lite.count))
         async with asyncio.timeout(10):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -25,3 +26,26 @@ def test_a_sync_view_awaits_the_orm(fb, how):
     assert done.returncode == 0, done.stderr
     names = "a0!,a1!,a2!,s0!,s1!,s2!,z0!,z1!,z2!,z3!"
     assert done.stdout.strip() == names
+
+
+@pytest.mark.parametrize("how", ["get_asgi_application", "PortalMiddleware"])
+def test_where_every_database_blocks_it_is_said_what_to_type(fb, how):
+    """Django's own advice, `sync_to_async`, has been followed already for a view in the task."""
+    import_or_skip("django")
+    script = pathlib.Path(__file__).with_name("django_blocking_database.py")
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", script, how],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout)
+    assert [answer["in thread"] for answer in answers.values()] == [0, 0]
+    refused = [answers["/async/"]["plain"]]
+    if how == "PortalMiddleware":
+        assert answers["/sync/"]["plain"] == 0  # in asgiref's thread
+    else:
+        refused.append(answers["/sync/"]["plain"])
+    for text in refused:
+        assert "ENGINE" in text and "'fiberback.django.in_thread(fn, *args)'" in text

@@ -164,6 +164,37 @@ def test_dropped_while_nothing_is_awaited(fb):
     assert log == ["closed"]
 
 
+@pytest.mark.parametrize("all_wait", [True, False])
+@pytest.mark.parametrize("end", ["thread", "close_thread_runner"])
+def test_dropped_within_one_another(fb, end, all_wait):
+    """Each is dropped when the one around it has been closed."""
+    log = []
+
+    async def generator(depth):
+        try:
+            if depth:
+                async for each in generator(depth - 1):
+                    yield each
+            yield 1
+        finally:
+            if all_wait or depth == 0:
+                await asyncio.sleep(0.01)
+            log.append(depth)
+
+    def work():
+        source = generator(3)
+        assert fb.await_(anext(source)) == 1
+        del source
+        gc.collect()
+        if end == "close_thread_runner":
+            fb.close_thread_runner()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert log == [3, 2, 1, 0]
+
+
 def test_the_hooks_of_others_are_kept(fb):
     seen, finalized = [], []
 

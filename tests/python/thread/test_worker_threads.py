@@ -765,29 +765,45 @@ def test_self_deadlock_in_what_the_thread_awaits(aio, fb, own_context, with_asgi
         import_or_skip("asgiref.sync")
     told = []
     monkeypatch.setattr(sys, "unraisablehook", lambda args: told.append(str(args.exc_value)))
+    # From 3.14 on each thread has a context of its own, which ends with the thread.
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(str(args.exc_value)))
+    variable = contextvars.ContextVar("variable", default="none")
+    seen = []
 
     async def main():
         loop = asyncio.get_running_loop()
 
         def work():
-            with fb.parent_loop(loop):
-                return fb.await_(blocks())
+            variable.set("the thread's")
+            try:
+                with fb.parent_loop(loop):
+                    return fb.await_(blocks())
+            finally:
+                if not own_context:
+                    seen.append(variable.get())
+                    variable.set("set afterwards")
 
         async def blocks():
+            variable.set("set in between")
             return future.result()
 
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             run = contextvars.copy_context().run if own_context else (lambda fn: fn())
             future = pool.submit(run, work)
-            return await asyncio.wrap_future(future)
+            try:
+                return await asyncio.wrap_future(future)
+            finally:
+                seen.append(await asyncio.wrap_future(pool.submit(variable.get)))
 
     with pytest.raises(RuntimeError) as caught:
         aio.run(main)
-    if own_context or sys.version_info >= (3, 14):  # where each thread has a context of its own
+    if own_context or sys.version_info >= (3, 14):
         assert any("deadlock" in each for each in [*told, str(caught.value)])
     else:
         assert "deadlock" in str(caught.value)
         assert told == []
+    # The last one is what the thread's next job finds.
+    assert seen == (["none"] if own_context else ["set in between", "set afterwards"])
 
 
 def test_a_loop_that_waits_for_some_time_only(aio, fb):

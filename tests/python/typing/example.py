@@ -11,6 +11,7 @@ from typing import assert_type
 import fiberback
 import fiberback.greenback as greenback
 import fiberback.sqlalchemy
+from fiberback import nest
 from fiberback.threads import LoopThread
 
 
@@ -92,6 +93,26 @@ def synchronous(client: Client) -> None:
         assert_type(loop_thread.loop, asyncio.AbstractEventLoop)
         for each in loop_thread.wrap_iter(numbers()):
             assert_type(each, int)
+
+
+def nested() -> None:
+    with nest.apply(run_close_loop=True) as applied:
+        assert_type(applied, nest.Applied)
+        assert_type(nest.run(number("1"), debug=True), int)
+    nest.undo()
+
+
+def several() -> None:
+    assert_type(fiberback.gather(number("1"), lambda: number("2")), list[int])
+    assert_type(fiberback.gather(lambda: 1, lambda: 2, limit=1), list[int])
+    assert_type(fiberback.gather(number("1"), return_exceptions=True), list[int | BaseException])
+    assert_type(fiberback.map(number, ["1", "2"], limit=3), list[int])
+    assert_type(fiberback.map(len, ["1", "2"]), list[int])
+    with fiberback.TaskGroup(limit=2) as group:
+        handle = group.start(number, "1", base=8)
+        assert_type(handle, fiberback.TaskHandle[int])
+        assert_type(group.start(len, "1").result(), int)
+    assert_type(handle.result(), int)
 
 
 def without_a_loop() -> int:

@@ -40,7 +40,7 @@ def _why() -> str:
         return _messages.NO_PORTAL.format(library=library)
     if task is None:
         return _messages.LOOP_NO_TASK.format(loop=_name_of(loop))
-    if getattr(loop, "_nest_patched", False):
+    if getattr(loop, "_nest_patched", None) is True:
         return _messages.NEST_ASYNCIO
     if is_for_all(loop):
         return _messages.TASK_PAST_LOOP.format(loop=_name_of(loop))

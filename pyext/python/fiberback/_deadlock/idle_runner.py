@@ -44,22 +44,25 @@ class IdleRunner:
         self._asked: Callable[[], Any] | None = None
         self._due = 0.0  # when what was asked for cannot have been done, by `time.monotonic`
         self._timer: asyncio.TimerHandle | None = None
-        self._is_told = False
+        self._can_be_watched = True
+        # The loop that was warned of since this one stopped: an error is told each time, a warning once.
+        self._warned: Callable[[], Any] = _nothing
 
     def begins(self) -> None:
         """The loop has stopped."""
         loop: Any = self._loop()
-        if not self._is_told and loop is not None and not loop.is_closed():
+        if self._can_be_watched and loop is not None and not loop.is_closed():
             try:
                 for name in _ASKED_BY:
                     if hasattr(loop, name):
                         setattr(loop, name, functools.partial(self._ask, name))
             except AttributeError:  # it takes none: a loop of somebody else's with `__slots__`
-                self._is_told = True
+                self._can_be_watched = False
 
     def ends(self) -> None:
         """The loop is about to run."""
         self._asked = None
+        self._warned = _nothing
         attributes = vars(self._loop())
         for name in _ASKED_BY:
             attributes.pop(name, None)
@@ -78,7 +81,7 @@ class IdleRunner:
             if self._asked is not None and self._timer is not None:
                 self._timer.cancel()
             task = current_task()
-            self._asked = (lambda: None) if task is None else ref(task)
+            self._asked = functools.partial(_nothing) if task is None else ref(task)
             self._due = due
             self._look_later(other, self._asked, seconds)
         return answer
@@ -96,16 +99,21 @@ class IdleRunner:
         if getattr(other, "_ready", None):  # what has asked may be at work
             self._look_later(other, asked)
             return
-        self._is_told = True
-        self.ends()
+        self._asked = None
         task = asked()
         name = "a callback" if task is None else f"task {task.get_name()!r}"
         message = _messages.RUNNER_IDLE.format(loop=loop, who=name, other=other)
         waits_for = _leaf(task)
         if waits_for is None or not _is_asleep(other):
-            warnings.warn(message, RuntimeWarning, stacklevel=1)
+            if self._warned() is not other:
+                self._warned = ref(other)
+                warnings.warn(message, RuntimeWarning, stacklevel=1)
         else:
             watchdog.wake_with(RuntimeError(message), *waits_for)
+
+
+def _nothing() -> None:
+    """Where a weak reference would be."""
 
 
 def _leaf(task: Any) -> tuple[Any, Any] | None:

@@ -58,12 +58,22 @@ def before_wait(future: Any) -> Any:
                 raise error
             finally:
                 del error  # it is in a frame of its own traceback
-    return watchdog.watch_of(task.get_loop(), _verdict).add(task, future)
+    return watchdog.watch_of(task.get_loop(), _verdicts).add(task, future)
 
 
 def _verdict(task: Any, future: Any) -> RuntimeError | None:
     circle = find_circle(task, future)
     return RuntimeError(_describe(circle)) if circle is not None else None
+
+
+def _verdicts() -> watchdog.Verdict:
+    """`_verdict` for many waits at one time: each task is looked at once, however many wait for it in a row."""
+    harmless: set[Any] = set()
+
+    def verdict(task: Any, future: Any) -> RuntimeError | None:
+        return None if _is_harmless(task, harmless) else _verdict(task, future)
+
+    return verdict
 
 
 def leads_to(task: asyncio.Future[Any], result: asyncio.Future[Any]) -> None:
@@ -95,6 +105,29 @@ def find_circle(task: Any, future: Any) -> list[Any] | None:
                 return None
             queue.append(waiter)
     return None
+
+
+def _is_harmless(task: Any, harmless: set[Any]) -> bool:
+    """Whether those that wait for `task`, and for these, and so on, are in no circle. All of them are added to
+    `harmless` then."""
+    if task in harmless:
+        return True
+    path = [(task, iter(_waiters(task)))]
+    on_path = {task}
+    while path:
+        node, waiters = path[-1]
+        for waiter in waiters:
+            if waiter in on_path:
+                return False
+            if waiter not in harmless and not waiter.done():
+                path.append((waiter, iter(_waiters(waiter))))
+                on_path.add(waiter)
+                break
+        else:
+            path.pop()
+            on_path.remove(node)
+            harmless.add(node)
+    return True
 
 
 def _waiters(node: Any) -> list[Any]:

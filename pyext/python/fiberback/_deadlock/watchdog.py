@@ -27,6 +27,8 @@ _BASE = asyncio.BaseEventLoop
 
 # Given a task and what it waits for, what to raise in it instead of letting it wait on.
 Verdict: TypeAlias = Callable[[Any, Any], Exception | None]
+# Makes one for the waits of one look: between these nothing changes.
+Verdicts: TypeAlias = Callable[[], Verdict]
 # A wait: where it is watched, the task, and what it waits for.
 Wait: TypeAlias = tuple["_Watch", ref[Any], ref[Any]]
 
@@ -41,9 +43,9 @@ def after_wait(wait: Wait) -> None:
 
 
 class _Watch:
-    def __init__(self, loop: asyncio.AbstractEventLoop, verdict: Verdict) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, verdicts: Verdicts) -> None:
         self.loop = ref(loop)
-        self._verdict = verdict
+        self._verdicts = verdicts
         self.waits: dict[int, Wait] = {}
         self._pause = _FIRST_LOOK
         self.timer: _HeapTimer | _Timer = (
@@ -60,12 +62,13 @@ class _Watch:
 
     def _look(self) -> None:
         self.timer.is_set = False
+        verdict = self._verdicts()
         for key, (_, task_ref, future_ref) in list(self.waits.items()):
             task, future = task_ref(), future_ref()
             if task is None or future is None or task.done() or task._fut_waiter is not future:
                 self.waits.pop(key, None)
                 continue
-            error = self._verdict(task, future)
+            error = verdict(task, future)
             if error is not None:
                 self.waits.pop(key, None)
                 wake_with(error, task, future)
@@ -178,13 +181,13 @@ _watches: WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch] = WeakKeyDictiona
 _latest: _Watch | None = None
 
 
-def watch_of(loop: asyncio.AbstractEventLoop, verdict: Verdict) -> _Watch:
-    """The watch of a loop; `verdict` tells what is wrong with a wait, if anything."""
+def watch_of(loop: asyncio.AbstractEventLoop, verdicts: Verdicts) -> _Watch:
+    """The watch of a loop; `verdicts` makes what tells what is wrong with a wait, if anything."""
     global _latest
     watch = _latest
     if watch is None or watch.loop() is not loop:
         watch = _watches.get(loop)
         if watch is None:
-            watch = _watches[loop] = _Watch(loop, verdict)
+            watch = _watches[loop] = _Watch(loop, verdicts)
         _latest = watch
     return watch

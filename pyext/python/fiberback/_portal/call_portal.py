@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from inspect import CO_COROUTINE
+from inspect import CO_COROUTINE, isawaitable, iscoroutine
 from typing import Any, ParamSpec, TypeVar
 
 from .. import _messages
@@ -24,8 +24,19 @@ async def with_portal_run(
     cancellation pass as through a plain `await`. Works under any async library. Meaning as in
     greenback.
     """
-    # One native call for all of it: this is what a short call's time goes to.
-    return await scoped(async_fn(*args, **kwds), coroutine_of)
+    try:
+        awaitable = async_fn(*args, **kwds)
+    except TypeError:
+        refuse_what_is_called("with_portal_run", async_fn)
+        raise
+    try:
+        # One native call for all of it: this is what a short call's time goes to.
+        return await scoped(awaitable, coroutine_of)
+    except TypeError:
+        if isawaitable(awaitable):
+            raise
+        name = _messages.typed(async_fn)
+        raise TypeError(_messages.SYNC_FUNCTION.format(name=name, value=awaitable)) from None
 
 
 async def with_portal_run_sync(sync_fn: Callable[P, T], /, *args: P.args, **kwds: P.kwargs) -> T:
@@ -37,11 +48,21 @@ async def with_portal_run_sync(sync_fn: Callable[P, T], /, *args: P.args, **kwds
     """
     code = getattr(sync_fn, "__code__", None)
     if code is not None and code.co_flags & CO_COROUTINE:
-        name = getattr(sync_fn, "__qualname__", repr(sync_fn))
-        raise TypeError(_messages.ASYNC_FUNCTION.format(name=name))
+        raise TypeError(_messages.ASYNC_FUNCTION.format(name=_messages.typed(sync_fn)))
+    if code is None:
+        refuse_what_is_called("with_portal_run_sync", sync_fn)
     if on_portal() and usable_portal(current_task()):
         return sync_fn(*args, **kwds)
     return await scoped_call(sync_fn, args, kwds)
+
+
+def refuse_what_is_called(name: str, function: Any) -> None:
+    """For `name(fn())` in place of `name(fn)`."""
+    if callable(function):
+        return
+    if iscoroutine(function):
+        function.close()
+    raise TypeError(_messages.FUNCTION_CALLED.format(name=name, value=function)) from None
 
 
 async def through(portal: Any, task: Any) -> Any:

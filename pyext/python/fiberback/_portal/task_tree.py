@@ -16,7 +16,7 @@ from .._blocks import async_block, block
 from .._loop.current_task import current_task
 from .._loop.library import current_library
 from . import task_factory, trio_instrument
-from .call_portal import with_portal_run
+from .call_portal import refuse_what_is_called, with_portal_run
 from .task_portal import ensure_portal, usable_portal
 
 T = TypeVar("T")
@@ -75,5 +75,6 @@ async def with_portal_run_tree(
     asyncio `fiberback.run(main())` is the shorter way. Raises RuntimeError outside a task of
     asyncio or Trio.
     """
+    refuse_what_is_called("with_portal_run_tree", async_fn)
     with portals_for_children():
         return await with_portal_run(async_fn, *args, **kwds)

@@ -42,7 +42,8 @@ def run(
     Raises TypeError for anything but a coroutine.
     """
     if not asyncio.iscoroutine(main):
-        raise TypeError(_messages.NOT_A_COROUTINE.format(value=main))
+        name = _messages.typed(main, "main")
+        raise TypeError(_messages.NOT_A_COROUTINE.format(value=main, main=name))
     loop = _get_running_loop()
     if loop is not None:
         return _run_inside(loop, main, debug)

@@ -110,6 +110,16 @@ class ThreadRunner:
     def _is_answered(self) -> None:
         request = self._request
         if request is not None and request.is_answered and self._host is not None:
+            loop = self._host.loop
+            if getattr(loop, "_ready", True):
+                # As by `run_until_complete`, tasks that were just made begin: what a client's first task
+                # waits for by then tells `IdleRunner` who uses it elsewhere.
+                loop.call_soon(self._stop, request)
+            else:
+                loop.stop()
+
+    def _stop(self, request: Request) -> None:
+        if self._request is request and self._host is not None:  # not left behind by an exception
             self._host.loop.stop()
 
     def _open(self) -> tuple[asyncio.AbstractEventLoop, Host, IdleRunner]:
@@ -155,10 +165,16 @@ async def _settle(host: Host) -> None:
     the loop has been told of these, and would cancel that before it has begun."""
     if host.task is not None:
         await asyncio.wait([host.task])
-    await asyncio.sleep(0)
-    closing = [task for task in asyncio.all_tasks() if _closes_generator(task)]
-    if closing:
-        await asyncio.wait(closing)
+    # Closing one may drop the next, of which the loop is told then. It has not come to that yet where the
+    # first is closed without a wait: so it is looked twice.
+    looks = 0
+    while looks < 2:
+        await asyncio.sleep(0)
+        closing = [task for task in asyncio.all_tasks() if _closes_generator(task)]
+        looks = 0 if closing else looks + 1
+        if closing:
+            await asyncio.wait(closing)
+            closing.clear()  # and with them the generators that they have kept
 
 
 def _closes_generator(task: asyncio.Task[Any]) -> bool:

@@ -22,6 +22,7 @@ from django.core.handlers import asgi
 
 from .. import await_, with_portal_run_tree
 from ._in_task import let_async_to_sync_wait, use_task
+from ._safety import say_what_to_type
 
 
 class ASGIHandler(asgi.ASGIHandler):
@@ -29,6 +30,7 @@ class ASGIHandler(asgi.ASGIHandler):
 
     def __init__(self) -> None:
         let_async_to_sync_wait()
+        say_what_to_type()
         super().__init__()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

@@ -55,4 +55,13 @@ def in_thread(fn: Callable[P, T], /, *args: P.args, **kwds: P.kwargs) -> T:
         return fn(*args, **kwds)
     context = contextvars.copy_context()
     call = functools.partial(context.run, fn, *args, **kwds)
-    return await_(loop.run_in_executor(_threads.get(), call))
+    # A coroutine, for `fn` must not have run where this is refused.
+    waiting = _in(_threads.get(), call)
+    try:
+        return await_(waiting)
+    finally:
+        waiting.close()
+
+
+async def _in(thread: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(thread, call)

@@ -12,6 +12,7 @@ from typing import Any
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 
 from .. import with_portal_run_tree
+from ._safety import say_what_to_type
 
 
 class PortalMiddleware:
@@ -21,6 +22,7 @@ class PortalMiddleware:
     async_capable = True
 
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
+        say_what_to_type()
         self.get_response = get_response
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:

@@ -41,6 +41,11 @@ def _loop_to_block() -> asyncio.AbstractEventLoop:
     return loop
 
 
+def say_what_to_type() -> None:
+    """Where Django refuses a task that can wait, it says what to do there. Again it does nothing."""
+    django_asyncio.get_running_loop = _loop_to_block
+
+
 def _allowed_where_it_waits(cls: type, name: str) -> Any:
     @functools.wraps(getattr(cls, name))
     def call(self: Any, *args: Any, **kwds: Any) -> Any:
@@ -67,5 +72,5 @@ def that_waits(backend: type) -> Any:
         value = inspect.getattr_static(backend, name)
         if isinstance(value, FunctionType) and value.__code__ is _CHECK:
             setattr(waiting, name, _allowed_where_it_waits(waiting, name))
-    django_asyncio.get_running_loop = _loop_to_block
+    say_what_to_type()
     return waiting

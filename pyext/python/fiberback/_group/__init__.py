@@ -1,0 +1,1 @@
+"""How does sync code wait for several things at once? Task groups, `gather` and `map`."""

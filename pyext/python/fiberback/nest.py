@@ -1,0 +1,366 @@
+"""Stands in for nest_asyncio: `asyncio.run` and its relations work inside a running event loop.
+
+`import fiberback.nest as nest_asyncio` is all that changes; `nest_asyncio.apply()` and `run()` are those of
+nest_asyncio 1.6 and nest-asyncio2 1.7. Where these re-enter the loop, so that inner calls finish before
+outer ones go on, here the caller is suspended, and the loop goes on: calls finish in any order, may wait for
+each other, and can be cancelled or timed out. Tasks and futures stay the ones in C.
+
+Differences, all of them on purpose: uvloop works; a loop that does not run is not re-entered while another
+one runs in its thread, but runs in its place, as there (that one stands still meanwhile); `asyncio.run`
+sets the loop's debug mode for its own time only; nothing changes in `asyncio.get_event_loop`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import functools
+import inspect
+import sys
+import threading
+import warnings
+from asyncio import AbstractEventLoop, BaseEventLoop, _get_running_loop, _set_running_loop, runners
+from asyncio.tasks import _enter_task, _leave_task
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextvars import Context
+from inspect import CORO_CREATED
+from types import TracebackType
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
+
+from . import _messages
+from ._fiberback import await_
+from ._run.enable import Enabled
+from ._run.run import run as _run_with_cleanup
+
+__all__ = ["Applied", "apply", "run", "undo"]
+
+T = TypeVar("T")
+
+_lock = threading.RLock()
+_applied: _Patches | None = None
+_stock_runner_run = runners.Runner.run
+
+
+def apply(
+    loop: AbstractEventLoop | None = None,
+    *,
+    run_close_loop: bool = False,
+    error_on_mispatched: bool = False,
+) -> Applied:
+    """Have `asyncio.run`, `asyncio.Runner.run`, `loop.run_until_complete` and `loop.run_forever` work inside a
+    running loop, in the whole process, until `undo()`.
+
+    Every loop is served, asyncio's and uvloop's, from when it next begins to run; and `loop` at once. Every
+    task gets a portal (`fiberback.enable(everywhere=True)`), so the caller may be as deep in synchronous code
+    as it likes. `with apply():` undoes it at its end, unless it had been applied before. nest_asyncio's own
+    `apply()`, called later by a library, finds all done.
+
+    `run_close_loop`: where no loop runs, `asyncio.run` makes a loop and closes it, as it does by itself; and
+    inside a running loop it ends the tasks that it has started. By default it keeps one loop, as
+    nest_asyncio does: what it leaves running goes on in the next run; that loop is closed when the process
+    ends. With `loop_factory`, `asyncio.run` does always what it does by itself.
+
+    Where nest_asyncio has been applied before, its replacements stay, and there is no help: RuntimeWarning, or
+    RuntimeError with `error_on_mispatched`. Raises TypeError for a `loop` that is none.
+    """
+    global _applied
+    if loop is not None and not isinstance(loop, AbstractEventLoop):
+        raise TypeError(_messages.ENABLE_NOT_A_LOOP.format(value=loop))
+    with _lock:
+        if _applied is not None:
+            # As in nest-asyncio2: all have to ask for it.
+            _applied.closes_loop = _applied.closes_loop and run_close_loop
+            if loop is not None:
+                _applied.serve(type(loop))
+            return Applied(None)
+        if hasattr(asyncio, "_nest_patched"):
+            if error_on_mispatched:
+                raise RuntimeError(_messages.NEST_MISPATCHED)
+            warnings.warn(_messages.NEST_MISPATCHED, RuntimeWarning, stacklevel=2)
+        _applied = _Patches(run_close_loop)
+        if loop is not None:
+            _applied.serve(type(loop))
+        return Applied(_applied)
+
+
+def undo() -> None:
+    """Undo `apply()`; does nothing where nothing has been applied. Calls that wait go on as they would have."""
+    Applied(_applied).undo()
+
+
+def run(
+    main: Awaitable[T],
+    *,
+    debug: bool | None = None,
+    loop_factory: Callable[[], AbstractEventLoop] | None = None,
+) -> T:
+    """What `asyncio.run` is after `apply()`; works without that, too.
+
+    Inside a running loop, `main` runs as a task of that loop, and the caller waits in `await_`; cancelling it
+    cancels `main`. `loop_factory` is not used then. Tasks that `main` leaves behind go on.
+    Where no loop runs: on the thread's current loop, or a new one, which stays (see `apply`).
+
+    Raises what `main` raises, and what `await_` raises where it cannot wait.
+    """
+    applied = _applied
+    closes_loop = applied is not None and applied.closes_loop
+    running = _get_running_loop()
+    if running is not None:
+        if closes_loop:
+            return _run_with_cleanup(_as_coroutine(main), debug=debug)
+        with _debug(running, debug):
+            return _suspend(running, main)
+    if loop_factory is not None:
+        return _run_stock(main, debug, loop_factory)
+    if closes_loop:
+        before = _current_loop()
+        try:
+            return _run_stock(main, debug)
+        finally:
+            asyncio.set_event_loop(before)
+    loop = _current_loop()
+    if loop is None or loop.is_closed():
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        _kept.add(loop)
+    with _debug(loop, debug):
+        return _to_the_end(loop, main)
+
+
+class Applied:
+    """What `apply` returns. As a context manager it undoes at its end what it did."""
+
+    def __init__(self, patches: _Patches | None) -> None:
+        self._patches = patches
+
+    def undo(self) -> None:
+        """Put back what was there before this `apply()`, but for what somebody else has replaced since."""
+        global _applied
+        with _lock:
+            if self._patches is not None and self._patches is _applied:
+                _applied = None
+                self._patches.undo()
+
+    def __enter__(self) -> Applied:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.undo()
+
+
+class _Patches:
+    """What is replaced, and what was there before."""
+
+    def __init__(self, closes_loop: bool) -> None:
+        self.closes_loop = closes_loop
+        self._before: list[tuple[Any, str, Any, Any]] = []
+        self._methods: set[Any] = set()
+        self._enabled = _EveryLoop(self.serve)
+        self._replace(asyncio, "run", run)
+        self._replace(runners, "run", run)
+        self._replace(runners.Runner, "run", _runner_run)
+        self.serve(BaseEventLoop)
+        # What nest_asyncio and nest-asyncio2 look for, before they patch anything.
+        for place in (asyncio, BaseEventLoop):
+            for mark in ("_nest_patched", "_nest_asyncio2"):
+                self._replace(place, mark, __name__)
+
+    def serve(self, cls: type) -> None:
+        """Have the methods of a class of loops work in a running loop."""
+        for name, make in _METHODS.items():
+            owner = next(each for each in cls.__mro__ if name in vars(each))
+            original = vars(owner)[name]
+            if owner is AbstractEventLoop or original in self._methods:
+                continue
+            method = functools.wraps(original)(make(original))
+            # A class in C has no room for it: then the class in Python that is derived from that.
+            for place in reversed(cls.__mro__[: cls.__mro__.index(owner) + 1]):
+                with contextlib.suppress(TypeError):
+                    self._replace(place, name, method)
+                    self._methods.add(method)
+                    break
+
+    def _replace(self, place: Any, name: str, value: Any) -> None:
+        before = vars(place).get(name)
+        setattr(place, name, value)
+        self._before.append((place, name, before, value))
+
+    def undo(self) -> None:
+        for place, name, before, ours in reversed(self._before):
+            if vars(place).get(name) is ours:
+                if before is None:
+                    delattr(place, name)
+                else:
+                    setattr(place, name, before)
+        self._enabled.disable()
+
+
+class _EveryLoop(Enabled):
+    """Portals for all tasks, and what else is to be done with each loop that begins to run."""
+
+    def __init__(self, serve: Callable[[type], None]) -> None:
+        self._serve = serve
+        super().__init__(_get_running_loop(), everywhere=True)
+
+    def add(self, loop: AbstractEventLoop) -> None:
+        self._serve(type(loop))
+        super().add(loop)
+
+
+# --- what is in the places of asyncio's --------------------------------------------------------------
+
+
+def _runner_run(
+    self: runners.Runner, coro: Coroutine[Any, Any, T], *, context: Context | None = None
+) -> T:
+    running = _get_running_loop()
+    if running is None:
+        return _stock_runner_run(self, coro, context=context)
+    return _suspend(running, coro, context)
+
+
+def _run_until_complete(original: Callable[..., Any]) -> Callable[..., Any]:
+    def run_until_complete(self: AbstractEventLoop, future: Awaitable[T]) -> T:
+        running = _get_running_loop()
+        if running is self:
+            return _suspend(self, future)
+        result: T = _in_place(running, original, self, future)
+        return result
+
+    return run_until_complete
+
+
+def _run_forever(original: Callable[..., Any]) -> Callable[..., Any]:
+    def run_forever(self: AbstractEventLoop) -> None:
+        running = _get_running_loop()
+        if running is not self:
+            _in_place(running, original, self)
+            return
+        stopped = self.create_future()
+        inner = _inner_runs.setdefault(self, [])
+        inner.append(stopped)
+        try:
+            await_(stopped)
+        finally:
+            inner.remove(stopped)
+
+    return run_forever
+
+
+def _stop(original: Callable[..., Any]) -> Callable[..., Any]:
+    def stop(self: AbstractEventLoop) -> None:
+        for stopped in reversed(_inner_runs.get(self, ())):
+            if not stopped.done():
+                stopped.set_result(None)
+                return
+        original(self)
+
+    return stop
+
+
+_METHODS = {"run_until_complete": _run_until_complete, "run_forever": _run_forever, "stop": _stop}
+# Those that wait in `run_forever` inside a running loop: `loop.stop()` ends the innermost.
+_inner_runs: WeakKeyDictionary[AbstractEventLoop, list[asyncio.Future[None]]] = WeakKeyDictionary()
+
+
+def _suspend(loop: AbstractEventLoop, awaitable: Awaitable[T], context: Context | None = None) -> T:
+    """The caller waits; the loop, which runs in this thread, goes on."""
+    try:
+        return await_(_in_task(loop, awaitable, context))
+    finally:
+        if inspect.iscoroutine(awaitable) and inspect.getcoroutinestate(awaitable) == CORO_CREATED:
+            awaitable.close()  # it could not even begin
+
+
+async def _in_task(loop: AbstractEventLoop, awaitable: Awaitable[T], context: Context | None) -> T:
+    if context is not None and asyncio.iscoroutine(awaitable):
+        return await loop.create_task(awaitable, context=context)
+    return await asyncio.ensure_future(awaitable, loop=loop)
+
+
+def _in_place(running: AbstractEventLoop | None, method: Callable[..., Any], *args: Any) -> Any:
+    """A loop that does not run, in the place of the one that does."""
+    if running is None:
+        return method(*args)
+    task = asyncio.current_task(running)
+    if task is not None:
+        _leave_task(running, task)
+    _set_running_loop(None)
+    try:
+        return method(*args)
+    finally:
+        _set_running_loop(running)
+        if task is not None:
+            _enter_task(running, task)
+
+
+# --- where no loop runs ------------------------------------------------------------------------------
+
+
+def _to_the_end(loop: AbstractEventLoop, main: Awaitable[T]) -> T:
+    task = asyncio.ensure_future(main, loop=loop)
+    try:
+        return loop.run_until_complete(task)
+    finally:
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                loop.run_until_complete(task)
+
+
+def _run_stock(
+    main: Awaitable[T],
+    debug: bool | None,
+    loop_factory: Callable[[], AbstractEventLoop] | None = None,
+) -> T:
+    with runners.Runner(debug=debug, loop_factory=loop_factory) as runner:
+        return _stock_runner_run(runner, _as_coroutine(main))
+
+
+def _as_coroutine(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:
+    return awaitable if asyncio.iscoroutine(awaitable) else _awaits(awaitable)
+
+
+async def _awaits(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+def _current_loop() -> AbstractEventLoop | None:
+    """The thread's current loop, if it has one; none is made."""
+    if sys.version_info >= (3, 14):
+        try:
+            return asyncio.get_event_loop()
+        except RuntimeError:
+            return None
+    local: Any = getattr(asyncio.get_event_loop_policy(), "_local", None)
+    loop: AbstractEventLoop | None = getattr(local, "_loop", None)
+    return loop
+
+
+@contextlib.contextmanager
+def _debug(loop: AbstractEventLoop, debug: bool | None) -> Iterator[None]:
+    before = loop.get_debug()
+    if debug is not None:
+        loop.set_debug(debug)
+    try:
+        yield
+    finally:
+        if debug is not None:
+            loop.set_debug(before)
+
+
+_kept: WeakSet[AbstractEventLoop] = WeakSet()
+
+
+@atexit.register
+def _close_kept() -> None:
+    for loop in list(_kept):
+        if not loop.is_running():
+            loop.close()
