@@ -123,12 +123,21 @@ __all__ = [
     "with_portal_run_tree",
 ]
 
-# The modules that serve other libraries are imported when they are named first: not all of these are there.
-# (Type checkers want the import, or any misspelt name would pass.)
+# The modules for libraries are imported when they are first named: not all of these are there. (Type checkers
+# want the import, or any misspelt name would pass.)
 if not _typing.TYPE_CHECKING:
 
     def __getattr__(name):
-        if name in ("asgi", "dbapi", "django", "greenback", "peewee", "sqlalchemy", "threads"):
+        if name in (
+            "asgi",
+            "dbapi",
+            "django",
+            "greenback",
+            "nest",
+            "peewee",
+            "sqlalchemy",
+            "threads",
+        ):
             return _import_module("." + name, __name__)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -237,7 +237,7 @@ RUNNER_CLOSE = Message(
     "Call 'fiberback.close_thread_runner()' after the await_() that this code runs in",
 )
 
-# --- sync, LoopThread ------------------------------------------------------------------------------
+# --- nest ------------------------------------------------------------------------------------------
 
 NEST_MISPATCHED = Message(
     "nest-mispatched",
@@ -245,6 +245,9 @@ NEST_MISPATCHED = Message(
     "Type 'import fiberback.nest as nest_asyncio' where nest_asyncio is imported, or call "
     "'fiberback.nest.apply()' first",
 )
+
+# --- task groups -----------------------------------------------------------------------------------
+
 GROUP_ENTERED = Message(
     "group-entered",
     "this fiberback.TaskGroup has been entered already",
@@ -254,6 +257,11 @@ GROUP_NOT_ENTERED = Message(
     "group-not-entered",
     "this fiberback.TaskGroup has not been entered",
     "Type 'with fiberback.TaskGroup() as group:', and 'group.start(...)' inside of it",
+)
+GROUP_WHAT = Message(
+    "group-what",
+    "fiberback.TaskGroup starts a function with its arguments, and so does map, not {value!r}",
+    "Type 'group.start(fetch, url)' instead of 'group.start(fetch(url))', 'fiberback.map(fetch, urls)'",
 )
 GROUP_LIMIT = Message(
     "group-limit",
@@ -270,6 +278,9 @@ GATHER_WHAT = Message(
     "fiberback.gather() takes awaitables, and functions without arguments, not {value!r}",
     "Pass 'gather(fetch(a), lambda: parse(b))', or use 'fiberback.map(fetch, urls)'",
 )
+
+# --- sync, LoopThread ------------------------------------------------------------------------------
+
 SYNC_WHAT = Message(
     "sync-what",
     "fiberback.sync() takes an awaitable, or an async function and its arguments, not {value!r}",

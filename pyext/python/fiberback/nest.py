@@ -22,7 +22,7 @@ import threading
 import warnings
 from asyncio import AbstractEventLoop, BaseEventLoop, _get_running_loop, _set_running_loop, runners
 from asyncio.tasks import _enter_task, _leave_task
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from inspect import CORO_CREATED
 from types import TracebackType
@@ -31,7 +31,9 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from . import _messages
 from ._fiberback import await_
+from ._portal.call_portal import coroutine_of
 from ._run.enable import Enabled
+from ._run.run import debugging
 from ._run.run import run as _run_with_cleanup
 
 __all__ = ["Applied", "apply", "run", "undo"]
@@ -109,8 +111,8 @@ def run(
     running = _get_running_loop()
     if running is not None:
         if closes_loop:
-            return _run_with_cleanup(_as_coroutine(main), debug=debug)
-        with _debug(running, debug):
+            return _run_with_cleanup(coroutine_of(main), debug=debug)
+        with debugging(running, debug):
             return _suspend(running, main)
     if loop_factory is not None:
         return _run_stock(main, debug, loop_factory)
@@ -125,7 +127,7 @@ def run(
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
         _kept.add(loop)
-    with _debug(loop, debug):
+    with debugging(loop, debug):
         return _to_the_end(loop, main)
 
 
@@ -321,15 +323,7 @@ def _run_stock(
     loop_factory: Callable[[], AbstractEventLoop] | None = None,
 ) -> T:
     with runners.Runner(debug=debug, loop_factory=loop_factory) as runner:
-        return _stock_runner_run(runner, _as_coroutine(main))
-
-
-def _as_coroutine(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:
-    return awaitable if asyncio.iscoroutine(awaitable) else _awaits(awaitable)
-
-
-async def _awaits(awaitable: Awaitable[T]) -> T:
-    return await awaitable
+        return _stock_runner_run(runner, coroutine_of(main))
 
 
 def _current_loop() -> AbstractEventLoop | None:
@@ -342,18 +336,6 @@ def _current_loop() -> AbstractEventLoop | None:
     local: Any = getattr(asyncio.get_event_loop_policy(), "_local", None)
     loop: AbstractEventLoop | None = getattr(local, "_loop", None)
     return loop
-
-
-@contextlib.contextmanager
-def _debug(loop: AbstractEventLoop, debug: bool | None) -> Iterator[None]:
-    before = loop.get_debug()
-    if debug is not None:
-        loop.set_debug(debug)
-    try:
-        yield
-    finally:
-        if debug is not None:
-            loop.set_debug(before)
 
 
 _kept: WeakSet[AbstractEventLoop] = WeakSet()

@@ -149,9 +149,9 @@ def test_decorator_refuses_what_does_not_run_in_the_call(fb):
         yield
 
     for fn in (async_function, async_generator):
-        with pytest.raises(TypeError, match="async function.*use 'with"):
+        with pytest.raises(TypeError, match="async function.*Use 'with"):
             fb.no_await(fn)
-    with pytest.raises(TypeError, match="generator function.*use 'with"):
+    with pytest.raises(TypeError, match="generator function.*Use 'with"):
         fb.no_await("name")(generator)
 
 

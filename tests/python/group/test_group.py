@@ -394,6 +394,13 @@ def test_misuse(place):
             says(info.value, "group-entered", "with fiberback.TaskGroup() as group:")
         with pytest.raises(RuntimeError):
             group.start(double, 1)
+        for make in (lambda: None, lambda: double(1), lambda: 42):
+            with fiberback.TaskGroup() as group, pytest.raises(TypeError) as refused:
+                group.start(make())
+            says(refused.value, "group-what", "group.start(fetch, url)")
+            with pytest.raises(TypeError) as refused:
+                fiberback.map(make(), [1, 2])
+            says(refused.value, "group-what", "fiberback.map(fetch, urls)")
         for limit in (0, -1):
             with pytest.raises(ValueError, match="lets no task run") as bad:
                 fiberback.TaskGroup(limit=limit)
@@ -488,7 +495,27 @@ def test_the_first_failure_comes_out_itself(place, what):
                 fiberback.map(lambda fn: fn(), items())
         assert info.value is error
         assert (error.__cause__, error.__context__) == (cause, None)
+        # The group has cancelled the block, and taken that back.
+        assert fiberback.await_(double(1)) == 2
         assert journal.begun == journal.ended == ["long"]
+
+    place(body)
+
+
+def test_what_a_group_has_taken_back_does_not_come(place):
+    """A group cancels the task around it, and takes that back: whether that waits for the group's end, or
+    does something else, or is between two waits."""
+
+    def body():
+        for _ in range(3):
+            for failures in (1, 3):
+                for seconds in (0, 0.001):
+                    with pytest.raises(ValueError):
+                        fiberback.gather(*(fail(ValueError(), seconds) for _ in range(failures)))
+                    assert fiberback.await_(double(1)) == 2
+        with pytest.raises(ValueError):
+            fiberback.gather(lambda: fail(ValueError()), lambda: fail_when_cancelled(KeyError()))
+        assert fiberback.gather(double(1), double(2)) == [2, 4]
 
     place(body)
 

@@ -20,8 +20,11 @@ import fiberback
 print(*debugpy.listen(("127.0.0.1", 0)), flush=True)
 debugpy.wait_for_client()
 
+ticks = 0
+
 async def waits(value):
-    await asyncio.sleep(0.01)
+    while ticks < 2:  # the loop goes on
+        await asyncio.sleep(0.001)
     return value
 
 def work():
@@ -29,10 +32,11 @@ def work():
     return first + 1  # a breakpoint
 
 async def main():
+    global ticks
+
     async def calls():
         return work()
 
-    ticks = 0
     task = asyncio.create_task(calls())
     while not task.done():
         await asyncio.sleep(0.001)

@@ -303,17 +303,20 @@ PROGRAM = """
 import asyncio, pdb, sys
 import fiberback
 
+log = []
+
 async def value():
-    await asyncio.sleep(0.01)
+    before = len(log)
+    while len(log) < before + 2:  # the loop goes on
+        await asyncio.sleep(0.001)
     return 6 * 7
 
-async def ticker(log):
+async def ticker():
     while True:
         await asyncio.sleep(0.001)
         log.append("tick")
 
 def sync():
-    log = []
     step = 1
     breakpoint()
     step = 2
@@ -321,8 +324,7 @@ def sync():
     return step
 
 async def main():
-    log = []
-    task = asyncio.create_task(ticker(log))
+    task = asyncio.create_task(ticker())
     assert sync() == 3
     task.cancel()
     print("ticks", len(log) > 3)
@@ -418,10 +420,8 @@ def test_coverage_beside_it(run, tmp_path):
     import_or_skip("coverage")
     script = tmp_path / "covered.py"
     source = PROGRAM.replace("RUN", run).replace(
-        "breakpoint()", "log += [fiberback.await_(value())]"
+        "breakpoint()", "log.append(fiberback.await_(value()))"
     )
-    # Long enough for the ticker to begin on a busy machine.
-    source = source.replace("sleep(0.01)", "sleep(0.5)")
     script.write_text(source)
     env = dict(os.environ, COVERAGE_CORE="sysmon", COVERAGE_FILE=str(tmp_path / "data"))
     for command in (["run", str(script)], ["report", "-m"]):

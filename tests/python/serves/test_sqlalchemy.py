@@ -303,7 +303,7 @@ def test_an_exhausted_pool_waits_without_blocking(aio, url):
         assert [task.result() for task in tasks] == [7] * 8
         assert ticker.ticks >= 8
         await fiberback.with_portal_run_sync(engine.dispose)
-        engine = create_engine(url, pool_size=1, max_overflow=0, pool_timeout=0.05)
+        engine = create_engine(url, pool_size=1, max_overflow=0, pool_timeout=0.5)
         async with Ticker() as ticker:
             await fiberback.with_portal_run_sync(times_out, engine)
         assert ticker.ticks >= 5

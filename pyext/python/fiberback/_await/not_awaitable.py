@@ -16,9 +16,8 @@ def cure(thing: Any) -> str:
 
 
 def _cure(thing: Any) -> str:
-    if inspect.isroutine(thing) or inspect.iscoroutinefunction(
-        thing
-    ):  # of a functools.partial, say
+    # The second knows a functools.partial, too.
+    if inspect.isroutine(thing) or inspect.iscoroutinefunction(thing):
         return _messages.FORGOT_CALL.format(name=_messages.typed(thing))
     if isinstance(thing, (list, tuple, set, frozenset)) and any(map(inspect.isawaitable, thing)):
         return _messages.SEVERAL.format(kind=type(thing).__name__)

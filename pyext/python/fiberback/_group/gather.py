@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from .. import _messages
 from . import child
-from .task_group import TaskGroup, TaskHandle
+from .task_group import TaskGroup, TaskHandle, check
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -77,9 +77,11 @@ def map(
     """`[fn(item) for item in items]`, each call in a task of its own, at most `limit` at once.
 
     `fn` is sync or async. Items are taken as there is room, by the calling code, so their iterator may
-    `await_`. The results are in the order of the items. Failures and cancellation are as in `gather`. Not in
-    `__all__`, because of the built-in function of the same name.
+    `await_`. The results are in the order of the items. Failures and cancellation are as in `gather`. Raises
+    TypeError for an `fn` that cannot be called. Not in `__all__`, because of the built-in function of the same
+    name.
     """
+    check(fn)
     return _all(((fn, item) for item in items), limit, False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
@@ -43,6 +44,14 @@ class TaskHandle(Generic[T]):
     def done(self) -> bool:
         """Whether the task has ended; waits for nothing."""
         return self._task.is_done()  # type: ignore[no-any-return]
+
+
+def check(fn: Any) -> None:
+    """Raises TypeError for what is no function."""
+    if not callable(fn):
+        if inspect.iscoroutine(fn):
+            fn.close()
+        raise TypeError(_messages.GROUP_WHAT.format(value=fn))
 
 
 class TaskGroup:
@@ -119,8 +128,10 @@ class TaskGroup:
     def start(self, fn: Callable[..., Any], /, *args: Any, **kwds: Any) -> TaskHandle[Any]:
         """Begin `fn(*args, **kwds)`, sync or async, in a task of its own.
 
-        Raises RuntimeError outside of the block, and once the group is being cancelled.
+        Raises RuntimeError outside of the block, and once the group is being cancelled; TypeError for what
+        cannot be called.
         """
+        check(fn)
         if self._tasks is None:
             raise RuntimeError(_messages.GROUP_NOT_ENTERED)
         return TaskHandle(await_(self._tasks.start(fn, args, kwds)))

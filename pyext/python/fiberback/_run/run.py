@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from asyncio import _get_running_loop
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from .. import _messages
@@ -57,12 +58,21 @@ def run(
 def _run_inside(
     loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, T], debug: bool | None
 ) -> T:
+    with debugging(loop, debug):
+        try:
+            return await_(run_in_task(loop, main))
+        finally:
+            main.close()  # if it could not even begin
+
+
+@contextlib.contextmanager
+def debugging(loop: asyncio.AbstractEventLoop, debug: bool | None) -> Iterator[None]:
+    """The loop's debug mode as given, for a time; None leaves it as it is."""
     before = loop.get_debug()
     if debug is not None:
         loop.set_debug(debug)
     try:
-        return await_(run_in_task(loop, main))
+        yield
     finally:
-        main.close()  # if it could not even begin
         if debug is not None:
             loop.set_debug(before)

@@ -87,9 +87,11 @@ class Channel(Host):
                     if not await self._more():
                         break
                 except asyncio.CancelledError as cancelled:
+                    if not self.is_new(task):
+                        continue
                     if self._finished or withdraw():
                         raise
-                    self.note(cancelled)
+                    self.note(cancelled, task)
                     continue
                 await self._run(task)
             if getattr(task, "_must_cancel", False):

@@ -90,6 +90,11 @@ class Host:
         self._idle: _Idle | None = None
         self._current: Request | None = None
         self._cancelled: asyncio.CancelledError | None = None
+        # The last one that was noted, how often the task had been asked to end by then, and for how many
+        # of these requests no CancelledError is to come any more.
+        self._noted: asyncio.CancelledError | None = None
+        self._noted_at = 0
+        self._settled = 0
         self._finished = False
         self.task: asyncio.Task[Any] | None = None
 
@@ -135,7 +140,8 @@ class Host:
                         if not self._requests:
                             self._cancelled = cancelled
                         raise
-                    self.note(cancelled)
+                    if self.is_new(task):
+                        self.note(cancelled, task)
                     continue
                 if await self._run(task) and task.is_to_end():
                     raise asyncio.CancelledError
@@ -163,13 +169,18 @@ class Host:
         self._current = request
         self.before_request(task)
         cancelled, self._cancelled = self._cancelled, None
+        before = task.cancelling()
         try:
             await request.run(task, cancelled)
         finally:
             self._current = None
             self.after_request(task)
+        after = task.cancelling()
+        self._settled = min(before, after)
         if cancelled is not None and not request.has_waited:
-            self._cancelled = cancelled  # in the next one
+            # In the next one; but the end of a scope takes back what that has asked for.
+            if cancelled is not self._noted or after >= self._noted_at:
+                self._cancelled = cancelled
         return isinstance(request.error, asyncio.CancelledError)
 
     def _wake(self, in_callback: bool) -> None:
@@ -183,10 +194,18 @@ class Host:
         else:
             self._cancelled = cancelled
 
-    def note(self, cancelled: asyncio.CancelledError) -> None:
+    def is_new(self, task: asyncio.Task[Any]) -> bool:
+        """Whether somebody has cancelled the task, now that a CancelledError arrives between two requests.
+
+        Up to 3.12 one arrives also if it was taken back (`uncancel`) in a request that did not wait.
+        """
+        return task.cancelling() > self._settled
+
+    def note(self, cancelled: asyncio.CancelledError, task: asyncio.Task[Any]) -> None:
         """Between two requests: the next one that waits is to get it, unless it will anyway."""
+        self._settled = self._noted_at = task.cancelling()
         if not str(cancelled).startswith(_COMES_AGAIN):
-            self._cancelled = cancelled
+            self._cancelled = self._noted = cancelled
 
     @property
     def undelivered(self) -> asyncio.CancelledError | None:

@@ -36,7 +36,12 @@ class LyingIterator:
     def __iter__(self):
         return self
 
+    left = 100
+
     def __next__(self):
+        self.left -= 1
+        if not self.left:
+            raise StopIteration  # there are functions here that take all there is
         return object()
 
 
