@@ -11,7 +11,7 @@ import textwrap
 import pytest
 from support import import_or_skip, only_fiberback
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.slow]
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

@@ -1,7 +1,7 @@
 """Libraries that stand on greenlet, unchanged, on `fiberback.greenlet`: their own tests.
 
-Those of SQLAlchemy and greenback come out of their sdists on PyPI, gevent's out of its wheel, which is installed.
-They are skipped only when the registry cannot be reached; `FIBERBACK_SDISTS` names a folder of copies.
+Those of SQLAlchemy and greenback come out of their sdists on PyPI (`sdists`), gevent's out of its wheel, which is
+installed.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from __future__ import annotations
 import faulthandler
 import importlib.util
 import os
-import pathlib
 import signal
 import subprocess
 import sys
-import tarfile
 
 import pytest
-from support import extract, import_or_skip, only_fiberback
+import sdists
+from support import import_or_skip, only_fiberback
 
 pytestmark = [
     only_fiberback,
@@ -81,27 +80,6 @@ GEVENT = [
 ]
 
 
-def fetch_sdist(name, version, folder):
-    given = os.environ.get("FIBERBACK_SDISTS")
-    if given:
-        return pathlib.Path(given) / f"{name}-{version}.tar.gz"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
-    command += [str(folder), "--no-binary", name, f"{name}=={version}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    file = folder / f"{name}-{version}.tar.gz"
-    if not file.exists():
-        if any(sign in done.stderr for sign in ("connection broken by", "ConnectionError")):
-            pytest.skip(f"the package registry cannot be reached: {done.stderr.strip()[-300:]}")
-        pytest.fail(done.stderr)
-    return file
-
-
-def unpack(name, version, folder):
-    with tarfile.open(fetch_sdist(name, version, folder)) as archive:
-        extract(archive, folder)
-    return folder / f"{name}-{version}"
-
-
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory):
     """Environment variables with which Python has our greenlet installed."""
@@ -123,7 +101,7 @@ def run_pytest(folder, env, *arguments):
 def test_greenback(ours, tmp_path):
     for name in ("trio", "anyio", "sniffio", "greenback"):
         import_or_skip(name)
-    source = unpack("greenback", "1.3.0", tmp_path)
+    source = sdists.unpack("greenback", "1.3.0", tmp_path)
     run_pytest(source, ours, "greenback/_tests")
 
 
@@ -131,7 +109,7 @@ def test_greenback(ours, tmp_path):
 @pytest.mark.parametrize("driver", ["aiosqlite", "asyncpg"])
 def test_sqlalchemy(ours, tmp_path, version, driver, request):
     import_or_skip(driver)
-    source = unpack("sqlalchemy", version, tmp_path)
+    source = sdists.unpack("sqlalchemy", version, tmp_path)
     (source / "fiberback_plugin.py").write_text(SQLALCHEMY)
     url = "sqlite+aiosqlite:///:memory:"
     if driver != "aiosqlite":
