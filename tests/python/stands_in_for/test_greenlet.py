@@ -386,14 +386,12 @@ def test_a_cycle_through_a_suspended_frame_is_collected(greenlet):
 
 
 @pytest.mark.parametrize("way", ["method", "bound", "class's", "keyword", "forwarded", "unpacked"])
-def test_what_switch_was_given_is_not_shown_twice_and_a_cycle_through_it_is_found(way, request):
+def test_what_switch_was_given_is_not_shown_twice_and_a_cycle_through_it_is_found(way):
     """Two greenlets that have switched to each other: each is what the other's caller of `switch` keeps."""
     import fiberback.greenlet as greenlet
 
     log = []
     there = []
-    request.addfinalizer(gc.unfreeze)
-    gc.freeze()  # what the other tests have left need not be looked at a hundred times
 
     def call(target, value):
         if way == "method":
