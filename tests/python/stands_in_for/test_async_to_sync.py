@@ -725,7 +725,7 @@ def test_decorators_methods_and_attributes(fb):
     assert sync_to_async(service.__repr__).__self__ is service
     assert async_to_sync(Callable().__call__).__self__.__class__ is Callable
     wrapped = sync_to_async(inspect.cleandoc)
-    assert iscoroutinefunction(wrapped) and inspect.iscoroutinefunction(wrapped)
+    assert iscoroutinefunction(wrapped)
     assert (wrapped.__name__, wrapped.__wrapped__) == ("cleandoc", inspect.cleandoc)
     assert isinstance(wrapped, stock.SyncToAsync) and isinstance(double, stock.AsyncToSync)
     assert markcoroutinefunction is stock.markcoroutinefunction
@@ -853,3 +853,11 @@ def test_undone_while_somebody_waits(fb):
         return await asyncio.gather(*tasks)
 
     assert run(main) == ["done", "done"]
+
+
+def test_an_older_asgiref_is_refused(tmp_path):
+    program = 'import asgiref\nasgiref.__version__ = "3.8.1"\nimport fiberback.asgiref\n'
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 1
+    says(done.stderr, "unknown-asgiref", "3.8.1", "pip install")

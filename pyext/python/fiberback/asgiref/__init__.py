@@ -28,9 +28,7 @@ _extras.need(__name__, "asgiref", "asgiref")
 import asgiref as _asgiref
 
 if tuple(int(part) for part in _asgiref.__version__.split(".")[:2]) < (3, 13):
-    raise ImportError(
-        _messages.UNKNOWN_ASGIREF.format(version=_asgiref.__version__), name=__name__
-    )
+    raise ImportError(_messages.UNKNOWN_ASGIREF.format(version=_asgiref.__version__), name=__name__)
 
 from asgiref.sync import AsyncSingleThreadContext as AsyncSingleThreadContext
 from asgiref.sync import ThreadSensitiveContext as ThreadSensitiveContext
