@@ -60,6 +60,7 @@ class SyncToAsync(_asgiref.SyncToAsync[P, R]):
 
 @overload
 def sync_to_async(
+    func: None = ...,
     *,
     thread_sensitive: bool = ...,
     executor: Executor | None = ...,
