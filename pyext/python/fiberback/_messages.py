@@ -118,8 +118,8 @@ DEADLOCK = Message(
 UNKNOWN_GREENLET = Message(
     "greenlet-version",
     "fiberback does not know this build of the greenlet package ({error})",
-    "Type \"pip install 'greenlet>=3,<4'\", or do not switch between greenlets in code that await_() may "
-    "suspend",
+    "Type \"pip install 'greenlet>=3,<4'\", or 'fiberback.greenlet.install()' before greenlet is imported, or do "
+    "not switch between greenlets in code that await_() may suspend",
 )
 ASYNCIO_IN_TWO = Message(
     "asyncio-in-two",
@@ -455,3 +455,19 @@ PARKED_AT_STOP_CANCEL = "the event loop was stopped"
 LOOP_WAS_CLOSED = "the event loop was closed"
 THREAD_ENDS = "the event loop's thread ends"
 LOOP_AT_EXIT = "the interpreter exits"
+
+# --- fiberback.greenlet ----------------------------------------------------------------------------
+
+GREENLET_LOADED = Message(
+    "greenlet-loaded",
+    "greenlet was imported before fiberback.greenlet.install() was called, and what has imported it keeps it",
+    "Call install() first, before anything that imports greenlet (SQLAlchemy, gevent, Playwright)",
+)
+
+# --- fiberback.playwright --------------------------------------------------------------------------
+
+PLAYWRIGHT_VERSION = Message(
+    "playwright-version",
+    "fiberback.playwright does not know this Playwright from within ({error})",
+    "Type \"pip install 'playwright>=1.65'\", or call the sync API where no event loop runs",
+)
