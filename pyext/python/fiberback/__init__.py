@@ -33,7 +33,8 @@ What to do where:
 
 `fiberback.sqlalchemy`, `.django`, `.peewee`, `.dbapi` and `.asgi` serve these libraries;
 `from fiberback import greenback` serves code that was written for greenback, `from fiberback import nest`
-code that was written for nest_asyncio, `fiberback.asgiref` code that was written for asgiref; `fiberback.threads` has an event loop in a thread of its own.
+code that was written for nest_asyncio, `fiberback.asgiref` code that was written for asgiref;
+`fiberback.threads` has an event loop in a thread of its own.
 
 `help(fiberback.await_)` has the details. `python -m fiberback` prints what it finds on this machine,
 `python -m fiberback errors` what each error means.
