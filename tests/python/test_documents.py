@@ -15,6 +15,7 @@ DOCUMENTS = [
     "docs/coming-from-asgiref.md",
     "docs/greenlets.md",
     "docs/costs.md",
+    "docs/jupyter.md",
     "docs/known-crashes.md",
     "CONTRIBUTING.md",
     "README.md",

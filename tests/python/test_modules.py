@@ -107,7 +107,18 @@ print("fine")
 
 @pytest.mark.parametrize(
     "module",
-    ["asgi", "asgiref", "dbapi", "django", "greenback", "nest", "peewee", "sqlalchemy", "threads"],
+    [
+        "asgi",
+        "asgiref",
+        "dbapi",
+        "django",
+        "greenback",
+        "ipython",
+        "nest",
+        "peewee",
+        "sqlalchemy",
+        "threads",
+    ],
 )
 def test_a_module_is_there_when_it_is_named(module):
     """As README has it: `fiberback.threads.LoopThread()` after `import fiberback` alone."""
