@@ -53,6 +53,9 @@
 //! | `scope.rs` | the making of such portals |
 //! | `backends/` | asyncio's and Trio's tasks, and loops that begin to run |
 //! | `greenlet/` | real greenlet in the same process |
+//! | `greenlet_api/` | greenlet's API on fibers of our own |
+//! | `switch_call.rs` | what the collector is shown of a call of a greenlet's `switch` |
+//! | `guest.rs`, `guest_await.rs` | waits in greenlets of our own |
 //! | `fallbacks.rs` | what was done instead of what was wanted: how often |
 //! | `notices.rs` | what users hear of once |
 //! | `c_api.rs` | what native extensions call: the capsule behind `include/fiberback.h` |
@@ -86,6 +89,9 @@ mod ended;
 mod error;
 mod fallbacks;
 mod greenlet;
+mod greenlet_api;
+mod guest;
+mod guest_await;
 mod hook;
 mod hooks;
 mod interp;
@@ -110,6 +116,7 @@ mod side_stack;
 mod stack_memory;
 mod stacks;
 mod step;
+mod switch_call;
 mod task_scopes;
 mod task_waits;
 mod thread;
@@ -142,6 +149,7 @@ fn _fiberback(module: &Bound<'_, PyModule>) -> PyResult<()> {
             && portal::init(raw)
             && parking::init(raw)
             && c_api::init(raw)
+            && greenlet_api::init(raw)
             && ffi::PyModule_AddFunctions(raw, FUNCTIONS.0.get().cast()) == 0
     };
     if !ready {
@@ -200,7 +208,7 @@ const AWAIT_DOC: &CStr = {
     }
 };
 
-const FUNCTION_COUNT: usize = 40;
+const FUNCTION_COUNT: usize = 41;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -219,6 +227,11 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"meet_greenlet",
         greenlet::meet_greenlet,
         c"meet_greenlet(module, /)\n--\n\nHave the switches of this greenlet._greenlet done on the thread's own stack.",
+    ),
+    nullary(
+        c"note_greenlet_replaced",
+        greenlet::note_replaced,
+        c"note_greenlet_replaced()\n--\n\n`import greenlet` gives fiberback.greenlet from now on.",
     ),
     unary(
         c"context_of",
