@@ -246,6 +246,27 @@ NEST_MISPATCHED = Message(
     "'fiberback.nest.apply()' first",
 )
 
+# --- asgiref ---------------------------------------------------------------------------------------
+
+UNKNOWN_ASGIREF = Message(
+    "unknown-asgiref",
+    "fiberback.asgiref supports asgiref 3.13 and later, but this is {version}",
+    "Type 'pip install \"asgiref>=3.13,<4\"'",
+)
+ASGIREF_EXECUTOR = Message(
+    "asgiref-executor",
+    "executor must not be set when on_fiber is True, since no thread takes part then",
+    "Type 'sync_to_async(fn, on_fiber=True)' for a function that does not block, "
+    "'sync_to_async(fn, thread_sensitive=False, executor=executor)' for one that does",
+)
+ASGIREF_DEADLOCK = Message(
+    "asgiref-deadlock",
+    "Single thread executor already being used, would deadlock: the sync code that it runs waits for the thread "
+    "of this event loop",
+    "In that sync code call the async function by 'async_to_sync', instead of waiting for a thread; or type "
+    "'sync_to_async(fn, thread_sensitive=False)' here",
+)
+
 # --- task groups -----------------------------------------------------------------------------------
 
 GROUP_ENTERED = Message(
