@@ -471,3 +471,26 @@ PLAYWRIGHT_VERSION = Message(
     "fiberback.playwright does not know this Playwright from within ({error})",
     "Type \"pip install 'playwright>=1.65'\", or call the sync API where no event loop runs",
 )
+
+# --- fiberback.gevent ------------------------------------------------------------------------------
+
+GEVENT_BACKEND = Message(
+    "gevent-backend",
+    "an event loop cannot drive gevent's hub, which runs on libuv, or on a backend without a file of its own",
+    "Set GEVENT_LOOP=libev-cext and GEVENT_BACKEND=epoll (kqueue on BSD and macOS) in the environment",
+)
+GEVENT_SECOND_WAITER = Message(
+    "gevent-second-waiter",
+    "gevent cannot be waited for here, for other code without a greenlet of its own waits for it already",
+    "Start the program with fiberback.gevent.run(main()), or call this by fiberback.gevent.sync_to_async()",
+)
+GEVENT_AWAITS = Message(
+    "gevent-awaits",
+    "this greenlet cannot be switched to, for it is a task's, which awaits something else",
+    "Switch to it only when it waits for its hub, or use an asyncio.Event",
+)
+GEVENT_NO_FUTURE = Message(
+    "gevent-no-future",
+    "future_to_greenlet() that is not to start anything needs a future",
+    "Pass asyncio.ensure_future(...), or leave out autostart_future",
+)
