@@ -32,9 +32,11 @@ What to do where:
 - in a library that cannot know: `sync(coroutine)`, or `@sync` on an `async def`;
 - where nothing may wait: `no_await()`.
 
-`fiberback.sqlalchemy`, `.django`, `.peewee`, `.dbapi` and `.asgi` serve these libraries;
+`fiberback.sqlalchemy`, `.django`, `.peewee`, `.dbapi`, `.asgi` and `.playwright` serve these libraries;
 `from fiberback import greenback` serves code that was written for greenback, `from fiberback import nest`
-code that was written for nest_asyncio; `fiberback.threads` has an event loop in a thread of its own.
+code that was written for nest_asyncio, `fiberback.asgiref` code that was written for asgiref, `fiberback.gevent` for asyncio-gevent;
+`fiberback.greenlet` is greenlet on fiberback's own fibers, for all that stands on it;
+`fiberback.threads` has an event loop in a thread of its own.
 
 `help(fiberback.await_)` has the details. `python -m fiberback` prints what it finds on this machine,
 `python -m fiberback errors` what each error means.
@@ -131,12 +133,16 @@ if not _typing.TYPE_CHECKING:
     def __getattr__(name):
         if name in (
             "asgi",
+            "asgiref",
             "dbapi",
             "django",
+            "gevent",
             "greenback",
+            "greenlet",
             "ipython",
             "nest",
             "peewee",
+            "playwright",
             "pytest",
             "sqlalchemy",
             "threads",

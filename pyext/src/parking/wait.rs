@@ -331,6 +331,9 @@ unsafe fn may_begin_task(event_loop: *mut PyObject) -> bool {
         if tracing::depth(ts) == 0 {
             return true;
         }
+        if greenlet::inside().is_some() && tracing::is_at_prompt(ts) {
+            return true; // whoever has switched to this greenlet will wait
+        }
         let driver = Driver::of(event_loop);
         if driver.is_null() {
             return false;

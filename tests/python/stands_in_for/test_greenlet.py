@@ -19,6 +19,7 @@ import threading
 import types
 import weakref
 
+import extensions
 import pytest
 from support import import_or_skip, only_fiberback
 
@@ -267,6 +268,26 @@ def test_trace_functions(greenlet):
 
 
 @both
+def test_a_trace_function_that_switches_recurses_to_an_error(greenlet):
+    def forth():
+        while True:
+            greenlet.getcurrent().parent.switch()
+
+    def trace(event, pair):
+        other.switch()
+
+    def traced():
+        greenlet.settrace(trace)
+        one.switch()
+
+    one, other = greenlet.greenlet(forth), greenlet.greenlet(forth)
+    for call in (traced, greenlet.greenlet(traced).switch):
+        with pytest.raises(RecursionError):
+            call()
+        assert greenlet.gettrace() is None
+
+
+@both
 def test_parents(greenlet):
     g, h = greenlet.greenlet(), greenlet.greenlet()
     assert g.parent is greenlet.getcurrent()
@@ -463,6 +484,70 @@ def test_a_threads_end_ends_its_greenlets(greenlet):
     assert [g.dead for g in kept] == [True] * 3
     with pytest.raises(greenlet.error, match="which happens to have exited"):
         kept[0].switch()
+
+
+CALLS_IN_A_THREAD = """
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <pthread.h>
+
+static void *body(void *callable) {
+    for (int i = 0; i < 50; i++) {
+        PyGILState_STATE state = PyGILState_Ensure();
+        PyObject *result = PyObject_CallNoArgs(callable);
+        if (!result) PyErr_Print();
+        Py_XDECREF(result);
+        PyGILState_Release(state);
+    }
+    return NULL;
+}
+
+static PyObject *call(PyObject *self, PyObject *callable) {
+    (void)self;
+    pthread_t thread;
+    Py_BEGIN_ALLOW_THREADS
+    if (pthread_create(&thread, NULL, body, callable) == 0) pthread_join(thread, NULL);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {{"call", call, METH_O, NULL}, {NULL, NULL, 0, NULL}};
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "calls_in_a_thread", NULL, -1, methods, NULL, NULL, NULL, NULL};
+PyMODINIT_FUNC PyInit_calls_in_a_thread(void) { return PyModule_Create(&module); }
+"""
+
+
+def test_each_thread_state_of_a_thread_has_greenlets_of_its_own(tmp_path):
+    """Code of others that calls Python from its own thread has a new thread state each time, at the same address."""
+    import fiberback.greenlet as greenlet
+
+    source = tmp_path / "calls_in_a_thread.c"
+    source.write_text(CALLS_IN_A_THREAD)
+    calls = extensions.load(
+        "calls_in_a_thread", extensions.compile_c("calls_in_a_thread", source, tmp_path)
+    )
+    mains, kept, said = [], [], []
+
+    def run():
+        try:
+            mains[-1].switch("away")
+        finally:
+            said.append("ended")
+
+    def called():
+        mains.append(greenlet.getcurrent())
+        if kept:
+            said.append(kept[-1].dead)
+            try:
+                mains[-2].switch()
+            except greenlet.error as error:
+                said.append("exited" in str(error))
+        kept.append(greenlet.greenlet(run))
+        said.append(kept[-1].switch())
+
+    calls.call(called)
+    assert len({id(main) for main in mains}) == 50
+    assert said == ["away", "ended", *[True, True, "away", "ended"] * 49]
 
 
 @pytest.mark.parametrize("state", ["new", "dead", "suspended"])
