@@ -398,6 +398,24 @@ EXTENSION_VERSION = Message(
     "build it again with the fiberback-pyo3 or the fiberback.h of that release",
 )
 
+# --- what waits -------------------------------------------------------------------------------------
+
+DUMP_FORMAT = Message(
+    "dump-format",
+    "there is no dump in the format {format!r}",
+    "Type 'format=\"text\"' or 'format=\"json\"'",
+)
+DUMP_SIGNAL = Message(
+    "dump-signal",
+    "fiberback.dump_on() takes the number of a signal, and {value!r} is none",
+    "Type 'fiberback.dump_on(signal.SIGQUIT)'",
+)
+DUMP_FILE = Message(
+    "dump-file",
+    "a dump is written to a file, and {value!r} is none",
+    "Type 'file=sys.stderr', or a file that 'open(path, \"a\")' gives, or its descriptor",
+)
+
 # --- warnings ----------------------------------------------------------------------------------------
 
 RUN_WORK_LEFT = Message(
