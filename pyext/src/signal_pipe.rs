@@ -90,7 +90,7 @@ pub(crate) unsafe extern "C" fn write_on_signal(
             }
             let index = usize::try_from(signal).unwrap_or(0);
             let (true, Ok(file)) = ((1..SIGNALS).contains(&index), c_int::try_from(file)) else {
-                error::set(ffi::PyExc_ValueError, "no such signal, or no such file");
+                error::set(ffi::PyExc_ValueError, "write_on_signal() takes no such numbers");
                 return ptr::null_mut();
             };
             if set(index, file) {

@@ -1,1 +1,1 @@
-"""What waits in this process, where and for what; and who blocks a loop?"""
+"""What waits in this process, where and for what?"""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -36,9 +37,11 @@ class _Listener:
         self._actions[signum] = action
         try:
             self._listen_again()
-        except (OSError, ValueError):
+        except BaseException:  # it is no signal, or one that nobody may handle
             if before is None:
                 del self._actions[signum]
+                if not self._actions:
+                    self._pause()
             raise
         if not self._is_hooked:
             self._is_hooked = True
@@ -80,7 +83,9 @@ class _Listener:
         self._thread = None
         os.write(pipe[1], bytes([_END]))
         thread.join(_PATIENCE)
-        if thread.is_alive():  # somebody does not read what it writes: it ends when it has been read
+        if (
+            thread.is_alive()
+        ):  # somebody does not read what it writes: it ends when it has been read
             self._pipe = None
 
     def _listen_in_child(self) -> None:
@@ -127,6 +132,8 @@ def dump_on(
         raise ValueError(_messages.DUMP_FORMAT.format(format=format))
     if isinstance(signum, bool) or not isinstance(signum, int):
         raise TypeError(_messages.DUMP_SIGNAL.format(value=signum))
+    if signum not in signal.valid_signals():
+        raise ValueError(_messages.DUMP_SIGNAL.format(value=signum))
     if file is not None and not isinstance(file, int) and not hasattr(file, "write"):
         raise TypeError(_messages.DUMP_FILE.format(value=file))
 

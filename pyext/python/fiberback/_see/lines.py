@@ -26,7 +26,13 @@ _FUTURES = os.path.join(_ASYNCIO, "futures.py")
 # Below the code that a loop runs: asyncio's, whatever runs uvloop's, and Trio's.
 _LOOPS = tuple(
     os.path.join(_ASYNCIO, name)
-    for name in ("events.py", "base_events.py", "runners.py", "unix_events.py", "selector_events.py")
+    for name in (
+        "events.py",
+        "base_events.py",
+        "runners.py",
+        "unix_events.py",
+        "selector_events.py",
+    )
 )
 # Below the code that a thread runs.
 _THREADS = (threading.__file__, thread.__file__)
@@ -34,7 +40,12 @@ _TRIO = os.path.join("trio", "_core", "_run.py")
 # What runs in place of asyncio's own step of a task where that is not in C.
 _PURE_STEPS = ("Task.__step", "Task.__step_run_and_handle_result", "Task.__wakeup")
 # Objects that stand between an `await` and what it awaits, and show that to the collector alone.
-_BETWEEN = {"coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable"}
+_BETWEEN = {
+    "coroutine_wrapper",
+    "async_generator_asend",
+    "async_generator_athrow",
+    "anext_awaitable",
+}
 # More than this is a circle.
 _MOST = 10_000
 

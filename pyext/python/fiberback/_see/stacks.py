@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Literal
 
+from .._await import in_callback
 from .._deadlock import blocked_thread
 from .._fiberback import (
     Portal,
@@ -289,13 +290,18 @@ class _Look:
         stack = Stack("caller", name, "waiting", in_await=True, seconds=seconds)
         stack.loop, stack.thread = repr(loop), self._name(ident)
         stack.frames = summary(below.lines)
-        stack.awaits = _what(future, below)
-        stack.woken_by = Wakers(loop, self._thread_of_work).of(future, below)
+        coro, task = in_callback.served(future)
+        if task is None:
+            stack.awaits = _what(future, below)
+            stack.woken_by = Wakers(loop, self._thread_of_work).of(future, below)
+            task = future
+        else:
+            stack.awaits, stack.woken_by = _called(coro), f"task {task.get_name()!r}"
         self._kept.append(one)
         self._add(one, stack)
         self._parents[id(one)] = []
-        if future is not None and id(future) in self._by_id:
-            self._parents[id(future)] = [*self._parents.get(id(future), ()), (one, None)]
+        if id(task) in self._by_id:
+            self._parents[id(task)] = [*self._parents.get(id(task), ()), (one, None)]
 
     def _add_fiber(self, portal: Portal) -> None:
         walk = Walk(portal)

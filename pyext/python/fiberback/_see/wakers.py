@@ -43,7 +43,9 @@ class Wakers:
             if selector is not None:
                 for key in tuple((selector.get_map() or {}).values()):
                     self._note_file(key.fd, key.data)
-        except Exception:  # of a loop that runs in another thread, which has changed something meanwhile
+        except (
+            Exception
+        ):  # of a loop that runs in another thread, which has changed something meanwhile
             pass
 
     def _note_timer(self, handle: Any) -> None:
@@ -60,7 +62,9 @@ class Wakers:
     def _note_file(self, fd: int, handles: Any) -> None:
         if not isinstance(handles, tuple):
             return
-        for handle, what in zip(handles, ("something to read from", "room to write to"), strict=False):
+        for handle, what in zip(
+            handles, ("something to read from", "room to write to"), strict=False
+        ):
             if handle is None:
                 continue
             text = f"{what} file {fd}"
