@@ -49,6 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         random.Random(seed).shuffle(items)
 
 
+def pytest_collection_finish() -> None:
+    """What there is by now is left out of collections: each test makes some, most of the time once."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_report_header() -> list[str]:
     optional = ["trio", "uvloop", "anyio", "greenlet", "sqlalchemy", "greenback", "mypy"]
     absent = [name for name in optional if importlib.util.find_spec(name) is None]

@@ -23,15 +23,6 @@ class Canary:
     """Something whose death can be observed."""
 
 
-@pytest.fixture(autouse=True)
-def small_heap():
-    """Collections are many here: what else there is in the process takes them no time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 def collect():
     for _ in range(3):
         gc.collect()

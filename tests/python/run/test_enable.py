@@ -417,3 +417,49 @@ def test_cancelling_the_caller_cancels_main(fb):
     asyncio.run(main())
     fb.run(main())
     assert log == ["cancelled"] * 4
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_tasks_end_with_the_run_inside_whatever_makes_them(fb, outer_run, eager):
+    ended = []
+
+    async def left_over():
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            ended.append(asyncio.current_task().get_name())
+
+    async def begin(name):
+        asyncio.create_task(left_over(), name=name)
+        await asyncio.sleep(0)
+
+    async def changes_the_factory(loop):
+        await begin("before")
+        loop.set_task_factory(lambda loop, coro, **kwds: asyncio.Task(coro, loop=loop, **kwds))
+        await begin("after")
+
+    async def past_us(loop):
+        await begin("before")
+        type(loop).set_task_factory(loop, None)  # as on a loop that takes no attributes
+        await begin("after")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        if eager:
+            loop.set_task_factory(asyncio.eager_task_factory)
+        theirs = asyncio.create_task(asyncio.sleep(1000))
+        attributes, factory = dict(vars(loop)), loop.get_task_factory()
+        fb.run(begin("one"))
+        assert ended == ["one"]
+        assert loop.get_task_factory() is factory
+        assert vars(loop).keys() == attributes.keys()
+        for change in changes_the_factory, past_us:
+            ended.clear()
+            fb.run(change(loop))
+            assert sorted(ended) == ["after", "before"]
+        assert not theirs.done()
+        theirs.cancel()
+
+    if eager and sys.version_info < (3, 12):
+        pytest.skip("no eager tasks")
+    outer_run(main())

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import contextvars
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -40,11 +40,28 @@ class _InheritingFactory:
     def __call__(self, loop: asyncio.AbstractEventLoop, coro: Any, **kwds: Any) -> Any:
         if _is_heir(kwds.get("context")):
             coro = _with_portal(coro)
-        if self.inner is not None:
-            return self.inner(loop, coro, **kwds)
-        if kwds.get("name", self) is None:
-            del kwds["name"]  # CPython 3.13.0 passes it, and Task would make 'None' of it
-        return task_class()(coro, loop=loop, **kwds)
+        return _make(self.inner, loop, coro, kwds)
+
+
+class _TellingFactory:
+    """Somebody is told of each task."""
+
+    def __init__(self, inner: Any, tell: Callable[[Any], object]) -> None:
+        self.inner = inner
+        self.tell = tell
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, coro: Any, **kwds: Any) -> Any:
+        task = _make(self.inner, loop, coro, kwds)
+        self.tell(task)
+        return task
+
+
+def _make(inner: Any, loop: asyncio.AbstractEventLoop, coro: Any, kwds: dict[str, Any]) -> Any:
+    if inner is not None:
+        return inner(loop, coro, **kwds)
+    if kwds.get("name", loop) is None:
+        del kwds["name"]  # CPython 3.13.0 passes it, and Task would make 'None' of it
+    return task_class()(coro, loop=loop, **kwds)
 
 
 def _is_heir(context: contextvars.Context | None) -> bool:
@@ -66,6 +83,7 @@ class _Around:
         self._ours: Any = None
         self.for_all = 0
         self.for_heirs = 0
+        self.tell: Callable[[Any], object] | None = None
         self._before = {name: _own(loop, name) for name in ("set_task_factory", "get_task_factory")}
         try:
             loop.set_task_factory, loop.get_task_factory = self.set, self.get
@@ -73,13 +91,22 @@ class _Around:
             _on_sealed[loop] = self
 
     def update(self) -> None:
-        """After one of the counts has changed."""
+        """After one of the counts, or who is told, has changed."""
+        ours = self._theirs
         if self.for_all:
-            self._install(create_task_factory(self._theirs))
+            ours = create_task_factory(ours)
         elif self.for_heirs:
-            self._install(_InheritingFactory(self._theirs))
+            ours = _InheritingFactory(ours)
+        if self.tell is not None:
+            ours = _TellingFactory(ours, self.tell)
+        if ours is not self._theirs:
+            self._install(ours)
         else:
             self._take_off()
+
+    def is_there(self) -> bool:
+        """Whether the loop's tasks are made by ours."""
+        return self._call("get_task_factory") is self._ours
 
     def set(self, factory: Any) -> None:
         """`loop.set_task_factory`."""
@@ -106,7 +133,10 @@ class _Around:
         def make_with_portal(coro: Any, **kwds: Any) -> Any:
             if self.for_all or (self.for_heirs and _is_heir(kwds.get("context"))):
                 coro = _with_portal(coro)
-            return make(coro, **kwds)
+            task = make(coro, **kwds)
+            if self.tell is not None:
+                self.tell(task)
+            return task
 
         create: Any = asyncio.create_eager_task_factory  # type: ignore[attr-defined,unused-ignore]
         return create(make_with_portal)
@@ -171,6 +201,24 @@ def is_for_all(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether new tasks of `loop` have portals, if the loop makes them."""
     around = getattr(_own(loop, "set_task_factory"), "__self__", None) or _on_sealed.get(loop)
     return isinstance(around, _Around) and around.for_all > 0
+
+
+class Telling:
+    """`tell(task)` is called with every new task that the loop makes, until `end()`. One at a time for a loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, tell: Callable[[Any], object]) -> None:
+        self._around = _around(loop)
+        self._around.tell = tell
+        self._around.update()
+
+    def is_whole(self) -> bool:
+        """Not where others have put a task factory in the place of ours, as can be on loops that take no
+        attributes."""
+        return self._around.is_there()
+
+    def end(self) -> None:
+        self._around.tell = None
+        self._around.update()
 
 
 @contextlib.contextmanager

@@ -2,13 +2,14 @@
 
 The loop is shared with others, so what belongs to the `run` must be told from what does not: its tasks,
 async generators, and work in the loop's default executor have a context in which `_scope` is it. For
-the time of the `run` the thread's hook for async generators and the executor's `submit` note what
-begins in such a context.
+the time of the `run` the loop's task factory, the thread's hook for async generators and the executor's
+`submit` note what begins in such a context, so that its end does not cost more for what else the loop has.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import sys
@@ -20,6 +21,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from .. import _messages
 from .._fiberback import context_of
+from .._portal.task_factory import Telling
 
 T = TypeVar("T")
 
@@ -31,6 +33,7 @@ class _Scope:
     """What belongs to one `run`."""
 
     def __init__(self) -> None:
+        self.tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
         self.generators: WeakSet[AsyncGenerator[Any, Any]] = WeakSet()
         self.work: set[Future[Any]] = set()
 
@@ -58,16 +61,18 @@ async def _with_cleanup(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, An
         try:
             return await main
         finally:
-            await _cancel_tasks(loop, scope)
+            await _cancel_tasks(loop, scope, notes)
             await _close_generators(loop, scope)
             await _join(scope)
     finally:
         notes.end(loop)
 
 
-async def _cancel_tasks(loop: asyncio.AbstractEventLoop, scope: _Scope) -> None:
+async def _cancel_tasks(loop: asyncio.AbstractEventLoop, scope: _Scope, notes: _Notes) -> None:
     me = asyncio.current_task()
-    left = [task for task in asyncio.all_tasks(loop) if task is not me and _is_in(task, scope)]
+    # All of the loop's only where some may not have been noted.
+    tasks = scope.tasks if notes.has_all_tasks() else asyncio.all_tasks(loop)
+    left = [task for task in tasks if task is not me and not task.done() and _is_in(task, scope)]
     for task in left:
         task.cancel()
     await asyncio.gather(*left, return_exceptions=True)
@@ -83,8 +88,18 @@ async def _cancel_tasks(loop: asyncio.AbstractEventLoop, scope: _Scope) -> None:
 
 
 def _is_in(task: asyncio.Task[Any], scope: _Scope) -> bool:
+    return _scope_of(task) is scope
+
+
+def _scope_of(task: asyncio.Task[Any]) -> _Scope | None:
     context = context_of(task)
-    return context is not None and context.get(_scope) is scope
+    return None if context is None else context.get(_scope)
+
+
+def _note_task(task: asyncio.Task[Any]) -> None:
+    scope = _scope_of(task)
+    if scope is not None:
+        scope.tasks.add(task)
 
 
 async def _close_generators(loop: asyncio.AbstractEventLoop, scope: _Scope) -> None:
@@ -120,6 +135,7 @@ class _Notes:
         self._runs = 0
         self._first_iteration: Callable[[AsyncGenerator[Any, Any]], Any] | None = None
         self._executor: ThreadPoolExecutor | None = None
+        self._tasks: Telling | None = None
 
     def begin(self, loop: Any) -> None:
         self._runs += 1
@@ -135,11 +151,20 @@ class _Notes:
         if self._executor is None and "submit" not in vars(executor):
             self._executor = executor
             executor.submit = _noting(executor.submit)  # type: ignore[method-assign]
+        if self._tasks is None:
+            with contextlib.suppress(NotImplementedError):  # a loop without task factories
+                self._tasks = Telling(loop, _note_task)
+
+    def has_all_tasks(self) -> bool:
+        return self._tasks is not None and self._tasks.is_whole()
 
     def end(self, loop: Any) -> None:
         self._runs -= 1
         if self._runs:
             return
+        if self._tasks is not None:
+            self._tasks.end()
+            self._tasks = None
         if sys.get_asyncgen_hooks().firstiter == self._on_first_iteration:
             sys.set_asyncgen_hooks(firstiter=self._first_iteration)
         self._first_iteration = None

@@ -33,7 +33,8 @@ def run(
 
     Inside a running event loop, `main` runs as a new task of that loop, in a copy of the current
     context, and the caller waits for it in `await_` while everything else goes on. At the end the
-    tasks that were started by `main`, or by those, and are not done, are cancelled and waited for.
+    tasks that were started by `main`, or by those, and are not done, are cancelled and waited for
+    (not those that are made past the loop's `create_task`, by calling `asyncio.Task(...)`).
     Cancelling the caller cancels `main`. `loop_factory` is not used then, and `debug` is set for the
     time. What `await_` raises where it cannot wait is raised here, with `main` closed.
     Async generators that `main` and those tasks have begun and not ended are closed, and what they
