@@ -93,7 +93,10 @@ unsafe fn lines_of(ts: *mut PyThreadState, parked: *mut Parked, on_host: bool) -
         let last = if on_host { (*driver).host_worker } else { (*parked).worker };
         let mut lines = Lines::new();
         let mut worker = (*parked).innermost;
-        while !worker.is_null() && !(on_host && worker == last) {
+        while !worker.is_null() {
+            if on_host && worker == last {
+                break; // its frames are among the host's
+            }
             lines.add(Worker::top_frame(worker, ts));
             if worker == last {
                 break;

@@ -164,7 +164,7 @@ class _Look:
             current = asyncio.current_task(loop)
         except RuntimeError:
             current = None
-        about = {"loop": repr(loop), "thread": self._name(ident)}
+        about: dict[str, Any] = {"loop": repr(loop), "thread": self._name(ident)}
         for task in tasks:
             try:
                 self._add(task, self._task(task, task is current, ident, wakers, about))
@@ -218,7 +218,7 @@ class _Look:
         return stack
 
     def _add_trio(self, run: Any, ident: int | None) -> None:
-        about = {"loop": "Trio", "thread": self._name(ident)}
+        about: dict[str, Any] = {"loop": "Trio", "thread": self._name(ident)}
         queue: list[tuple[Any, Any]] = [(run.init_task, None)]
         for task, parent in queue:
             walk = Walk(task.coro)
@@ -329,7 +329,7 @@ class _Look:
                 parent, stack.group = found, label
                 break
             placed[id(stack)] = parent
-        roots = []
+        roots: list[Stack] = []
         for stack in self._by_id.values():
             parent = placed[id(stack)]
             (roots if parent is None else parent.children).append(stack)
@@ -349,8 +349,8 @@ class _Look:
                 work = blocked_thread.work_future(top)
                 if work is not None:
                     self._works[id(work)] = ident
-        ident = self._works.get(id(future))
-        return None if ident is None else f"thread {self._name(ident)!r}"
+        found = self._works.get(id(future))
+        return None if found is None else f"thread {self._name(found)!r}"
 
 
 def _is_below(stack: Stack, other: Stack, placed: dict[int, Stack | None]) -> bool:

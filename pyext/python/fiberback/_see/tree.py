@@ -30,8 +30,8 @@ def owners(task: Any) -> list[tuple[Any, str | None]]:
 
 
 def _waiter(callback: Any, node: Any) -> tuple[Any, str | None]:
-    owner = getattr(callback, "__self__", None)
-    if isinstance(owner, asyncio.TaskGroup):
+    owner: Any = getattr(callback, "__self__", None)
+    if issubclass(type(owner), asyncio.TaskGroup):
         return owner._parent_task, f"TaskGroup {id(owner):#x}"
     waiter = completes(callback, node)
     if waiter is not None:
@@ -86,7 +86,7 @@ def in_circles(tasks: Iterable[Any]) -> set[int]:
                     outer = id(path[-1][0])
                     low[outer] = min(low[outer], low[id(node)])
                 if low[id(node)] == index[id(node)]:
-                    component = []
+                    component: list[int] = []
                     while not component or component[-1] != id(node):
                         component.append(stack.pop())
                         on_stack.discard(component[-1])
