@@ -2,9 +2,9 @@
 
 From CPython 3.14 on that process runs a script of ours (`sys.remote_exec`), which writes the dump to a file, in its
 main thread, when that executes Python code next. If it waits in a system call, that is interrupted by stopping
-it for a moment as a debugger does (ptrace(2)): calls that the `selectors` wait in then return, CPython runs
-the script, and goes on waiting. Before 3.14, and where that is not allowed, the process is sent the signal that
-it has called `dump_on` for.
+it for a moment as a debugger does: epoll_wait(2), in which asyncio and Trio wait, returns then (signal(7)), CPython
+runs the script, and goes on waiting. (Other calls are begun again, by the kernel or by uvloop.) Before 3.14, and where
+that is not allowed, the process is sent the signal that it has called `dump_on` for.
 """
 
 from __future__ import annotations

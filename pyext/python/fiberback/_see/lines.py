@@ -126,10 +126,14 @@ class Walk:
             self.end = None
             if getattr(frame, "f_code", None) is _IN_CONTEXT:
                 return frame.f_locals["coro"]
+            if frame is not None and frame.f_code.co_filename == _FUTURES:
+                return frame.f_locals.get("self")
             self.innermost = thing
             if frame is not None and hasattr(frame, "f_code"):
                 self.lines.append((frame.f_code, frame.f_lineno))
             return getattr(thing, inner_name, None)
+        if kind.__name__ == "FutureIter":
+            return next(filter(asyncio.isfuture, gc.get_referents(thing)), None)
         if kind.__name__ in _BETWEEN:
             for inner in gc.get_referents(thing):
                 if any(hasattr(inner, name) for name, _ in _NAMES):
