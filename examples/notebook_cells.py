@@ -1,7 +1,9 @@
 """In a notebook, whose event loop is running already, cells call synchronous code that waits.
 
 Jupyter runs each cell in a task of its kernel's loop. That is a stock asyncio loop, so nothing is to be
-prepared; `fiberback.run` takes the place of nest_asyncio and `asyncio.run`.
+prepared; `fiberback.run` takes the place of nest_asyncio and `asyncio.run`. With `%load_ext fiberback` in the
+first cell, `asyncio.run` works, too, on any loop, and interrupting a cell leaves all others' tasks alone:
+docs/jupyter.md.
 
     python examples/notebook_cells.py         # runs the cells below as a kernel does
 """

@@ -134,11 +134,23 @@ const NATIVE: &[(&str, &[&str])] = &[
     ("the interpreter: what of PyThreadState belongs to a C stack", &["interp"]),
     ("what is counted", &["leaks", "fallbacks"]),
     ("stacks", &["needs", "stacks", "side_stack"]),
-    ("fibers, and the threads that have them", &["mailbox", "owner", "worker", "roster", "thread"]),
+    (
+        "fibers, and the threads that have them",
+        &["mailbox", "switch_call", "owner", "worker", "roster", "thread"],
+    ),
     ("one step of what is awaited", &["step"]),
     (
         "waits: of a portal, of a whole stack, of a greenlet",
-        &["awaitable", "task_waits", "usable_portal", "wait_here", "parking", "greenlet"],
+        &[
+            "awaitable",
+            "task_waits",
+            "usable_portal",
+            "wait_here",
+            "parking",
+            "greenlet",
+            "guest",
+            "guest_await",
+        ],
     ),
     (
         "what a task and await_ are made of",
@@ -151,6 +163,7 @@ const NATIVE: &[(&str, &[&str])] = &[
             "c_api",
             "close_all",
             "ended",
+            "greenlet_api",
             "lend",
             "on_portal",
             "masked",

@@ -13,7 +13,7 @@ use crate::step::{Stepper, ask};
 use crate::usable_portal::is_usable;
 use crate::wait_here::suspend;
 use crate::worker::{self, Input, Worker};
-use crate::{delegate, error, greenlet, interp, messages, parking, thrown};
+use crate::{delegate, error, greenlet, guest_await, interp, messages, parking, thrown};
 use pyo3::ffi::PySendResult::{PYGEN_NEXT, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::c_void;
@@ -53,7 +53,11 @@ pub(crate) unsafe extern "C" fn await_(
                 return ptr::null_mut();
             }
             if worker.is_null() || Worker::is_masked(worker) {
-                let result = off_portal(awaitable, ptr::null_mut());
+                let result = if !worker.is_null() && !(*worker).guest.is_null() {
+                    await_as_guest(worker, awaitable, arguments)
+                } else {
+                    off_portal(awaitable, ptr::null_mut())
+                };
                 return unless_awaited(ffi::PyThreadState_Get(), result);
             }
             // By far the most frequent, and the one where a nanosecond counts: a coroutine that
@@ -157,11 +161,12 @@ unsafe fn go_on(
                 ffi::Py_DECREF(result);
                 return answer;
             }
-            let argument = if interp::caller_owns_arguments(ts, arguments) {
-                *arguments
-            } else {
-                ptr::null_mut()
-            };
+            let argument =
+                if interp::caller_owns_arguments(ts, arguments, is_await, |_, _| false).is_some() {
+                    *arguments
+                } else {
+                    ptr::null_mut()
+                };
             let input = suspend(worker, iterator, result, argument);
             match input {
                 Input::Value(value) => {
@@ -177,7 +182,8 @@ unsafe fn go_on(
                 | Input::Throw { .. }
                 | Input::Run(..)
                 | Input::Unpark
-                | Input::Called => {
+                | Input::Called
+                | Input::Go => {
                     unreachable!("a new step begun on a worker in the middle of one")
                 }
             }
@@ -213,6 +219,40 @@ unsafe fn is_allowed(awaitable: *mut PyObject) -> bool {
         }
         delegate::discard(awaitable);
         false
+    }
+}
+
+/// Whether the object (valid) is the function [`await_`].
+fn is_await(object: *mut PyObject) -> bool {
+    // SAFETY: attached, as every caller is; the function's type is that of `METH_FASTCALL`, as C has it, whatever the
+    // other one's is, and is only compared.
+    unsafe {
+        ffi::PyCFunction_Check(object) != 0
+            && ffi::PyCFunction_GetFunction(object)
+                .is_some_and(|function| ptr::eq(function as *const c_void, await_ as *const c_void))
+    }
+}
+
+/// `await_` in a greenlet of our own. `arguments` is where its caller keeps the awaitable.
+#[inline(never)]
+unsafe fn await_as_guest(
+    worker: *mut Worker,
+    awaitable: *mut PyObject,
+    arguments: *const *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: attached, no error set; the worker is current. The argument is the caller's until we return.
+    unsafe {
+        let function =
+            interp::caller_owns_arguments(ffi::PyThreadState_Get(), arguments, is_await, |_, _| {
+                false
+            });
+        (*worker).argument = if function.is_some() { awaitable } else { ptr::null_mut() };
+        let result = match guest_await::in_guest(worker, awaitable) {
+            Some(result) => result,
+            None => off_portal(awaitable, ptr::null_mut()),
+        };
+        (*worker).argument = ptr::null_mut();
+        result
     }
 }
 

@@ -19,11 +19,14 @@ pub(crate) enum Reason {
     ThreadEnded,
     /// A portal went on waiting each time that it was to end.
     WouldNotEnd,
+    /// A greenlet switched away each time that it was to end.
+    Greenlet,
 }
 
 static LEFT_BEHIND: Notice = Notice::new(messages::LEFT_BEHIND);
 static THREAD_ENDED: Notice = Notice::new(messages::THREAD_ENDED);
 static WOULD_NOT_END: Notice = Notice::new(messages::WOULD_NOT_END);
+static LEFT_GREENLET: Notice = Notice::new(messages::LEFT_GREENLET);
 
 static STACKS: AtomicUsize = AtomicUsize::new(0);
 
@@ -49,6 +52,7 @@ pub(crate) unsafe fn tell(reason: Reason, whose: *mut PyObject) {
         Reason::Disorder => &LEFT_BEHIND,
         Reason::ThreadEnded => &THREAD_ENDED,
         Reason::WouldNotEnd => &WOULD_NOT_END,
+        Reason::Greenlet => &LEFT_GREENLET,
     };
     // SAFETY: passed on. Whoever has no portal any more is told as None.
     unsafe {

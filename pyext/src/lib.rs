@@ -53,6 +53,9 @@
 //! | `scope.rs` | the making of such portals |
 //! | `backends/` | asyncio's and Trio's tasks, and loops that begin to run |
 //! | `greenlet/` | real greenlet in the same process |
+//! | `greenlet_api/` | greenlet's API on fibers of our own |
+//! | `switch_call.rs` | what the collector is shown of a call of a greenlet's `switch` |
+//! | `guest.rs`, `guest_await.rs` | waits in greenlets of our own |
 //! | `fallbacks.rs` | what was done instead of what was wanted: how often |
 //! | `notices.rs` | what users hear of once |
 //! | `c_api.rs` | what native extensions call: the capsule behind `include/fiberback.h` |
@@ -90,6 +93,9 @@ mod ended;
 mod error;
 mod fallbacks;
 mod greenlet;
+mod greenlet_api;
+mod guest;
+mod guest_await;
 mod hook;
 mod hooks;
 mod interp;
@@ -118,6 +124,7 @@ mod since;
 mod stack_memory;
 mod stacks;
 mod step;
+mod switch_call;
 mod task_scopes;
 mod task_waits;
 mod thread;
@@ -150,6 +157,7 @@ fn _fiberback(module: &Bound<'_, PyModule>) -> PyResult<()> {
             && portal::init(raw)
             && parking::init(raw)
             && c_api::init(raw)
+            && greenlet_api::init(raw)
             && ffi::PyModule_AddFunctions(raw, FUNCTIONS.0.get().cast()) == 0
     };
     if !ready {
@@ -208,7 +216,7 @@ const AWAIT_DOC: &CStr = {
     }
 };
 
-const FUNCTION_COUNT: usize = 45;
+const FUNCTION_COUNT: usize = 46;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -227,6 +235,11 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"meet_greenlet",
         greenlet::meet_greenlet,
         c"meet_greenlet(module, /)\n--\n\nHave the switches of this greenlet._greenlet done on the thread's own stack.",
+    ),
+    nullary(
+        c"note_greenlet_replaced",
+        greenlet::note_replaced,
+        c"note_greenlet_replaced()\n--\n\n`import greenlet` gives fiberback.greenlet from now on.",
     ),
     unary(
         c"context_of",

@@ -21,13 +21,24 @@ pub(crate) unsafe extern "C" fn call_masked(
             return ptr::null_mut();
         }
         // SAFETY: `METH_FASTCALL | METH_KEYWORDS`; the first value is the callable. A masked worker
-        // does not suspend, so we are still on it when the call returns.
+        // does not suspend, and a guest is still on its own when the call returns. Greenlets that the call
+        // switches between may have changed the worker that we are here for, and the one before be no more.
         unsafe {
+            let call = || {
+                let rest = (count - 1) as usize;
+                ffi::PyObject_Vectorcall(*arguments, arguments.add(1), rest, keywords)
+            };
+            let guest = worker::current();
+            if !guest.is_null() && !(*guest).guest.is_null() {
+                let was_barred = std::mem::replace(&mut (*guest).barred, true);
+                let result = call();
+                (*guest).barred = was_barred;
+                return result;
+            }
             let worker = worker_here();
             let was_masked = worker.is_null() || std::mem::replace(&mut (*worker).masked, true);
-            let rest = (count - 1) as usize;
-            let result = ffi::PyObject_Vectorcall(*arguments, arguments.add(1), rest, keywords);
-            if !was_masked {
+            let result = call();
+            if !was_masked && ptr::eq(worker, worker_here()) {
                 // Not in a child that the call has forked.
                 (*worker).masked = !(*worker).forked_on.is_null();
             }

@@ -37,16 +37,18 @@ messages! {
     FOREIGN_GREENLET = ("greenlet-outside",
         "await_() cannot wait in this greenlet, for what has switched to it is neither on a portal nor in \
          a callback of the running event loop",
-        "start the program with fiberback.run(main()), or call await_() where the loop runs");
+        "start the program with fiberback.run(main()), or call await_() where the loop runs, or type \
+         'fiberback.greenlet.install()' before greenlet is imported");
     /// The same, where the greenlets are gevent's.
     GEVENT = ("gevent",
         "await_() cannot wait in a gevent greenlet while an event loop runs in this thread already (for \
          another greenlet, say)",
-        "run it in a thread of gevent's, 'gevent.get_hub().threadpool.apply(fiberback.await_, (x,))'");
+        "run it in a thread of gevent's, 'gevent.get_hub().threadpool.apply(fiberback.await_, (x,))', or type \
+         'fiberback.greenlet.install()' before gevent is imported");
     /// A build of greenlet whose functions are not where they are known to be.
     UNKNOWN_GREENLET = ("greenlet-unknown",
         "greenlet's methods are not where they were",
-        "type \"pip install 'greenlet>=3,<4'\"");
+        "type \"pip install 'greenlet>=3,<4'\", or 'fiberback.greenlet.install()' before greenlet is imported");
     /// A wait without a portal, where no callback of the loop is running that could be left.
     NOT_IN_A_CALLBACK = ("no-callback",
         "await_() cannot wait here, for the event loop is not in one of its callbacks (a signal handler \
@@ -107,6 +109,17 @@ messages! {
         "it was dropped, and goes on waiting each time that GeneratorExit is raised in it, so its stack, and \
          all that its frames refer to, is given up for good (stats()['stacks_leaked'] counts such stacks)",
         "do not wait again in a loop after 'except BaseException' or 'finally'");
+    /// The context of a greenlet that is not its own.
+    GREENLET_CONTEXT = ("greenlet-context",
+        "the context of this greenlet cannot be set while its code runs an event loop or a task, whose context \
+         that is",
+        "type 'contextvars.copy_context().run(...)' there, or set gr_context outside of the loop");
+    /// A stack is given up that was of a greenlet.
+    LEFT_GREENLET = ("leaked-greenlet",
+        "a greenlet of fiberback.greenlet was dropped that cannot be ended, for it switches away each time that \
+         GreenletExit is raised in it, or its thread is no more, so its stack, and all that its frames refer to, \
+         is given up for good (stats()['stacks_leaked'] counts such stacks)",
+        "do not switch away again in a loop after 'except BaseException' or 'finally'");
     /// A warning: tasks get stacks that are smaller than was asked for.
     STACKS_SMALL = ("stacks-small",
         "no address space is left for stacks of fiberback.get_stack_size() bytes, so tasks get small ones, on \

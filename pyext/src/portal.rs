@@ -28,6 +28,7 @@ use crate::mailbox::Mail;
 use crate::owner::Owner;
 use crate::roster::Alive;
 use crate::since::Since;
+use crate::switch_call::SwitchCall;
 use crate::task_scopes::{self, Scope};
 use crate::thread::Thread;
 use crate::worker::{Input, Output, Worker};
@@ -109,6 +110,8 @@ pub(crate) unsafe fn new(coroutine: *mut PyObject) -> *mut PyObject {
         (*portal).worker = ptr::null_mut();
         (*portal).weak_references = ptr::null_mut();
         (*portal).owner.base_greenlet = ptr::null_mut();
+        (*portal).owner.waits_for = ptr::null_mut();
+        (*portal).owner.switch_call = SwitchCall::NOTHING;
         (*portal).scope = Scope::NONE;
         (*portal).phase = Phase::Idle;
         (*portal).stepped = false;
@@ -240,8 +243,14 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                 }
                 (status, result)
             }
-            Output::Parked(..) | Output::Left | Output::CallOut(..) => {
-                unreachable!("a portal's worker drives no loop, and calls out in `resume`")
+            Output::Parked(..)
+            | Output::Left
+            | Output::CallOut(..)
+            | Output::CallHost(..)
+            | Output::Away => {
+                unreachable!(
+                    "a portal's worker drives no loop, is no guest, and calls out in `resume`"
+                )
             }
         };
         ffi::Py_DECREF(portal.cast());
@@ -470,8 +479,8 @@ unsafe fn post_to_be_closed(portal: *mut PortalObject) {
 
 /// The portal of a worker that makes a portal's step.
 unsafe fn owner_of(worker: *mut Worker) -> *mut PortalObject {
-    // SAFETY: alive (all callers). Only portals suspend workers that are in the middle of a step, and a
-    // portal begins with its `Owner`.
+    // SAFETY: alive (all callers). Workers that are in the middle of a step and have an owner are portals', and a
+    // portal begins with its `Owner`. (Greenlets' have none, nor what was given up.)
     unsafe { (*worker).owner.cast() }
 }
 
@@ -494,7 +503,9 @@ pub(crate) unsafe fn close_all() -> usize {
         for _ in 0..count.saturating_mul(2).saturating_add(64) {
             let mut worker = Thread::first_suspended(thread);
             while !worker.is_null()
-                && (stubborn.contains(&worker) || (*owner_of(worker)).phase != Phase::Suspended)
+                && ((*worker).owner.is_null()
+                    || stubborn.contains(&worker)
+                    || (*owner_of(worker)).phase != Phase::Suspended)
             {
                 worker = Thread::next(worker);
             }
@@ -633,6 +644,8 @@ unsafe extern "C" fn tp_traverse(
                 if (*portal).marked {
                     visitor.object((*portal).coroutine);
                 }
+                visitor.object((*portal).owner.waits_for);
+                (*portal).owner.switch_call.traverse(&mut visitor);
                 Worker::traverse((*portal).worker, &mut visitor);
             }
             Phase::Running => {}

@@ -91,6 +91,7 @@ pub(crate) unsafe extern "C" fn stats(_: *mut PyObject, _: *mut PyObject) -> *mu
                 (c"loops_not_passed_on", fallbacks::NO_RUNNER.count()),
                 (c"reserved_bytes", sum(|pool| pool.reserved_bytes)),
                 (c"greenlet_loaded", usize::from(greenlet::look())),
+                (c"greenlet_replaced", usize::from(greenlet::is_replaced())),
             ];
             let dict = ffi::PyDict_New();
             if dict.is_null() {

@@ -45,25 +45,41 @@ pub(crate) unsafe fn is_usable() -> bool {
 /// Attached.
 #[inline(always)]
 pub(crate) unsafe fn is_on_usable_portal() -> bool {
+    // SAFETY: passed on.
+    unsafe { !unmasked_worker_here().is_null() && is_usable() }
+}
+
+/// [`worker_here`], if this code may suspend it; or null.
+///
+/// # Safety
+///
+/// Attached, no error set.
+#[inline(always)]
+pub(crate) unsafe fn unmasked_worker_here() -> *mut Worker {
     // SAFETY: attached; a worker that runs, or waits for a greenlet, is alive.
     unsafe {
         let worker = worker_here();
-        !worker.is_null() && !Worker::is_masked(worker) && is_usable()
+        if worker.is_null() || Worker::is_masked(worker) || Worker::is_barred(worker::current()) {
+            return ptr::null_mut();
+        }
+        worker
     }
 }
 
 /// The worker that this code belongs to: the current one, or the one whose code has switched to the
-/// greenlet that this code is in. Null if there is none.
+/// greenlet (of either kind) that this code is in. Null if there is none.
 ///
 /// # Safety
 ///
 /// Attached.
 #[inline(always)]
 pub(crate) unsafe fn worker_here() -> *mut Worker {
-    let worker = worker::current();
-    if !worker.is_null() {
-        return worker;
+    // SAFETY: attached; a worker that runs is alive.
+    unsafe {
+        let worker = Worker::host_of(worker::current());
+        if !worker.is_null() {
+            return worker;
+        }
+        greenlet::inside().map_or(worker, |inside| inside.worker)
     }
-    // SAFETY: attached.
-    unsafe { greenlet::inside() }.map_or(worker, |inside| inside.worker)
 }

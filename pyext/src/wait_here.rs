@@ -53,6 +53,16 @@ pub(crate) unsafe fn suspend(
 ///
 /// Attached, no error set.
 pub(crate) unsafe fn wait_here(iterator: *mut PyObject, yielded: *mut PyObject) -> Answer {
+    // SAFETY: passed on.
+    unsafe { take_and_wait(iterator, ffi::Py_NewRef(yielded)) }
+}
+
+/// [`wait_here`], which takes over what was yielded: a portal's task owns it alone meanwhile.
+///
+/// # Safety
+///
+/// As [`wait_here`].
+pub(crate) unsafe fn take_and_wait(iterator: *mut PyObject, yielded: *mut PyObject) -> Answer {
     // SAFETY: attached; a worker that is current is alive. The reference to the iterator is the one that
     // the collector is shown.
     unsafe {
@@ -62,17 +72,21 @@ pub(crate) unsafe fn wait_here(iterator: *mut PyObject, yielded: *mut PyObject) 
             || Worker::is_masked(worker)
             || Worker::is_in_nested_context(worker, ts) && !is_usable()
         {
-            if !ffi::PyErr_Occurred().is_null() {
-                return Answer::Refuse(error::take());
-            }
-            return parking::wait_here(iterator, yielded);
+            let answer = if ffi::PyErr_Occurred().is_null() {
+                parking::wait_here(iterator, yielded)
+            } else {
+                Answer::Refuse(error::take())
+            };
+            ffi::Py_DECREF(yielded);
+            return answer;
         }
         if let Some(message) = interp::refusal(ts) {
+            ffi::Py_DECREF(yielded);
             error::set_runtime(message);
             return Answer::Refuse(error::take());
         }
         ffi::Py_INCREF(iterator);
-        let input = suspend(worker, iterator, ffi::Py_NewRef(yielded), ptr::null_mut());
+        let input = suspend(worker, iterator, yielded, ptr::null_mut());
         ffi::Py_DECREF(iterator);
         match input {
             Input::Value(value) => Answer::Send(value),

@@ -54,8 +54,10 @@ pub(crate) enum Input {
     Run(Function, *mut c_void),
     /// The code that parked the stack goes on.
     Unpark,
-    /// What was to be called on the thread's own stack has been.
+    /// What was to be called on another stack has been.
     Called,
+    /// A guest that is away goes on (see [`Worker::guest`]).
+    Go,
 }
 
 /// What a worker suspends with.
@@ -72,6 +74,10 @@ pub(crate) enum Output {
     Left,
     /// This is to be called, with this argument, on the thread's own stack; then the worker goes on.
     CallOut(Function, *mut c_void),
+    /// The same, on the stack that has resumed the worker.
+    CallHost(Function, *mut c_void),
+    /// A guest is away: it has suspended to go on whenever, and wherever, it is resumed.
+    Away,
 }
 
 /// What somebody who knows more than a worker has it call, or has called for it. It neither unwinds nor
@@ -86,7 +92,8 @@ pub(crate) struct Worker {
     input: Input,
     output: Output,
     state: State,
-    stack_size: usize,
+    /// Pages of its stack, whole ones.
+    stack_pages: u32,
     suspender: *const Suspender<(), ()>,
     /// The stack that the code of the worker is on, if that is not its own (see [`Worker::call_on`]);
     /// or null.
@@ -120,6 +127,14 @@ pub(crate) struct Worker {
     /// What the function that it runs was given, only to be compared; or null. (The loop that a runner
     /// drives, see `parking`.)
     pub(crate) runs: *const c_void,
+    /// The greenlet of ours whose code it runs; borrowed from the greenlet, which has the worker; or null.
+    /// Such a worker is a *guest* of the stack that resumes it: it has no owner and is `masked`, and what its
+    /// code waits for its host waits for. Its frames, its context and what it handles are its own.
+    pub(crate) guest: *mut PyObject,
+    /// `call_masked` is running in the guest: nobody must suspend a portal on its behalf.
+    pub(crate) barred: bool,
+    /// A guest that is suspended, for its host waits for what it awaits (`awaiting`, as in a portal's worker).
+    pub(crate) waits: bool,
     /// An `await_` has suspended since the step began.
     pub(crate) mid_step: bool,
     /// `PyThreadState_GetID` of the thread state that the step began with; valid if `mid_step`.
@@ -184,7 +199,7 @@ pub(crate) unsafe fn note_fork(event_loop: *mut PyObject) {
         ffi::Py_INCREF(event_loop);
         let mut worker = current();
         while !worker.is_null() {
-            if (*worker).runs.is_null() {
+            if (*worker).runs.is_null() && (*worker).guest.is_null() {
                 (*worker).masked = true;
                 (*worker).forked_on = event_loop;
             }
@@ -211,6 +226,9 @@ impl Ambient for Swap {
             (*self.worker).ts = self.ts;
             let outer = if outer.is_null() { None } else { Some(&(*outer).state) };
             (*self.worker).state.enter(self.ts, outer);
+            if !(*self.worker).guest.is_null() {
+                (*self.worker).state.cut_off();
+            }
         }
     }
 
@@ -236,7 +254,8 @@ impl Worker {
         // SAFETY: the reserved bytes are ours as long as the fiber is, which we have until `free`, or
         // for ever.
         let state = unsafe { State::new(stack.range(), data_stack) };
-        let stack_size = stack.range().len();
+        // A stack of terabytes would only get a shorter side stack.
+        let stack_pages = u32::try_from(stack.range().len() / PAGE).unwrap_or(u32::MAX);
         let fiber = Fiber::new(stack, move |suspender, ()| {
             let Address(worker) = { address };
             // SAFETY: the worker is there as long as the fiber.
@@ -252,7 +271,7 @@ impl Worker {
                 input: Input::Unpark,
                 output: Output::Left,
                 state,
-                stack_size,
+                stack_pages,
                 suspender: ptr::null(),
                 side: ptr::null_mut(),
                 record,
@@ -267,6 +286,9 @@ impl Worker {
                 masked: false,
                 forked_on: ptr::null_mut(),
                 runs: ptr::null(),
+                guest: ptr::null_mut(),
+                barred: false,
+                waits: false,
                 mid_step: false,
                 tstate_id: 0,
                 previous: ptr::null_mut(),
@@ -357,6 +379,10 @@ impl Worker {
                     Output::CallOut(function, argument) => {
                         Self::called_out(worker, function, argument)
                     }
+                    Output::CallHost(function, argument) => {
+                        function(argument);
+                        (*worker).input = Input::Called;
+                    }
                     output => return output,
                 }
             }
@@ -395,6 +421,173 @@ impl Worker {
             Input::Called => {}
             _ => unreachable!("a worker that has called out was resumed with something else"),
         }
+    }
+
+    /// Has `function` called with `argument` on the stack that has resumed this worker, and comes back when
+    /// it has returned.
+    ///
+    /// # Safety
+    ///
+    /// As [`call_out`](Self::call_out).
+    pub(crate) unsafe fn call_on_host(
+        worker: *mut Self,
+        function: Function,
+        argument: *mut c_void,
+    ) {
+        // SAFETY: passed on.
+        match unsafe { Self::switch_back(worker, Output::CallHost(function, argument)) } {
+            Input::Called => {}
+            _ => unreachable!("a worker that has called its host was resumed with something else"),
+        }
+    }
+
+    /// Suspends the running guest until it is resumed with [`Input::Go`].
+    ///
+    /// # Safety
+    ///
+    /// As [`call_out`](Self::call_out); the worker must be a guest.
+    #[inline(always)]
+    pub(crate) unsafe fn go_away(worker: *mut Self) {
+        // SAFETY: passed on.
+        match unsafe { Self::switch_back(worker, Output::Away) } {
+            Input::Go => {}
+            _ => unreachable!("a guest that was away was resumed with something else"),
+        }
+    }
+
+    /// Makes an idle worker a guest, with a context (owned, or null) of its own.
+    ///
+    /// # Safety
+    ///
+    /// This thread's, just [taken](Self::take); the greenlet must be valid as long as it has the worker.
+    pub(crate) unsafe fn make_guest(
+        worker: *mut Self,
+        greenlet: *mut PyObject,
+        context: *mut PyObject,
+    ) {
+        // SAFETY: idle, hence reached by nobody else.
+        unsafe {
+            (*worker).guest = greenlet;
+            (*worker).masked = true;
+            (*worker).barred = false;
+            // What the last wait of a portal has left there: the collector is shown it.
+            (*worker).argument = ptr::null_mut();
+            let state = &mut (*worker).state;
+            state.set_own_context(context);
+        }
+    }
+
+    /// Undoes [`make_guest`](Self::make_guest), before the worker is given back; its context (owned, or null).
+    ///
+    /// # Safety
+    ///
+    /// This thread's; its step is over, or has never begun.
+    pub(crate) unsafe fn end_guest(worker: *mut Self) -> *mut PyObject {
+        // SAFETY: no code runs on it.
+        unsafe {
+            (*worker).guest = ptr::null_mut();
+            let state = &mut (*worker).state;
+            state.take_own_context()
+        }
+    }
+
+    /// Whether the frames of a suspended worker include one that executes `code` with `first` as its first
+    /// local variable.
+    ///
+    /// # Safety
+    ///
+    /// Suspended; valid objects, `code` a function with at least one parameter.
+    pub(crate) unsafe fn has_frame(
+        worker: *mut Self,
+        code: *mut PyObject,
+        first: *mut PyObject,
+    ) -> bool {
+        // SAFETY: the contract.
+        unsafe {
+            let state = &(*worker).state;
+            state.has_frame(code, first)
+        }
+    }
+
+    /// The context of a guest that does not run, borrowed; or null.
+    ///
+    /// # Safety
+    ///
+    /// A guest that is suspended.
+    pub(crate) unsafe fn guest_context(worker: *mut Self) -> *mut PyObject {
+        // SAFETY: suspended.
+        unsafe {
+            let state = &(*worker).state;
+            state.own_context()
+        }
+    }
+
+    /// Gives a guest that does not run another context (owned, or null); returns the one before.
+    ///
+    /// # Safety
+    ///
+    /// As [`guest_context`](Self::guest_context).
+    pub(crate) unsafe fn replace_guest_context(
+        worker: *mut Self,
+        context: *mut PyObject,
+    ) -> *mut PyObject {
+        // SAFETY: suspended.
+        unsafe {
+            let state = &mut (*worker).state;
+            state.replace_own_context(context)
+        }
+    }
+
+    /// The innermost guest that runs, from `worker` outwards; null if there is none.
+    ///
+    /// # Safety
+    ///
+    /// `worker` must be running, or null.
+    #[inline(always)]
+    pub(crate) unsafe fn innermost_guest(mut worker: *mut Self) -> *mut Self {
+        // SAFETY: what has resumed a running worker runs, too.
+        unsafe {
+            while !worker.is_null() && (*worker).guest.is_null() {
+                worker = (*worker).outer;
+            }
+        }
+        worker
+    }
+
+    /// The first from `worker` outwards that is no guest: on whose behalf its code waits. Null if that is the
+    /// thread's own stack.
+    ///
+    /// # Safety
+    ///
+    /// As [`innermost_guest`](Self::innermost_guest).
+    #[inline(always)]
+    pub(crate) unsafe fn host_of(mut worker: *mut Self) -> *mut Self {
+        // SAFETY: as there.
+        unsafe {
+            while !worker.is_null() && !(*worker).guest.is_null() {
+                worker = (*worker).outer;
+            }
+        }
+        worker
+    }
+
+    /// Whether `call_masked` is running in one of the guests from `worker` outwards, up to who hosts them.
+    ///
+    /// # Safety
+    ///
+    /// As [`innermost_guest`](Self::innermost_guest).
+    #[inline(always)]
+    pub(crate) unsafe fn is_barred(mut worker: *mut Self) -> bool {
+        // SAFETY: as there.
+        unsafe {
+            while !worker.is_null() && !(*worker).guest.is_null() {
+                if (*worker).barred {
+                    return true;
+                }
+                worker = (*worker).outer;
+            }
+        }
+        false
     }
 
     /// Suspends the running worker, from an `await_` on it, with the object that it awaits (an
@@ -515,7 +708,7 @@ impl Worker {
     #[inline(always)]
     pub(crate) unsafe fn stack_size(worker: *mut Self) -> usize {
         // SAFETY: the contract.
-        unsafe { (*worker).stack_size }
+        unsafe { (*worker).stack_pages as usize * PAGE }
     }
 
     /// Puts the worker in order after a step. False if the step has left something behind: it is to be given
@@ -633,7 +826,7 @@ impl Worker {
     ///
     /// # Safety
     ///
-    /// `worker` must be [`current`].
+    /// `worker` must be [`current`], or running further out: then it is what that was resumed with.
     #[inline(always)]
     pub(crate) unsafe fn thread_state(worker: *mut Self) -> *mut PyThreadState {
         // SAFETY: alive; a worker runs with the thread state that it was resumed with, which `Drop` of
@@ -785,7 +978,7 @@ unsafe fn step(worker: *mut Worker) {
                 function(argument);
                 Output::Left
             }
-            Input::Value(_) | Input::Raise(_) | Input::Unpark | Input::Called => {
+            Input::Value(_) | Input::Raise(_) | Input::Unpark | Input::Called | Input::Go => {
                 unreachable!("no await_ is suspended between two steps")
             }
         };

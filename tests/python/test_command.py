@@ -69,6 +69,16 @@ def test_run_passes_exit_codes_and_errors_on(tmp_path):
     command("run", "script.py", cwd=tmp_path, code=1)
 
 
+def test_run_with_our_greenlet(tmp_path):
+    script = "import greenlet, sys\nprint(greenlet.__name__, sys.argv[1:])\n"
+    (tmp_path / "script.py").write_text(script)
+    said = command("run", "--greenlet", "script.py", "--greenlet", cwd=tmp_path)
+    assert said == "fiberback.greenlet ['--greenlet']\n"
+    (tmp_path / "script.py").write_text("import fiberback.__main__ as it\nit.main([])\n")
+    said = command("run", "--greenlet", "script.py", cwd=tmp_path)
+    assert "fiberback.greenlet, as greenlet 3." in said
+
+
 def test_errors(tmp_path):
     said = command("errors", cwd=tmp_path)
     assert "\n    cure: " in said

@@ -12,7 +12,10 @@ ROOT = Path(__file__).parents[2]
 BASES = (ROOT, ROOT / "pyext/python/fiberback")
 DOCUMENTS = [
     "docs/architecture.md",
+    "docs/coming-from-asgiref.md",
+    "docs/greenlets.md",
     "docs/costs.md",
+    "docs/jupyter.md",
     "docs/known-crashes.md",
     "CONTRIBUTING.md",
     "README.md",

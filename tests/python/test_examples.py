@@ -17,6 +17,7 @@ FOLDER = pathlib.Path(__file__).parents[2] / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.py"))
 # What an example imports beyond fiberback.
 NEEDS = {
+    "asgiref_functions": ["asgiref"],
     "django_views": ["django", "httpx"],
     "fastapi_app": ["fastapi", "httpx"],
     "progress_bar": ["tqdm"],

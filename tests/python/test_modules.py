@@ -106,7 +106,19 @@ print("fine")
 
 
 @pytest.mark.parametrize(
-    "module", ["asgi", "dbapi", "django", "greenback", "nest", "peewee", "sqlalchemy", "threads"]
+    "module",
+    [
+        "asgi",
+        "asgiref",
+        "dbapi",
+        "django",
+        "greenback",
+        "ipython",
+        "nest",
+        "peewee",
+        "sqlalchemy",
+        "threads",
+    ],
 )
 def test_a_module_is_there_when_it_is_named(module):
     """As README has it: `fiberback.threads.LoopThread()` after `import fiberback` alone."""

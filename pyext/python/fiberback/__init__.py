@@ -20,7 +20,8 @@ event loop goes on meanwhile::
 What to do where:
 
 - in a program of your own: `fiberback.run(main())`. It works inside a running loop, too;
-- in a notebook, a debugger, a program that calls `asyncio.run`: call `await_`, nothing else;
+- in a notebook, a debugger, a program that calls `asyncio.run`: call `await_`, nothing else; `%load_ext fiberback`
+  makes `asyncio.run` work in cells, too;
 - in a server, a test runner, on uvloop: `fiberback.enable(everywhere=True)` before its loop starts, or
   `fiberback.enable()` while it runs;
 - on Trio: `trio.run(fiberback.with_portal_run_tree, main)`;
@@ -34,7 +35,8 @@ What to do where:
 
 `fiberback.sqlalchemy`, `.django`, `.peewee`, `.dbapi` and `.asgi` serve these libraries;
 `from fiberback import greenback` serves code that was written for greenback, `from fiberback import nest`
-code that was written for nest_asyncio; `fiberback.threads` has an event loop in a thread of its own.
+code that was written for nest_asyncio, `fiberback.asgiref` code that was written for asgiref;
+`fiberback.threads` has an event loop in a thread of its own.
 
 `help(fiberback.await_)` has the details. `python -m fiberback` prints what it finds on this machine,
 `python -m fiberback errors` what each error means.
@@ -139,15 +141,19 @@ if not _typing.TYPE_CHECKING:
     def __getattr__(name):
         if name in (
             "asgi",
+            "asgiref",
             "dbapi",
             "django",
             "greenback",
+            "ipython",
             "nest",
             "peewee",
             "sqlalchemy",
             "threads",
         ):
             return _import_module("." + name, __name__)
+        if name in ("load_ipython_extension", "unload_ipython_extension"):  # `%load_ext fiberback`
+            return getattr(_import_module(".ipython", __name__), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

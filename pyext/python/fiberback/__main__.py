@@ -53,6 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
     running = commands.add_parser(
         "run", help="run a script, or a module by -m, every event loop of which is prepared"
     )
+    running.add_argument(
+        "--greenlet",
+        action="store_true",
+        help="'import greenlet' gives fiberback.greenlet, for SQLAlchemy, gevent, greenback and others",
+    )
     running.add_argument("-m", dest="module", action="store_true", help="it is a module's name")
     running.add_argument("script")
     running.add_argument("arguments", nargs=argparse.REMAINDER, help="what the script gets")
@@ -66,6 +71,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     chosen = parser.parse_args(arguments)
     if chosen.command == "run":
+        if chosen.greenlet:
+            from . import greenlet as ours
+
+            ours.install()
         run(chosen.script, chosen.arguments, module=chosen.module)
         return 0
     if chosen.command == "errors":
@@ -117,6 +126,10 @@ def installed(modules: dict[str, str]) -> list[str]:
 
 
 def greenlet() -> str:
+    if fiberback.stats()["greenlet_replaced"]:
+        from . import greenlet as ours
+
+        return f"fiberback.greenlet, as greenlet {ours.__version__}"
     if fiberback.stats()["greenlet_loaded"]:
         return f"{sys.modules['greenlet'].__version__}, loaded: portals keep one stack for life"
     if importlib.util.find_spec("greenlet") is None:

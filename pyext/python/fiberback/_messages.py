@@ -118,8 +118,8 @@ DEADLOCK = Message(
 UNKNOWN_GREENLET = Message(
     "greenlet-version",
     "fiberback does not know this build of the greenlet package ({error})",
-    "Type \"pip install 'greenlet>=3,<4'\", or do not switch between greenlets in code that await_() may "
-    "suspend",
+    "Type \"pip install 'greenlet>=3,<4'\", or 'fiberback.greenlet.install()' before greenlet is imported, or do "
+    "not switch between greenlets in code that await_() may suspend",
 )
 ASYNCIO_IN_TWO = Message(
     "asyncio-in-two",
@@ -244,6 +244,27 @@ NEST_MISPATCHED = Message(
     "nest_asyncio.apply() was called before fiberback.nest.apply(), and its loops re-enter themselves",
     "Type 'import fiberback.nest as nest_asyncio' where nest_asyncio is imported, or call "
     "'fiberback.nest.apply()' first",
+)
+
+# --- asgiref ---------------------------------------------------------------------------------------
+
+UNKNOWN_ASGIREF = Message(
+    "unknown-asgiref",
+    "fiberback.asgiref supports asgiref 3.13 and later, but this is {version}",
+    "Type 'pip install \"asgiref>=3.13,<4\"'",
+)
+ASGIREF_EXECUTOR = Message(
+    "asgiref-executor",
+    "executor must not be set when on_fiber is True, since no thread takes part then",
+    "Type 'sync_to_async(fn, on_fiber=True)' for a function that does not block, "
+    "'sync_to_async(fn, thread_sensitive=False, executor=executor)' for one that does",
+)
+ASGIREF_DEADLOCK = Message(
+    "asgiref-deadlock",
+    "Single thread executor already being used, would deadlock: the sync code that it runs waits for the thread "
+    "of this event loop",
+    "In that sync code call the async function by 'async_to_sync', instead of waiting for a thread; or type "
+    "'sync_to_async(fn, thread_sensitive=False)' here",
 )
 
 # --- task groups -----------------------------------------------------------------------------------
@@ -479,3 +500,42 @@ PARKED_AT_STOP_CANCEL = "the event loop was stopped"
 LOOP_WAS_CLOSED = "the event loop was closed"
 THREAD_ENDS = "the event loop's thread ends"
 LOOP_AT_EXIT = "the interpreter exits"
+
+# --- fiberback.greenlet ----------------------------------------------------------------------------
+
+GREENLET_LOADED = Message(
+    "greenlet-loaded",
+    "greenlet was imported before fiberback.greenlet.install() was called, and what has imported it keeps it",
+    "Call install() first, before anything that imports greenlet (SQLAlchemy, gevent, Playwright)",
+)
+
+# --- fiberback.playwright --------------------------------------------------------------------------
+
+PLAYWRIGHT_VERSION = Message(
+    "playwright-version",
+    "fiberback.playwright does not know this Playwright from within ({error})",
+    "Type \"pip install 'playwright>=1.65'\", or call the sync API where no event loop runs",
+)
+
+# --- fiberback.gevent ------------------------------------------------------------------------------
+
+GEVENT_BACKEND = Message(
+    "gevent-backend",
+    "an event loop cannot drive gevent's hub, which runs on libuv, or on a backend without a file of its own",
+    "Set GEVENT_LOOP=libev-cext and GEVENT_BACKEND=epoll (kqueue on BSD and macOS) in the environment",
+)
+GEVENT_SECOND_WAITER = Message(
+    "gevent-second-waiter",
+    "gevent cannot be waited for here, for other code without a greenlet of its own waits for it already",
+    "Start the program with fiberback.gevent.run(main()), or call this by fiberback.gevent.sync_to_async()",
+)
+GEVENT_AWAITS = Message(
+    "gevent-awaits",
+    "this greenlet cannot be switched to, for it is a task's, which awaits something else",
+    "Switch to it only when it waits for its hub, or use an asyncio.Event",
+)
+GEVENT_NO_FUTURE = Message(
+    "gevent-no-future",
+    "future_to_greenlet() that is not to start anything needs a future",
+    "Pass asyncio.ensure_future(...), or leave out autostart_future",
+)

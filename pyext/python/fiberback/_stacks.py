@@ -50,6 +50,8 @@ class Stats(TypedDict):
     """Address space of all stacks, in bytes; not memory."""
     greenlet_loaded: int
     """1 if `greenlet` was found in the process, and its switches are looked after. Else 0."""
+    greenlet_replaced: int
+    """1 if `import greenlet` gives `fiberback.greenlet` (see `fiberback.greenlet.install()`). Else 0."""
 
 
 def set_stack_size(size: int, /) -> None:

@@ -1,6 +1,6 @@
 //! `await_` in a greenlet that somebody has switched to.
 
-use super::calls::{self, Inside, inside};
+use super::calls::{self, inside};
 use crate::awaitable::iterator_of;
 use crate::usable_portal::is_usable;
 use crate::wait_here::wait_here;
@@ -22,7 +22,7 @@ pub(crate) unsafe fn in_greenlet(awaitable: *mut PyObject) -> Option<*mut PyObje
     // SAFETY: attached, no error set; all references are owned where they are used.
     unsafe {
         let inside = inside()?;
-        if is_provider(&inside) {
+        if is_provider(inside.greenlet) {
             let parent = ffi::PyObject_GetAttr(inside.greenlet, names::PARENT.get());
             if parent.is_null() {
                 return Some(parent);
@@ -47,10 +47,14 @@ pub(crate) unsafe fn in_greenlet(awaitable: *mut PyObject) -> Option<*mut PyObje
 
 /// Whether the greenlet is one of SQLAlchemy's, whose parent awaits what it is switched to with. An error is
 /// set if that cannot be told.
-unsafe fn is_provider(inside: &Inside) -> bool {
+///
+/// # Safety
+///
+/// Attached, no error set; a valid object.
+pub(crate) unsafe fn is_provider(greenlet: *mut PyObject) -> bool {
     // SAFETY: attached.
     unsafe {
-        let provider = names::attribute(inside.greenlet, names::PROVIDER.get());
+        let provider = names::attribute(greenlet, names::PROVIDER.get());
         let is_provider = !provider.is_null() && ffi::PyObject_IsTrue(provider) == 1;
         ffi::Py_XDECREF(provider);
         is_provider

@@ -17,6 +17,7 @@
 
 use super::answer::Answer;
 use super::original;
+use crate::interp::tracing::OnBehalf;
 use crate::worker::{self, Worker};
 use crate::{error, messages};
 use pyo3::ffi::{self, PyObject};
@@ -212,7 +213,9 @@ pub(crate) unsafe fn wait(
         });
         let none = ptr::null_mut();
         let base = ffi::Py_NewRef(inside.base_greenlet);
+        let on_behalf = OnBehalf::begin(ffi::PyThreadState_Get());
         let result = original::api_switch(base, none, none);
+        drop(on_behalf);
         let exception = if result.is_null() { error::take() } else { none };
         ffi::Py_XDECREF(result);
         ffi::Py_DECREF(base);

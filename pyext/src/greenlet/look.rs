@@ -5,11 +5,14 @@ use super::original::is_loaded;
 use crate::interp::unlike;
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
-use std::sync::atomic::{AtomicIsize, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, Ordering};
 
 /// `sys.modules`, owned, and the length that it had without greenlet in it.
 static MODULES: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 static SEEN_LENGTH: AtomicIsize = AtomicIsize::new(-1);
+/// The module of that name that is ours (`greenlet_api`), owned: not to be met.
+static OURS: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+static REPLACED: AtomicBool = AtomicBool::new(false);
 /// The interned string "greenlet._greenlet".
 static NAME: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 
@@ -35,7 +38,7 @@ unsafe fn look_up() -> bool {
     // SAFETY: attached; the look-up neither fails nor runs code for a `str` key in a plain dict.
     unsafe {
         let found = ffi::PyDict_GetItemWithError(modules, NAME.load(Ordering::Relaxed));
-        if found.is_null() || found == ffi::Py_None() || !meet(found) {
+        if found.is_null() || found == ffi::Py_None() || is_ours(found) || !meet(found) {
             if !ffi::PyErr_Occurred().is_null() {
                 ffi::PyErr_WriteUnraisable(found);
             }
@@ -47,13 +50,45 @@ unsafe fn look_up() -> bool {
     }
 }
 
+/// Notes which module `greenlet._greenlet` is none of greenlet's (borrowed; kept for ever).
+///
+/// # Safety
+///
+/// Attached; a valid object.
+pub(crate) unsafe fn note_ours(module: *mut PyObject) {
+    // SAFETY: the contract.
+    OURS.store(unsafe { ffi::Py_NewRef(module) }, Ordering::Relaxed);
+}
+
+/// `_fiberback.note_greenlet_replaced()`: `import greenlet` gives what is ours from now on.
+pub(crate) unsafe extern "C" fn note_replaced(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    REPLACED.store(true, Ordering::Relaxed);
+    // SAFETY: attached.
+    unsafe { ffi::Py_NewRef(ffi::Py_None()) }
+}
+
+/// Whether `import greenlet` gives what is ours.
+pub(crate) fn is_replaced() -> bool {
+    REPLACED.load(Ordering::Relaxed)
+}
+
+fn is_ours(module: *mut PyObject) -> bool {
+    module == OURS.load(Ordering::Relaxed)
+}
+
 /// `_fiberback.meet_greenlet(module)`: the module `greenlet._greenlet` has just been made.
 pub(crate) unsafe extern "C" fn meet_greenlet(
     _: *mut PyObject,
     module: *mut PyObject,
 ) -> *mut PyObject {
     // SAFETY: attached; lent.
-    unsafe { if meet(module) { ffi::Py_NewRef(ffi::Py_None()) } else { ptr::null_mut() } }
+    unsafe {
+        if is_ours(module) || meet(module) {
+            ffi::Py_NewRef(ffi::Py_None())
+        } else {
+            ptr::null_mut()
+        }
+    }
 }
 
 /// False with an error set on failure.

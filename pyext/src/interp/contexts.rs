@@ -209,7 +209,11 @@ impl Lent {
 }
 
 /// Makes `context` (owned) the current one; returns what was (owned).
-unsafe fn set_current(ts: *mut PyThreadState, context: *mut PyObject) -> *mut PyObject {
+///
+/// # Safety
+///
+/// `ts` must be the attached thread state. Nobody else may rely on what was current.
+pub(crate) unsafe fn set_current(ts: *mut PyThreadState, context: *mut PyObject) -> *mut PyObject {
     // SAFETY: `ts` is the attached thread state. With the version, the values that `ContextVar`s
     // remember for this thread are out of date (`_PyContext_Enter` does the same).
     unsafe {

@@ -121,6 +121,11 @@ impl Version {
         unsafe { (*self.top).current_frame }
     }
 
+    /// Has the fiber's frames end at its base, as if nothing were below.
+    pub(super) fn cut_off(&mut self) {
+        self.base.set_previous(ptr::null_mut());
+    }
+
     /// The frame below all of the fiber's.
     pub(super) fn base_frame(&mut self) -> *mut Frame {
         self.base.as_ptr()

@@ -103,6 +103,11 @@ impl Version {
         self.top
     }
 
+    /// Has the fiber's frames end at its base, as if nothing were below.
+    pub(super) fn cut_off(&mut self) {
+        self.base.set_previous(ptr::null_mut());
+    }
+
     /// The frame below all of the fiber's.
     pub(super) fn base_frame(&mut self) -> *mut Frame {
         self.base.as_ptr()

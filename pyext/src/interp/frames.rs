@@ -84,10 +84,23 @@ impl Place {
         code: *mut PyObject,
         first: *mut PyObject,
     ) -> Option<Self> {
-        // SAFETY: the thread's frames are linked down to the bottom of its stack; frames with an
-        // executable other than code are only compared.
+        // SAFETY: the thread's frames are linked down to the bottom of its stack.
+        unsafe { Self::find_from(Self::current(ts).frame, code, first) }
+    }
+
+    /// [`find`](Self::find), from `frame` down.
+    ///
+    /// # Safety
+    ///
+    /// `frame` must be null or alive, and the frames below it linked down to a null; the rest as there.
+    pub(super) unsafe fn find_from(
+        frame: *mut Frame,
+        code: *mut PyObject,
+        first: *mut PyObject,
+    ) -> Option<Self> {
+        // SAFETY: the contract; frames with an executable other than code are only compared.
         unsafe {
-            let mut place = Self::current(ts);
+            let mut place = Self { frame, above: 0 };
             for _ in 0..MOST_FRAMES {
                 if place.frame.is_null() {
                     return None;

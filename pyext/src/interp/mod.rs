@@ -213,6 +213,45 @@ impl State {
         }
     }
 
+    /// Whether one of a suspended fiber's frames executes `code` with `first` as its first local variable.
+    ///
+    /// # Safety
+    ///
+    /// Suspended; valid objects, `code` a function with at least one parameter.
+    pub(crate) unsafe fn has_frame(&self, code: *mut PyObject, first: *mut PyObject) -> bool {
+        // SAFETY: a suspended fiber's frames are linked down to its base.
+        unsafe { frames::Place::find_from(self.version.top_frame(), code, first).is_some() }
+    }
+
+    /// To be called right after [`enter`](Self::enter): the fiber is none of its resumer's calls. Its frames
+    /// end at its base, and what the resumer handles it does not see.
+    #[inline(always)]
+    pub(crate) fn cut_off(&mut self) {
+        self.version.cut_off();
+        self.exceptions.cut_off();
+    }
+
+    /// Gives the fiber a context of its own (owned, or null for one that is made on first use), instead of
+    /// its resumer's. Not while it is entered, as with the three below.
+    pub(crate) fn set_own_context(&mut self, context: *mut PyObject) {
+        self.context.set_own(context);
+    }
+
+    /// Takes the fiber's own context off it again; owned, or null.
+    pub(crate) fn take_own_context(&mut self) -> *mut PyObject {
+        self.context.take_own()
+    }
+
+    /// The fiber's own context, borrowed; or null.
+    pub(crate) fn own_context(&self) -> *mut PyObject {
+        self.context.own()
+    }
+
+    /// Gives it another one (owned, or null); returns the one before (owned, or null).
+    pub(crate) fn replace_own_context(&mut self, context: *mut PyObject) -> *mut PyObject {
+        self.context.replace_own(context)
+    }
+
     /// Frees what the state owns.
     ///
     /// # Safety
@@ -347,6 +386,17 @@ pub(crate) unsafe fn thread_state_id(ts: *mut PyThreadState) -> u64 {
     unsafe { *field::<_, u64>(ts, facts::TS_ID) }
 }
 
+/// How deep in the destruction of containers the thread is, as the interpreter counts that (3.11 and 3.12).
+///
+/// # Safety
+///
+/// `ts` must be the attached thread state.
+#[cfg(any(cpython = "3.11", cpython = "3.12"))]
+pub(crate) unsafe fn trash_nesting(ts: *mut PyThreadState) -> i32 {
+    // SAFETY: the contract.
+    unsafe { *field::<_, i32>(ts, facts::TS_TRASH_NESTING) }
+}
+
 /// Where a coroutine stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum CoroutineState {
@@ -412,8 +462,10 @@ pub(crate) unsafe fn code_address(coroutine: *mut PyObject) -> usize {
     unsafe { *field::<_, usize>(coroutine, facts::GEN_FRAME + facts::FRAME_CODE) & !1 }
 }
 
-/// Whether the code that runs now owns, on its frame's value stack, the references to the
-/// arguments of the call that it is making, without [`State::traverse`] showing them.
+/// Whether the code that runs now owns, on its frame's value stack, the references to the arguments of
+/// the call that it is making, without [`State::traverse`] showing them: of a function that `is_function` knows, or
+/// a method of a class (looked up on an object) that `is_method` knows, with that object. How many slots below the
+/// arguments, then, belong to the call, too.
 ///
 /// # Safety
 ///
@@ -422,9 +474,11 @@ pub(crate) unsafe fn code_address(coroutine: *mut PyObject) -> usize {
 pub(crate) unsafe fn caller_owns_arguments(
     ts: *mut PyThreadState,
     arguments: *const *mut PyObject,
-) -> bool {
+    is_function: impl Fn(*mut PyObject) -> bool,
+    is_method: impl Fn(*mut PyObject, *mut PyObject) -> bool,
+) -> Option<usize> {
     // SAFETY: passed on.
-    unsafe { references::owns_arguments(Version::current_frame(ts), arguments) }
+    unsafe { references::call_below(Version::current_frame(ts), arguments, is_function, is_method) }
 }
 
 /// Whether the code that runs now is a coroutine's, or an async generator's, and may be about to await what

@@ -133,30 +133,53 @@ unsafe fn shown_by_generator(frame: *mut Frame) -> bool {
     }
 }
 
-/// Whether `arguments` (of a call that the frame makes right now) points into the frame's value
-/// stack: then the frame owns a reference to each argument, which [`traverse`] does not show.
+/// Whether the frame itself makes a call with `arguments`, of a function that `is_function` knows (or, as a class's
+/// that was looked up on an object, `is_method`, with that object): then they lie on its value stack, right above the
+/// function, and it owns a reference to each that [`traverse`] does not show. How many slots below them, then, is what
+/// belongs to the call: the function, or the object.
+///
+/// That they lie there is not enough. C code that was called with arguments of the frame may pass them on
+/// (`functools.partial`, `operator.call`), and have put something that the frame does not own in front of them, or in
+/// the function's place (`PY_VECTORCALL_ARGUMENTS_OFFSET`, as bound methods do).
 ///
 /// # Safety
 ///
 /// `frame` must be the current frame, or null.
 #[cfg(any(cpython = "3.11", cpython = "3.12", cpython = "3.13"))]
-pub(super) unsafe fn owns_arguments(frame: *mut Frame, arguments: *const *mut PyObject) -> bool {
+pub(super) unsafe fn call_below(
+    frame: *mut Frame,
+    arguments: *const *mut PyObject,
+    is_function: impl Fn(*mut PyObject) -> bool,
+    is_method: impl Fn(*mut PyObject, *mut PyObject) -> bool,
+) -> Option<usize> {
     if frame.is_null() {
-        return false;
+        return None;
     }
-    // SAFETY: the frame is live; it is looked into only if it is one that executes code.
+    // SAFETY: the frame is live; it is looked into only if it is one that executes code. What lies on its value
+    // stack below arguments of a call in progress are references, or nulls.
     unsafe {
         let owner = isize::from(*field::<_, i8>(frame, facts::FRAME_OWNER));
         if owner != facts::FRAME_OWNED_BY_THREAD && owner != facts::FRAME_OWNED_BY_GENERATOR
             || *field::<_, c_int>(frame, facts::FRAME_STACK_TOP) >= 0
         {
-            return false;
+            return None;
         }
         let code = *field::<_, *mut PyObject>(frame, facts::FRAME_CODE);
         let slots = *field::<_, c_int>(code, facts::CODE_SLOTS) as usize;
         let height = *field::<_, c_int>(code, facts::CODE_STACK_SIZE) as usize;
-        let stack = field::<_, *mut PyObject>(frame, facts::FRAME_SLOTS).add(slots).addr();
-        (stack..stack + height * size_of::<usize>()).contains(&arguments.addr())
+        let bottom = field::<_, *mut PyObject>(frame, facts::FRAME_SLOTS).add(slots).addr();
+        let below = arguments.addr().wrapping_sub(bottom) / size_of::<usize>();
+        if arguments.addr() < bottom || below > height || below < 2 {
+            return None;
+        }
+        let (second, first) = (*arguments.sub(2), *arguments.sub(1));
+        // A function without an object is the lower of the two from 3.13 on, and the upper one before.
+        let (function, other) =
+            if cfg!(cpython = "3.13") { (second, first) } else { (first, second) };
+        if !function.is_null() && other.is_null() && is_function(function) {
+            return Some(if cfg!(cpython = "3.13") { 2 } else { 1 });
+        }
+        (!first.is_null() && !second.is_null() && is_method(second, first)).then_some(1)
     }
 }
 
@@ -166,8 +189,13 @@ pub(super) unsafe fn owns_arguments(frame: *mut Frame, arguments: *const *mut Py
 ///
 /// None; the signature is that of the other versions.
 #[cfg(any(cpython = "3.14", cpython = "3.15"))]
-pub(super) unsafe fn owns_arguments(_: *mut Frame, _: *const *mut PyObject) -> bool {
-    false
+pub(super) unsafe fn call_below(
+    _: *mut Frame,
+    _: *const *mut PyObject,
+    _: impl Fn(*mut PyObject) -> bool,
+    _: impl Fn(*mut PyObject, *mut PyObject) -> bool,
+) -> Option<usize> {
+    None
 }
 
 /// Tells the collector that an object needs no finalizing, or that it does again. Returns what was

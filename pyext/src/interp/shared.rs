@@ -75,6 +75,11 @@ impl Exceptions {
         self.base.previous_item = ptr::null_mut();
     }
 
+    /// Has the fiber see nothing of what its resumer handles.
+    pub(super) fn cut_off(&mut self) {
+        self.base.previous_item = ptr::null_mut();
+    }
+
     /// No generator's item is left on the base.
     #[inline]
     pub(super) fn is_clean(&self) -> bool {
@@ -252,6 +257,9 @@ pub(super) struct Context {
     /// The context right below all nested ones. Only compared, never dereferenced.
     below: *mut PyObject,
     entered_nested: bool,
+    /// The fiber inherits nothing: `nested` is a context of its own, or null for one that is made on first
+    /// use.
+    is_own: bool,
 }
 
 impl Context {
@@ -261,7 +269,31 @@ impl Context {
             nested: ptr::null_mut(),
             below: ptr::null_mut(),
             entered_nested: false,
+            is_own: false,
         }
+    }
+
+    /// From now on the fiber has a context of its own (owned, or null), and inherits none. Only while it
+    /// is not entered, as the three below.
+    pub(super) fn set_own(&mut self, context: *mut PyObject) {
+        self.is_own = true;
+        self.nested = context;
+    }
+
+    /// Undoes [`set_own`](Self::set_own): what the fiber's context is by now; owned, or null.
+    pub(super) fn take_own(&mut self) -> *mut PyObject {
+        self.is_own = false;
+        std::mem::replace(&mut self.nested, ptr::null_mut())
+    }
+
+    /// The fiber's own context, borrowed, or null.
+    pub(super) fn own(&self) -> *mut PyObject {
+        self.nested
+    }
+
+    /// Gives it another one (owned, or null); returns the one before.
+    pub(super) fn replace_own(&mut self, context: *mut PyObject) -> *mut PyObject {
+        std::mem::replace(&mut self.nested, context)
     }
 
     #[inline(always)]
@@ -269,11 +301,11 @@ impl Context {
         // SAFETY: `ts` is the attached thread state (contract of `State::enter`).
         unsafe {
             let context = field::<_, *mut PyObject>(ts, facts::TS_CONTEXT);
-            if (*context).is_null() {
+            if (*context).is_null() && !self.is_own {
                 Self::create();
             }
             self.host = *context;
-            self.entered_nested = !self.nested.is_null();
+            self.entered_nested = self.is_own || !self.nested.is_null();
             if self.entered_nested {
                 Self::set(ts, self.nested);
                 self.nested = ptr::null_mut();

@@ -16,6 +16,7 @@ use super::facts::{self, field};
 use super::frames::Place;
 use crate::{error, names};
 use pyo3::ffi::{self, PyObject, PyThreadState};
+use std::cell::Cell;
 use std::ffi::{CStr, c_int};
 use std::ptr;
 
@@ -126,14 +127,45 @@ pub(crate) unsafe fn as_deep(ts: *mut PyThreadState, of: c_int, function: impl F
 /// (pdb, IPython's, pudb), and pydevd (debugpy, PyCharm), which asks this one of its modules.
 const PROMPTS: [&CStr; 2] = [c"bdb", c"_pydevd_bundle.pydevd_vars"];
 
-/// Whether a debugger's prompt is on the running stack. An error that is set stays.
+/// Whether a debugger's prompt is on the running stack, or on one that this stack waits for. An error that is
+/// set stays.
 ///
 /// # Safety
 ///
 /// `ts` must be the attached thread state.
 pub(crate) unsafe fn is_at_prompt(ts: *mut PyThreadState) -> bool {
     // SAFETY: passed on.
-    unsafe { beside_the_error(|| PROMPTS.iter().any(|module| is_within(ts, module))) }
+    ELSEWHERE.get() > 0
+        || unsafe { beside_the_error(|| PROMPTS.iter().any(|module| is_within(ts, module))) }
+}
+
+thread_local! {
+    /// Prompts in greenlets that have another stack wait on their behalf. Their part of the count stays.
+    static ELSEWHERE: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Another stack of the thread waits on behalf of this one, until it is dropped: if there is a prompt on this
+/// one, that one is at it, too.
+pub(crate) struct OnBehalf {
+    is_at_prompt: bool,
+}
+
+impl OnBehalf {
+    /// # Safety
+    ///
+    /// `ts` must be the attached thread state.
+    pub(crate) unsafe fn begin(ts: *mut PyThreadState) -> Self {
+        // SAFETY: passed on.
+        let is_at_prompt = unsafe { depth(ts) > 0 && is_at_prompt(ts) };
+        ELSEWHERE.set(ELSEWHERE.get() + u32::from(is_at_prompt));
+        Self { is_at_prompt }
+    }
+}
+
+impl Drop for OnBehalf {
+    fn drop(&mut self) {
+        ELSEWHERE.set(ELSEWHERE.get() - u32::from(self.is_at_prompt));
+    }
 }
 
 /// What `look` finds, which sets and clears errors of its own, and needs that none is set.

@@ -175,7 +175,10 @@ pub(super) unsafe fn switch_from_host(
                     retire(worker);
                     next = Next::Host;
                 }
-                Output::Suspended(_) | Output::CallOut(..) => {
+                Output::Suspended(_)
+                | Output::CallOut(..)
+                | Output::CallHost(..)
+                | Output::Away => {
                     unreachable!("a runner has no portal, and calls out in `resume_once`")
                 }
             }

@@ -60,7 +60,7 @@ pub(crate) use hooks::set_parking;
 pub(crate) use hosted::{end_hosted, run_hosted};
 pub(crate) use look::parked;
 pub(crate) use task::context_of;
-pub(crate) use wait::{try_park, wait_here};
+pub(crate) use wait::{can_wait_here, runs_on, try_park, wait_here};
 
 use pyo3::ffi::PyObject;
 

@@ -17,7 +17,8 @@ use crate::interp::contexts;
 use crate::interp::tracing;
 use crate::step::Stepper;
 use crate::task_waits::{may_wait_for, wait_has_ended};
-use crate::{delegate, error, greenlet, interp, names, worker};
+use crate::worker::{self, Worker};
+use crate::{delegate, error, greenlet, guest, interp, names};
 use pyo3::ffi::PySendResult::PYGEN_NEXT;
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
@@ -83,6 +84,60 @@ pub(crate) unsafe fn wait_here(
                 greenlet::Answer::Refuse(error::take())
             }
         }
+    }
+}
+
+/// Whether code on this stack could wait for a guest of it. (Also true where that is refused for another reason
+/// than that the loop runs elsewhere.)
+///
+/// # Safety
+///
+/// Attached, no error set.
+pub(crate) unsafe fn can_wait_here() -> bool {
+    // SAFETY: attached; owned references are dropped. Errors are met again by who waits.
+    unsafe {
+        with_running_driver(|driver| {
+            let ts = ffi::PyThreadState_Get();
+            Driver::is_driven(driver) || is_here(driver, ts)
+        })
+        .unwrap_or(true)
+    }
+}
+
+/// Whether the loop that runs in this thread runs in the frames of a suspended worker.
+///
+/// # Safety
+///
+/// Attached, no error set; the worker is suspended.
+pub(crate) unsafe fn runs_on(worker: *mut Worker) -> bool {
+    // SAFETY: the contract.
+    unsafe {
+        with_running_driver(|driver| {
+            Worker::has_frame(worker, hooks::RUN_ONCE.get(), (*driver).event_loop)
+        })
+        .unwrap_or(false)
+    }
+}
+
+/// Calls `question` with the driver of the loop that runs in this thread, if callers can park there.
+unsafe fn with_running_driver(question: impl FnOnce(*mut Driver) -> bool) -> Option<bool> {
+    // SAFETY: attached, no error set; owned references are dropped.
+    unsafe {
+        if RUNNING_LOOP.get().is_null() {
+            return None;
+        }
+        let event_loop = RUNNING_LOOP.call(&[]);
+        let mut answer = None;
+        if !event_loop.is_null() && is_stock(event_loop) {
+            let driver = Driver::of(event_loop);
+            if !driver.is_null() {
+                answer = Some(question(driver));
+                Driver::release(driver);
+            }
+        }
+        ffi::PyErr_Clear();
+        ffi::Py_XDECREF(event_loop);
+        answer
     }
 }
 
@@ -276,6 +331,9 @@ unsafe fn may_begin_task(event_loop: *mut PyObject) -> bool {
         if tracing::depth(ts) == 0 {
             return true;
         }
+        if greenlet::inside().is_some() && tracing::is_at_prompt(ts) {
+            return true; // whoever has switched to this greenlet will wait
+        }
         let driver = Driver::of(event_loop);
         if driver.is_null() {
             return false;
@@ -344,6 +402,14 @@ unsafe fn wait_for(driver: *mut Driver, iterator: *mut PyObject, yielded: *mut P
         if let Some(message) = interp::refusal(ts) {
             error::set_runtime(message);
             return Answer::Refused;
+        }
+        let worker = worker::current();
+        if !worker.is_null()
+            && !(*worker).guest.is_null()
+            && (Driver::is_driven(driver) || !is_here(driver, ts))
+        {
+            // The loop is not in the frames of this greenlet: who has switched to it waits.
+            return Answer::of(guest::wait_on_host(worker, iterator, ffi::Py_NewRef(yielded)));
         }
         if let Some(inside) = greenlet::inside() {
             // A greenlet in whose frames the loop is not: who has switched to it waits.

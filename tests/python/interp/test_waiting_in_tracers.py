@@ -358,14 +358,36 @@ def test_at_a_pdb_prompt(run, tmp_path):
     assert "Error" not in done.stdout, done.stdout
 
 
-@pytest.mark.parametrize("run", ["asyncio.run", "fiberback.run"])
+CALLBACK = """
+def in_a_callback():
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    loop.call_soon(lambda: done.set_result(CALL))
+    return fiberback.await_(done)
+"""
+
+
+@pytest.mark.parametrize("run", ["asyncio.run", "fiberback.run", "callback"])
 def test_at_a_pdb_prompt_in_a_greenlet(run, tmp_path):
-    """Off a portal the prompt is on another stack than the loop, which could not be told of it."""
+    """The stack that has switched to the greenlet waits, and is not the one with the prompt on it."""
     import_or_skip("greenlet")
-    commands = ["p fiberback.await_(value())", "p step", "c"]
-    in_greenlet = "__import__('greenlet').greenlet(sync).switch()"
+    commands = [
+        "p fiberback.await_(value())",
+        "p step",
+        "n",
+        "x = fiberback.await_(value()) + 2",
+        "p x",
+    ]
+    commands += ["p fiberback.await_(asyncio.ensure_future(value())) + 3", "p step", "c"]
+    in_greenlet = call = "__import__('greenlet').greenlet(sync).switch()"
+    program = PROGRAM
+    if run == "callback":
+        run, call = "asyncio.run", "in_a_callback()"
+        program = program.replace(
+            "async def main", f"{CALLBACK.replace('CALL', in_greenlet)}\nasync def main"
+        )
     script = tmp_path / "debugged.py"
-    script.write_text(PROGRAM.replace("RUN", run).replace("sync() == 3", f"{in_greenlet} == 3"))
+    script.write_text(program.replace("RUN", run).replace("sync() == 3", f"{call} == 3"))
     done = subprocess.run(
         [sys.executable, str(script)],
         input="\n".join(commands) + "\n",
@@ -374,11 +396,11 @@ def test_at_a_pdb_prompt_in_a_greenlet(run, tmp_path):
         timeout=60,
         env=dict(os.environ, PYTHONBREAKPOINT="pdb.set_trace"),
     )
-    assert done.returncode == 0 and "end" in done.stdout, done.stdout + done.stderr
-    if run == "fiberback.run":
-        assert "42" in done.stdout and "Error" not in done.stdout, done.stdout
-    else:
-        assert "fiberback.run(main())" in done.stdout and "in-a-tracer" in done.stdout, done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    for text in ("42", "44", "45", "ticks True", "end"):
+        assert text in done.stdout, done.stdout + done.stderr
+    assert "Error" not in done.stdout, done.stdout
+    assert "asyncio/base_events.py" not in done.stdout, "it has stopped in the loop's own code"
 
 
 @pytest.mark.parametrize("run", ["asyncio.run", "fiberback.run"])

@@ -13,7 +13,7 @@ from typing import assert_type
 import fiberback
 import fiberback.greenback as greenback
 import fiberback.sqlalchemy
-from fiberback import nest
+from fiberback import asgiref, nest
 from fiberback.threads import LoopThread
 
 
@@ -151,6 +151,25 @@ async def main() -> int:
     return fiberback.await_(task)
 
 
+@asgiref.async_to_sync
+async def from_sync(number: int) -> str:
+    return str(number)
+
+
+async def by_asgiref() -> None:
+    assert_type(from_sync(1), str)
+    assert_type(asgiref.async_to_sync(force_new_loop=True)(length_of)("x"), int)
+    assert_type(await asgiref.sync_to_async(len, on_fiber=True)("x"), int)
+    assert_type(await asgiref.sync_to_async(from_sync)(2), str)
+    with asgiref.install(on_fiber=True) as installed:
+        assert_type(installed, asgiref.Installed)
+    asgiref.uninstall()
+
+
+async def length_of(text: str) -> int:
+    return len(text)
+
+
 def sqlalchemy_adapter() -> None:
     with fiberback.sqlalchemy.install() as nothing:
         assert_type(nothing, None)
@@ -169,6 +188,7 @@ def what_waits() -> None:
 
 if __name__ == "__main__":
     assert_type(fiberback.run(main(), debug=False, loop_factory=asyncio.new_event_loop), int)
+    asyncio.run(by_asgiref())
     assert_type(without_a_loop(), int)
     named()
     assert_type(fiberback.__version__, str)

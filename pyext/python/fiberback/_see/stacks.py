@@ -128,7 +128,7 @@ class _Look:
         known += (one[0] for one in (*self._callers, *self._parked.values()))
         known += loops.stopped()
         known += _loops_of_known_tasks()
-        fibers = suspended()
+        fibers = [portal for portal in suspended() if portal.in_await]  # the others run just now
         for portal in fibers:
             task = _task_of(portal)
             if task is not None:

@@ -149,7 +149,7 @@ class Channel(Host):
                 except RuntimeError:
                     request.refuse(RuntimeError(_messages.LOOP_CLOSED))
                 if not waiter.wait(_FIRST_LOOK):
-                    self._wait_watchfully(request, waiter)
+                    self.wait_watchfully(request, waiter)
             except BaseException:
                 self._give_up(request, waiter)
                 raise
@@ -180,7 +180,11 @@ class Channel(Host):
             return _Plain()
         return asgiref_worker.serving(context, own_pool.of_stack())
 
-    def _wait_watchfully(self, request: Request, waiter: Any) -> None:
+    def wait_watchfully(self, request: Any, waiter: Any) -> None:
+        """Until `waiter.wait()` is true; raises RuntimeError where that would be never.
+
+        Of the request it is asked whether it `is_taken`, by the loop.
+        """
         pause, since, warned = _FIRST_LOOK, time.monotonic(), False
         stopped: float | None = None
         suspected = False

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import contextvars
 import functools
 import os
@@ -53,7 +54,7 @@ class ThreadRunner:
     def __init__(self, debug: bool | None = None, loop_factory: LoopFactory | None = None) -> None:
         self._debug = debug
         self._loop_factory = loop_factory
-        self._runner: asyncio.Runner | None = None
+        self._runner: Any = None  # asyncio's
         self._host: Host | None = None
         self._idle: IdleRunner | None = None
         self._request: Request | None = None
@@ -124,12 +125,15 @@ class ThreadRunner:
 
     def _open(self) -> tuple[asyncio.AbstractEventLoop, Host, IdleRunner]:
         if self._runner is None or self._host is None or self._idle is None:
-            self._runner = asyncio.Runner(debug=self._debug, loop_factory=self._new_loop)
+            self._runner = self._make_runner()
             loop = self._runner.get_loop()
             self._host = Host(loop, "fiberback.await_() without a loop")
             self._idle = IdleRunner(loop)
             _open_loops[id(loop)] = (loop, self._host)
         return self._host.loop, self._host, self._idle
+
+    def _make_runner(self) -> Any:
+        return asyncio.Runner(debug=self._debug, loop_factory=self._new_loop)
 
     def _new_loop(self) -> asyncio.AbstractEventLoop:
         # Given a factory, the Runner leaves the thread's current event loop (that of
@@ -296,6 +300,39 @@ def thread_runner(
         yield
     finally:
         _mine.stack = outer
+        runner.close()
+
+
+class _LentLoop:
+    """In the place of an `asyncio.Runner`, for a loop of somebody else's: who has made it closes it."""
+
+    def __init__(self, make: LoopFactory) -> None:
+        self._loop = make()
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def close(self) -> None:
+        """Leave it as it is."""
+
+
+class _LoopOfOthers(ThreadRunner):
+    def _make_runner(self) -> Any:
+        assert self._loop_factory is not None
+        return _LentLoop(self._loop_factory)
+
+
+@contextlib.contextmanager
+def lent_loop(loop_of: LoopFactory) -> Iterator[None]:
+    """Have `await_` outside every event loop run on the one that `loop_of` returns, which others run, too,
+    and which stays. For the thread that enters it."""
+    runner = _LoopOfOthers(loop_factory=loop_of)
+    outer = _mine.stack
+    _mine.stack = (*outer, runner)
+    try:
+        yield
+    finally:
+        _mine.stack = tuple(each for each in _mine.stack if each is not runner)
         runner.close()
 
 

@@ -1,0 +1,146 @@
+"""Libraries that stand on greenlet, unchanged, on `fiberback.greenlet`: their own tests.
+
+Those of SQLAlchemy and greenback come out of their sdists on PyPI (`sdists`), gevent's out of its wheel, which is
+installed.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import sdists
+from support import import_or_skip, only_fiberback
+
+pytestmark = [
+    only_fiberback,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.version_info[:2] != (3, 12), reason="libraries' own suites run on 3.12 only"
+    ),
+]
+
+# Whatever imports greenlet in a process that finds this gets ours.
+SITECUSTOMIZE = """
+import fiberback.greenlet
+fiberback.greenlet.install()
+"""
+
+# The sdist's checkout, not what is installed.
+SQLALCHEMY = """
+import os, sys
+sys.path.insert(0, os.path.join(os.getcwd(), "lib"))
+import greenlet, sqlalchemy
+assert sqlalchemy.__file__.startswith(os.getcwd()), sqlalchemy.__file__
+assert greenlet.__name__ == "fiberback.greenlet"
+"""
+
+# Of gevent's tests those of the core, and of what switches most.
+GEVENT = [
+    "test__GreenletExit",
+    "test__api",
+    "test__api_timeout",
+    "test__contextvars",
+    "test__core_fork",
+    "test__destroy",
+    "test__event",
+    "test__events",
+    "test__exc_info",
+    "test__greenlet",
+    "test__greenletset",
+    "test__greenness",
+    "test__hub",
+    "test__hub_join",
+    "test__iwait",
+    "test__joinall",
+    "test__local",
+    "test__loop_callback",
+    "test__lock",
+    "test__monkey",
+    "test__order",
+    "test__pool",
+    "test__pywsgi",
+    "test__queue",
+    "test__select",
+    "test__semaphore",
+    "test__server",
+    "test__signal",
+    "test__sleep0",
+    "test__socket",
+    "test__systemerror",
+    "test__thread",
+    "test__threading",
+    "test__threadpool",
+    "test__timeout",
+]
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory):
+    """Environment variables with which Python has our greenlet installed."""
+    folder = tmp_path_factory.mktemp("ours")
+    (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+def run_pytest(folder, env, *arguments):
+    # A whole suite in one test: neither conftest.py nor pytest's faulthandler shall take that for a hang.
+    faulthandler.cancel_dump_traceback_later()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=800)
+    assert done.returncode == 0, done.stdout[-12000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+
+
+def test_greenback(ours, tmp_path):
+    for name in ("trio", "anyio", "sniffio", "greenback"):
+        import_or_skip(name)
+    source = sdists.unpack("greenback", "1.3.0", tmp_path)
+    run_pytest(source, ours, "greenback/_tests")
+
+
+@pytest.mark.parametrize("version", ["2.1.9", "2.0.58"])
+@pytest.mark.parametrize("driver", ["aiosqlite", "asyncpg"])
+def test_sqlalchemy(ours, tmp_path, version, driver, request):
+    import_or_skip(driver)
+    source = sdists.unpack("sqlalchemy", version, tmp_path)
+    (source / "fiberback_plugin.py").write_text(SQLALCHEMY)
+    url = "sqlite+aiosqlite:///:memory:"
+    if driver != "aiosqlite":
+        database = request.getfixturevalue("database")
+        # What SQLAlchemy's README.unittests.rst asks for.
+        database.sql(
+            "CREATE SCHEMA test_schema; CREATE SCHEMA test_schema_2; CREATE EXTENSION hstore;"
+            "CREATE EXTENSION citext"
+        )
+        url = database.url(driver)
+    concurrency = next((source / "test" / "base").glob("test_concurrency*.py"))
+    tests = ["test/ext/asyncio", str(concurrency.relative_to(source))]
+    if driver == "aiosqlite":  # what it cancels waits for a stopped thread, with greenlet as well
+        tests += ["--deselect", "test/ext/asyncio/test_cancellation.py"]
+    run_pytest(source, ours, "-p", "fiberback_plugin", "--dburi", url, *tests)
+
+
+def run_gevent(module, env):
+    command = [sys.executable, "-X", "faulthandler", "-m", f"gevent.tests.{module}"]
+    return subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.parametrize("module", GEVENT)
+def test_gevent(ours, module):
+    """What passes with greenlet passes with ours."""
+    import_or_skip("gevent")
+    if importlib.util.find_spec(f"gevent.tests.{module}") is None:
+        pytest.skip(f"this gevent has no {module}")
+    done = run_gevent(module, ours)
+    if done.returncode != 0:
+        real = run_gevent(module, dict(os.environ))
+        assert real.returncode != 0, done.stdout[-6000:] + done.stderr[-6000:]
