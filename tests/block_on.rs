@@ -477,6 +477,31 @@ mod the_background_runtime {
         assert!(output.status.success(), "{}", text(&output));
     }
 
+    /// A program that is to have no descriptor for its waits installs a runtime that has none.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn has_no_descriptor_without_io() {
+        if is_child("no-io") {
+            let before = descriptors();
+            let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+            background::install(runtime).unwrap();
+            assert_eq!(block_on(async { 1 }), 1);
+            block_on(async {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::spawn(async {}).await.unwrap();
+            });
+            assert_eq!(foreign_block_on(run(|| block_on(async { 2 }))), 2);
+            assert_eq!(descriptors(), before);
+            // What does need one says so.
+            let bind = AssertUnwindSafe(|| block_on(TcpListener::bind("127.0.0.1:0")).is_ok());
+            assert!(catch_unwind(bind).is_err());
+            return;
+        }
+        let output = run_child("the_background_runtime::has_no_descriptor_without_io", "no-io");
+        assert!(output.status.success(), "{}", text(&output));
+        assert!(text(&output).contains("IO is disabled"), "{}", text(&output));
+    }
+
     /// Many threads need it first at the same time.
     #[test]
     #[cfg(target_os = "linux")]

@@ -23,8 +23,9 @@ use crate::error::AwaitError;
 ///
 /// The *background runtime* is one for the process, on one thread, and started by the first call that the table
 /// sends there: also by one whose future turns out to be ready, or to need no runtime, since it would panic if
-/// it looked for one in vain. It has six descriptors, and no call or thread has any beside it. See
-/// `fiberback::tokio::background` for how to have another, or to end it.
+/// it looked for one in vain, and tokio tells nobody beforehand. It has six descriptors, and no call or thread
+/// has any beside it. See `fiberback::tokio::background` for how to have another (without I/O it has no
+/// descriptor), or to end it.
 ///
 /// What the future spawns, as a client does for its connections, is on the runtime that the table names. So if a
 /// client is used both in a runtime and on threads outside of it, some of its connections are on a runtime that

@@ -33,9 +33,10 @@ What to do where:
 - where nothing may wait: `no_await()`;
 - "my task hangs": `print(dump())`, `dump_on(signal.SIGQUIT)`, `stacks()`.
 
-`fiberback.sqlalchemy`, `.django`, `.peewee`, `.dbapi` and `.asgi` serve these libraries;
+`fiberback.sqlalchemy`, `.django`, `.peewee`, `.dbapi`, `.asgi` and `.playwright` serve these libraries;
 `from fiberback import greenback` serves code that was written for greenback, `from fiberback import nest`
-code that was written for nest_asyncio, `fiberback.asgiref` code that was written for asgiref;
+code that was written for nest_asyncio, `fiberback.asgiref` code that was written for asgiref, `fiberback.gevent` for asyncio-gevent;
+`fiberback.greenlet` is greenlet on fiberback's own fibers, for all that stands on it;
 `fiberback.threads` has an event loop in a thread of its own.
 
 `help(fiberback.await_)` has the details. `python -m fiberback` prints what it finds on this machine,
@@ -144,10 +145,13 @@ if not _typing.TYPE_CHECKING:
             "asgiref",
             "dbapi",
             "django",
+            "gevent",
             "greenback",
+            "greenlet",
             "ipython",
             "nest",
             "peewee",
+            "playwright",
             "sqlalchemy",
             "threads",
         ):

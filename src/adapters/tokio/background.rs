@@ -29,6 +29,10 @@
 //! }
 //! ```
 //!
+//! One that is built with `enable_time()` alone has no descriptor. Futures find sockets and signals of a runtime
+//! by looking, and panic if there are none (tokio's "IO is disabled"), so that a runtime cannot get them when
+//! they turn out to be needed: which is why the usual one has everything from its start.
+//!
 //! # Fork
 //!
 //! Threads do not survive `fork`. A child that waits starts a background runtime of its own; what was

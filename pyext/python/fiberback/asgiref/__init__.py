@@ -4,7 +4,7 @@
 that changes; or `fiberback.asgiref.install()`, once, for code that imports asgiref itself (Django, Channels).
 
 - `async_to_sync` works in the loop's own thread, too, where asgiref's raises: the caller is suspended, and the
-  loop goes on. In threads of `sync_to_async` it takes a fraction of the time.
+  loop goes on. In threads of `sync_to_async` it takes some three quarters of the time.
 - `sync_to_async(fn, on_fiber=True)` calls `fn` in the loop's own thread, on a fiber: no thread hop, and what it
   waits for by `async_to_sync` or `fiberback.await_` suspends it. For code that does not block.
 - Thread-sensitive code finds its thread also if that runs a loop itself, or if the `async_to_sync` that it was

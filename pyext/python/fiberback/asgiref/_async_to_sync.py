@@ -25,6 +25,9 @@ from ._call import Call, take_over
 P = ParamSpec("P")
 R = TypeVar("R")
 
+# The loop that awaits the `sync_to_async` that a thread is at, or was at last, and its process.
+_known: Any = _asgiref.SyncToAsync.threadlocal
+_process = os.getpid()
 stock_class: Any = _asgiref.AsyncToSync
 # asgiref's own, whatever `install` puts in its place.
 stock_call: Any = stock_class.__call__
@@ -70,11 +73,13 @@ def call(self: Any, /, *args: Any, **kwds: Any) -> Any:
         if self.force_new_loop:
             return await_(_in_new_loop(self, args, kwds))
         return await_(_begun(self, args, kwds))
-    loop = None if self.force_new_loop else _main_loop()
-    if loop is None:
+    known: dict[str, Any] = _known.__dict__  # one look is what one attribute takes
+    loop = known.get("main_event_loop")
+    # A forked child's is not there.
+    if loop is None or self.force_new_loop or known.get("main_event_loop_pid") != _process:
         return stock_call(self, *args, **kwds)
     awaitable = _begun(self, args, kwds)
-    work = Call(loop, awaitable)
+    work = Call(loop, awaitable, known.get("task_context"))
     if work.start():
         return work.result()
     # The loop is closed: then on a new one.
@@ -93,14 +98,6 @@ def _begun(self: Any, args: Any, kwds: Any) -> Awaitable[Any]:
     return awaitable
 
 
-def _main_loop() -> Any:
-    """The loop that awaits the `sync_to_async` this thread is at, or was at last."""
-    known: Any = _asgiref.SyncToAsync.threadlocal
-    if getattr(known, "main_event_loop_pid", None) != os.getpid():  # a forked child's is not there
-        return None
-    return getattr(known, "main_event_loop", None)
-
-
 async def _in_new_loop(self: Any, args: Any, kwds: Any) -> Any:
     """As asgiref does it where no loop runs: from a thread without."""
 
@@ -117,3 +114,12 @@ async def _in_new_loop(self: Any, args: Any, kwds: Any) -> Any:
     finally:
         if afterwards:
             take_over(afterwards[0])
+
+
+def _after_fork() -> None:
+    global _process
+    _process = os.getpid()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

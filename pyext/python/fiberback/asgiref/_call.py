@@ -15,17 +15,16 @@ import inspect
 import sys
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
 from asgiref.current_thread_executor import CurrentThreadExecutor
-from asgiref.local import _rehome, _Storage
+from asgiref.local import _Storage
 from asgiref.sync import SyncToAsync
 
 from .. import with_portal_run
 from .._fiberback import Portal
-from .._thread import asgiref_worker
 from .._thread.channel import Channel
 from . import _executors
 
@@ -35,6 +34,7 @@ _EAGER = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 # Seconds until it is looked whether the loop is able to answer at all.
 _FIRST_LOOK = 0.05
 _NOTHING = object()
+_NONE: Mapping[Any, Any] = {}
 
 
 class Call(CurrentThreadExecutor):
@@ -45,13 +45,20 @@ class Call(CurrentThreadExecutor):
     """
 
     is_taken = False
+    _broken = False
+    _task: asyncio.Task[None] | None = None
+    _result: Any = None
+    _error: BaseException | None = None
+    # Whether the loop is in the middle of `_start`.
+    _is_starting = _is_over = False
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, awaitable: Awaitable[Any]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, awaitable: Awaitable[Any], tasks: Any
+    ) -> None:
         self._work_thread = threading.current_thread()
         self._work_items: deque[Any] = deque()
         self._work_ready: Any = self
         self._old_executor = _executors.current()
-        self._broken = False
         self._lock = threading.Lock()
         self._sleep = threading.Lock()
         self._sleep.acquire()
@@ -59,11 +66,10 @@ class Call(CurrentThreadExecutor):
         self._awaitable: Any = awaitable
         self._handled = sys.exception()
         self._context = contextvars.copy_context()
+        # Values as they are in the loop's thread, to be brought back only if they have changed there.
+        self._moved: dict[contextvars.ContextVar[Any], Any] = {}
         # What the `sync_to_async` that awaits this thread cancels, if it is cancelled.
-        self._tasks: Any = getattr(SyncToAsync.threadlocal, "task_context", None)
-        self._task: asyncio.Task[None] | None = None
-        self._result: Any = None
-        self._error: BaseException | None = None
+        self._tasks: list[Any] | None = tasks
 
     # In the thread that calls.
 
@@ -76,8 +82,6 @@ class Call(CurrentThreadExecutor):
         return True
 
     def result(self) -> Any:
-        known = vars(SyncToAsync.threadlocal)
-        before = known.copy()
         try:
             if not self.wait(_FIRST_LOOK):
                 watch = Channel(self._loop)
@@ -86,9 +90,7 @@ class Call(CurrentThreadExecutor):
         except BaseException:
             self._give_up()
             raise
-        finally:
-            known.update(before)  # which the work that was done meanwhile has changed
-        take_over(self._context)
+        take_over(self._context, self._moved)
         error, result = self._error, self._result
         if error is None:
             return result
@@ -100,16 +102,24 @@ class Call(CurrentThreadExecutor):
 
     def wait(self, timeout: float) -> bool:
         """Does what is submitted, until the call is over: True; or for `timeout` seconds."""
-        while True:
-            with self._lock:
-                item = self._work_items.popleft() if self._work_items else None
-                if item is None and self._broken:
+        known: dict[str, Any] | None = None
+        try:
+            while True:
+                # Without the lock: nothing is submitted any more once it is broken.
+                is_over = self._broken
+                if self._work_items:
+                    item = self._work_items.popleft()
+                    if known is None:
+                        known = vars(SyncToAsync.threadlocal).copy()
+                    item.run()
+                    del item
+                elif is_over:
                     return True
-            if item is not None:
-                item.run()
-                del item
-            elif not self._sleep.acquire(timeout=timeout):
-                return False
+                elif not self._sleep.acquire(timeout=timeout):
+                    return False
+        finally:
+            if known is not None:  # the work that was done meanwhile has changed it
+                vars(SyncToAsync.threadlocal).update(known)
 
     def _give_up(self) -> None:
         """Ctrl-C, or the loop will not answer."""
@@ -135,6 +145,7 @@ class Call(CurrentThreadExecutor):
                 return
             self.is_taken = True
         coro: Any = self._run()
+        self._is_starting = True
         try:
             if self._loop.get_task_factory() is None:
                 coro = Portal(coro)
@@ -146,6 +157,10 @@ class Call(CurrentThreadExecutor):
         except BaseException as error:
             coro.close()
             self._error = error
+            self._is_over = True
+        self._is_starting = False
+        if self._is_over:
+            # Last of all: the other thread takes the interpreter as soon as this one leaves it.
             self._end()
 
     async def _run(self) -> None:
@@ -153,7 +168,11 @@ class Call(CurrentThreadExecutor):
         task = asyncio.current_task()
         if tasks is not None:
             tasks.append(task)
-        asgiref_worker.rehome()
+        ident = threading.get_ident()
+        for variable, value in self._context.items():
+            if value.__class__ is _Storage:  # asgiref's `Local`s belong to a thread
+                self._moved[variable] = moved = _Storage(ident, value.data)
+                variable.set(moved)
         _executors.set_current(self)
         try:
             awaitable, self._awaitable = self._awaitable, None
@@ -171,7 +190,9 @@ class Call(CurrentThreadExecutor):
             if tasks is not None:
                 tasks.remove(task)
             self._handled = None
-            self._end()
+            self._is_over = True
+            if not self._is_starting:
+                self._end()
 
     @staticmethod
     async def _given(coro: Any) -> None:
@@ -205,10 +226,20 @@ class Call(CurrentThreadExecutor):
             self._sleep.release()
 
 
-def take_over(context: contextvars.Context) -> None:
-    """Have the current context be as `context`, which was copied from it and belongs to another thread."""
+def take_over(
+    context: contextvars.Context, known: Mapping[contextvars.ContextVar[Any], Any] = _NONE
+) -> None:
+    """Have the current context be as `context`, which was copied from it and belongs to another thread.
+
+    But for what has the `known` value there.
+    """
+    ident = threading.get_ident()
     for variable, value in context.items():
-        if variable.get(_NOTHING) is not value and variable is not _executors.variable:
-            if isinstance(value, _Storage):
-                value = _rehome(value)  # asgiref's `Local`s belong to a thread
+        if (
+            variable.get(_NOTHING) is not value
+            and variable is not _executors.variable
+            and known.get(variable) is not value
+        ):
+            if value.__class__ is _Storage:
+                value = _Storage(ident, value.data)
             variable.set(value)
