@@ -16,6 +16,7 @@ DOCUMENTS = [
     "docs/greenlets.md",
     "docs/costs.md",
     "docs/jupyter.md",
+    "docs/pytest.md",
     "docs/known-crashes.md",
     "CONTRIBUTING.md",
     "README.md",

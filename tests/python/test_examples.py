@@ -21,6 +21,7 @@ NEEDS = {
     "django_views": ["django", "httpx"],
     "fastapi_app": ["fastapi", "httpx"],
     "progress_bar": ["tqdm"],
+    "pytest_async_fixtures": ["pytest_asyncio"],
     "orm": ["sqlalchemy", "aiosqlite"],
     "trio_tasks": ["trio"],
 }

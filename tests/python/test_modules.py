@@ -119,6 +119,7 @@ print("fine")
         "nest",
         "peewee",
         "playwright",
+        "pytest",
         "sqlalchemy",
         "threads",
     ],

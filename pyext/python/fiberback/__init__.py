@@ -152,6 +152,7 @@ if not _typing.TYPE_CHECKING:
             "nest",
             "peewee",
             "playwright",
+            "pytest",
             "sqlalchemy",
             "threads",
         ):
@@ -159,6 +160,13 @@ if not _typing.TYPE_CHECKING:
         if name in ("load_ipython_extension", "unload_ipython_extension"):  # `%load_ext fiberback`
             return getattr(_import_module(".ipython", __name__), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def pytest_addoption(parser: object, pluginmanager: _typing.Any) -> None:
+    """For `pytest -p fiberback`, which is to cost others nothing: the plugin is `fiberback.pytest`."""
+    plugin = _import_module(".pytest", __name__)
+    if not pluginmanager.is_registered(plugin):
+        pluginmanager.register(plugin)
 
 
 # They are this module's, wherever they lie: in `help()`, in pickles, in the repr of classes.

@@ -16,15 +16,12 @@ import asyncio
 import atexit
 import contextlib
 import functools
-import inspect
 import sys
 import threading
 import warnings
-from asyncio import AbstractEventLoop, BaseEventLoop, _get_running_loop, _set_running_loop, runners
-from asyncio.tasks import _enter_task, _leave_task
+from asyncio import AbstractEventLoop, BaseEventLoop, _get_running_loop, runners
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
-from inspect import CORO_CREATED
 from types import TracebackType
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
@@ -33,6 +30,7 @@ from . import _messages
 from ._fiberback import await_
 from ._portal.call_portal import coroutine_of
 from ._run.enable import Enabled
+from ._run.in_running_loop import in_place, suspend
 from ._run.run import debugging
 from ._run.run import run as _run_with_cleanup
 
@@ -113,7 +111,7 @@ def run(
         if closes_loop:
             return _run_with_cleanup(coroutine_of(main), debug=debug)
         with debugging(running, debug):
-            return _suspend(running, main)
+            return suspend(running, main)
     if loop_factory is not None:
         return _run_stock(main, debug, loop_factory)
     if closes_loop:
@@ -225,15 +223,15 @@ def _runner_run(
     running = _get_running_loop()
     if running is None:
         return _stock_runner_run(self, coro, context=context)
-    return _suspend(running, coro, context)
+    return suspend(running, coro, context)
 
 
 def _run_until_complete(original: Callable[..., Any]) -> Callable[..., Any]:
     def run_until_complete(self: AbstractEventLoop, future: Awaitable[T]) -> T:
         running = _get_running_loop()
         if running is self:
-            return _suspend(self, future)
-        result: T = _in_place(running, original, self, future)
+            return suspend(self, future)
+        result: T = in_place(running, original, self, future)
         return result
 
     return run_until_complete
@@ -243,7 +241,7 @@ def _run_forever(original: Callable[..., Any]) -> Callable[..., Any]:
     def run_forever(self: AbstractEventLoop) -> None:
         running = _get_running_loop()
         if running is not self:
-            _in_place(running, original, self)
+            in_place(running, original, self)
             return
         stopped = self.create_future()
         inner = _inner_runs.setdefault(self, [])
@@ -270,37 +268,6 @@ def _stop(original: Callable[..., Any]) -> Callable[..., Any]:
 _METHODS = {"run_until_complete": _run_until_complete, "run_forever": _run_forever, "stop": _stop}
 # Those that wait in `run_forever` inside a running loop: `loop.stop()` ends the innermost.
 _inner_runs: WeakKeyDictionary[AbstractEventLoop, list[asyncio.Future[None]]] = WeakKeyDictionary()
-
-
-def _suspend(loop: AbstractEventLoop, awaitable: Awaitable[T], context: Context | None = None) -> T:
-    """The caller waits; the loop, which runs in this thread, goes on."""
-    try:
-        return await_(_in_task(loop, awaitable, context))
-    finally:
-        if inspect.iscoroutine(awaitable) and inspect.getcoroutinestate(awaitable) == CORO_CREATED:
-            awaitable.close()  # it could not even begin
-
-
-async def _in_task(loop: AbstractEventLoop, awaitable: Awaitable[T], context: Context | None) -> T:
-    if context is not None and asyncio.iscoroutine(awaitable):
-        return await loop.create_task(awaitable, context=context)
-    return await asyncio.ensure_future(awaitable, loop=loop)
-
-
-def _in_place(running: AbstractEventLoop | None, method: Callable[..., Any], *args: Any) -> Any:
-    """A loop that does not run, in the place of the one that does."""
-    if running is None:
-        return method(*args)
-    task = asyncio.current_task(running)
-    if task is not None:
-        _leave_task(running, task)
-    _set_running_loop(None)
-    try:
-        return method(*args)
-    finally:
-        _set_running_loop(running)
-        if task is not None:
-            _enter_task(running, task)
 
 
 # --- where no loop runs ------------------------------------------------------------------------------

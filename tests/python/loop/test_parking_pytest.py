@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
-
+from inner_pytest import pytest_on
 from support import import_or_skip, only_fiberback
 
 pytestmark = only_fiberback
-
-
-def pytest_on(path, text, *options):
-    path.write_text(textwrap.dedent(text))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=path.parent, timeout=110)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
-    return done.stdout
 
 
 PLAIN = """

@@ -60,7 +60,9 @@ def test_sync_code_in_cells(kernel):
     assert kernel.run("asyncio.get_event_loop().run_until_complete(answer(3))") == "3"
     assert kernel.run("sorted([2, 1], key=lambda n: fiberback.await_(answer(n)))") == "[1, 2]"
     assert kernel.run("await answer(4)") == "4"
-    assert kernel.run("import _asyncio; isinstance(asyncio.current_task(), _asyncio.Task)") == "True"
+    assert (
+        kernel.run("import _asyncio; isinstance(asyncio.current_task(), _asyncio.Task)") == "True"
+    )
     # What `asyncio.run` has begun ends with it.
     kernel.run("async def leaves():\n    global left\n    left = asyncio.create_task(tick())")
     assert kernel.run("asyncio.run(leaves()); left.cancelled()") == "True"

@@ -22,6 +22,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any
 
@@ -229,7 +230,7 @@ class _Interrupts:
 class _Mine(threading.local):
     """The runners of one thread: the innermost `thread_runner` block's is the last."""
 
-    stack: tuple[ThreadRunner, ...] = ()
+    stack: tuple[Any, ...] = ()  # of ThreadRunner, or what stands in its place
     at_end: AtThreadEnd | None = None
 
 
@@ -256,7 +257,7 @@ class _Unraisable:
         self.object = runner
 
 
-def _innermost() -> ThreadRunner:
+def _innermost() -> Any:
     if _mine.stack:
         runner = _mine.stack[-1]
         if runner.is_ours():
@@ -322,13 +323,37 @@ class _LoopOfOthers(ThreadRunner):
         return _LentLoop(self._loop_factory)
 
 
+class _RunOfOthers:
+    """In the place of a `ThreadRunner`: somebody else's function that runs awaitables to their end."""
+
+    def __init__(self, run: Callable[[Any], Any]) -> None:
+        self.run = run
+        self._owner = (os.getpid(), threading.get_ident())
+
+    def is_ours(self) -> bool:
+        return self._owner == (os.getpid(), threading.get_ident())
+
+    def is_own(self, loop: asyncio.AbstractEventLoop) -> bool:
+        return False
+
+    def close(self) -> None:
+        """Leave it as it is."""
+
+
+def lent_loop(loop_of: LoopFactory) -> AbstractContextManager[None]:
+    """A block in which `await_` outside every event loop runs on the one that `loop_of` returns, which others
+    run, too, and which stays. For the thread that enters it; blocks may end in any order."""
+    return _as_runner(_LoopOfOthers(loop_factory=loop_of))
+
+
+def lent_run(run: Callable[[Any], Any]) -> AbstractContextManager[None]:
+    """The same, with `run` for what is awaited."""
+    return _as_runner(_RunOfOthers(run))
+
+
 @contextlib.contextmanager
-def lent_loop(loop_of: LoopFactory) -> Iterator[None]:
-    """Have `await_` outside every event loop run on the one that `loop_of` returns, which others run, too,
-    and which stays. For the thread that enters it."""
-    runner = _LoopOfOthers(loop_factory=loop_of)
-    outer = _mine.stack
-    _mine.stack = (*outer, runner)
+def _as_runner(runner: Any) -> Iterator[None]:
+    _mine.stack = (*_mine.stack, runner)
     try:
         yield
     finally:

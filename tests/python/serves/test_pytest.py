@@ -1,0 +1,308 @@
+"""`pytest -p fiberback`: each test here runs a file of tests, which must pass."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+from inner_pytest import pytest_on
+from support import import_or_skip, only_fiberback
+
+pytestmark = only_fiberback
+
+ASYNCIO = """
+    import asyncio, contextvars
+    import fiberback, pytest, pytest_asyncio
+
+    class Client:
+        def __init__(self):
+            self.loop = asyncio.get_running_loop()
+            self.queue = asyncio.Queue()
+            self.task = self.loop.create_task(self.serve())
+            self.answers = asyncio.Queue()
+
+        async def serve(self):
+            while True:
+                self.answers.put_nowait((await self.queue.get()) * 2)
+
+        async def ask(self, n):
+            assert asyncio.get_running_loop() is self.loop
+            self.queue.put_nowait(n)
+            return await self.answers.get()
+
+        async def close(self):
+            assert asyncio.get_running_loop() is self.loop
+            self.task.cancel()
+            await asyncio.wait([self.task])
+
+    closed = []
+    variable = contextvars.ContextVar("variable", default=None)
+
+    @pytest_asyncio.fixture
+    async def client():
+        client = Client()
+        await asyncio.sleep(0.001)
+        yield client
+        await client.close()
+        closed.append("client")
+
+    @pytest_asyncio.fixture
+    async def value():
+        variable.set("set by a fixture")
+        await asyncio.sleep(0.001)
+        return 42
+
+    @pytest_asyncio.fixture
+    async def bad():
+        await asyncio.sleep(0.001)
+        raise LookupError("no such thing")
+
+    @pytest_asyncio.fixture(scope="session", loop_scope="session")
+    async def wide():
+        client = Client()
+        yield client
+        await client.close()
+
+    @pytest.fixture
+    def asked(client):                      # a sync fixture on an async one
+        yield fiberback.await_(client.ask(1))
+        assert fiberback.await_(client.ask(2)) == 4
+        closed.append("asked")
+
+    def through_sync(request, name):
+        return request.getfixturevalue(name)
+"""
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_pytest_asyncio(tmp_path, loop):
+    import_or_skip("pytest_asyncio")
+    if loop == "uvloop":
+        import_or_skip("uvloop")
+        policy = """
+    import uvloop, warnings
+
+    @pytest.fixture(scope="session")
+    def event_loop_policy():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return uvloop.EventLoopPolicy()
+"""
+    else:
+        policy = ""
+    printed = pytest_on(
+        tmp_path / "test_inner.py",
+        ASYNCIO
+        + policy
+        + """
+    @pytest.mark.asyncio
+    async def test_from_sync_code(request):
+        client = through_sync(request, "client")
+        assert client.loop is asyncio.get_running_loop()
+        assert await client.ask(3) == 6 and fiberback.await_(client.ask(4)) == 8
+        assert request.getfixturevalue("client") is client
+        assert through_sync(request, "asked") == 2
+
+    def test_it_was_closed():
+        assert closed == ["asked", "client"]
+        closed.clear()
+
+    @pytest.mark.asyncio
+    async def test_the_loop_goes_on(request):
+        ticks = []
+
+        async def tick():
+            while True:
+                ticks.append(1)
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(tick())
+        assert through_sync(request, "value") == 42
+        assert ticks and variable.get() == "set by a fixture"
+        task.cancel()
+
+    @pytest.mark.asyncio
+    async def test_an_error(request):
+        with pytest.raises(LookupError, match="no such thing"):
+            through_sync(request, "bad")
+
+    @pytest.mark.asyncio
+    async def test_a_loop_of_its_own(request):
+        here, task = asyncio.get_running_loop(), asyncio.current_task()
+        wide = through_sync(request, "wide")
+        assert wide.loop is not here
+        assert asyncio.get_running_loop() is here and asyncio.current_task() is task
+
+    @pytest.mark.asyncio(loop_scope="session")
+    async def test_on_that_loop(wide):
+        assert wide.loop is asyncio.get_running_loop()
+        assert await wide.ask(1) == 2
+
+    def test_sync(client, asked):
+        assert asked == 2
+        assert [fiberback.await_(client.ask(n)) for n in range(3)] == [0, 2, 4]
+
+    def test_sync_on_a_wide_loop(wide):
+        assert fiberback.await_(wide.ask(5)) == 10
+
+    def test_sync_asks_for_it(request):
+        assert fiberback.await_(through_sync(request, "client").ask(6)) == 12
+
+    def test_sync_without_fixtures():
+        assert fiberback.await_(asyncio.sleep(0.001, 7)) == 7
+    """,
+        *("-p", "fiberback", "-W", "error::RuntimeWarning"),
+        *("-o", "asyncio_mode=strict", "-o", "asyncio_default_fixture_loop_scope=function"),
+    )
+    assert "10 passed" in printed, printed
+
+
+def test_anyio(tmp_path):
+    import_or_skip("trio")
+    import_or_skip("uvloop")
+    printed = pytest_on(
+        tmp_path / "test_inner.py",
+        """
+    import anyio, fiberback, pytest
+
+    BACKENDS = ["asyncio", ("asyncio", {"use_uvloop": True}), "trio"]
+
+    @pytest.fixture(scope="module", params=BACKENDS, ids=["asyncio", "uvloop", "trio"])
+    def anyio_backend(request):
+        return request.param
+
+    closed = []
+
+    async def serve(answers, requests):
+        async for n in requests:
+            await answers.send(n * 2)
+
+    class Client:
+        async def ask(self, n):
+            await self.requests.send(n)
+            return await self.answers.receive()
+
+    @pytest.fixture
+    async def client():
+        client = Client()
+        client.requests, requests = anyio.create_memory_object_stream(1)
+        answers, client.answers = anyio.create_memory_object_stream(1)
+        async with anyio.create_task_group() as group:      # entered and left in one task
+            group.start_soon(serve, answers, requests)
+            yield client
+            group.cancel_scope.cancel()
+        for stream in (client.requests, requests, answers, client.answers):
+            stream.close()
+        closed.append("client")
+
+    @pytest.fixture
+    async def value():
+        await anyio.sleep(0.001)
+        return fiberback.await_(nothing())
+
+    @pytest.fixture
+    async def bad():
+        await anyio.sleep(0.001)
+        raise LookupError("no such thing")
+
+    @pytest.fixture
+    def asked(client):
+        yield fiberback.await_(client.ask(1))
+        assert fiberback.await_(client.ask(2)) == 4
+
+    async def nothing():
+        await anyio.sleep(0.001)
+        return 42
+
+    def through_sync(request, name):
+        return request.getfixturevalue(name)
+
+    @pytest.mark.anyio
+    async def test_from_sync_code(request):
+        client = through_sync(request, "client")
+        assert await client.ask(3) == 6 and fiberback.await_(client.ask(4)) == 8
+        assert through_sync(request, "asked") == 2
+        assert through_sync(request, "value") == 42
+
+    def test_it_was_closed(anyio_backend):
+        assert closed == ["client"]
+        closed.clear()
+
+    @pytest.mark.anyio
+    async def test_children_wait(request):
+        done = []
+
+        async def child():
+            done.append(fiberback.await_(nothing()))
+
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(child)
+        assert done == [42] * 3
+
+    @pytest.mark.anyio
+    async def test_an_error(request):
+        with pytest.raises(LookupError, match="no such thing"):
+            through_sync(request, "bad")
+
+    def test_sync(anyio_backend, client, asked):
+        assert asked == 2
+        assert [fiberback.await_(client.ask(n)) for n in range(3)] == [0, 2, 4]
+
+    def test_sync_asks_for_it(anyio_backend, client, request):
+        assert through_sync(request, "value") == 42
+        closed.clear()
+
+    @pytest.fixture(autouse=True)
+    def cleared(request):
+        yield
+        if "closed" not in request.node.name and "code" not in request.node.name:
+            closed.clear()
+    """,
+        *("-p", "fiberback", "-p", "anyio", "-p", "no:asyncio"),
+        *("-W", "error::RuntimeWarning"),
+    )
+    assert "18 passed" in printed, printed
+
+
+def test_the_page(tmp_path):
+    """The file of tests in docs/pytest.md."""
+    import_or_skip("pytest_asyncio")
+    page = (pathlib.Path(__file__).parents[3] / "docs/pytest.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    options = ("-p", "fiberback", "-o", "asyncio_default_fixture_loop_scope=function")
+    assert "3 passed" in pytest_on(tmp_path / "test_inner.py", code, *options)
+
+
+def test_it_is_named_in_the_configuration_or_not_at_all(tmp_path):
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p fiberback\n")
+    names = "import sys\n\ndef test_it():\n    assert ('fiberback.pytest' in sys.modules) is {}\n"
+    printed = pytest_on(tmp_path / "test_named.py", names.format(True))
+    assert "1 passed" in printed and "warning" not in printed, printed
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    pytest_on(tmp_path / "test_not.py", names.format(False))
+    program = "import sys, fiberback; assert not {'pytest', 'IPython'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_all_is_undone(tmp_path):
+    """As for a process that runs pytest twice."""
+    import_or_skip("anyio")
+    (tmp_path / "test_inner.py").write_text(
+        "import pytest\n\n"
+        "@pytest.mark.anyio\nasync def test_it(): pass\n\n"
+        "@pytest.fixture\ndef anyio_backend(): return 'asyncio'\n"
+    )
+    program = """
+import asyncio.base_events, pytest, sys
+import anyio._backends._asyncio as backend
+before = dict(vars(backend.TestRunner)), asyncio.base_events.BaseEventLoop._run_once
+for options in (["-p", "fiberback"], [], ["-p", "fiberback", "-p", "fiberback.pytest"]):
+    assert pytest.main(["-q", "-p", "no:cacheprovider", *options, sys.argv[1]]) == 0
+    assert (dict(vars(backend.TestRunner)), asyncio.base_events.BaseEventLoop._run_once) == before
+"""
+    path = str(tmp_path / "test_inner.py")
+    subprocess.run([sys.executable, "-c", program, path], check=True, cwd=tmp_path)
