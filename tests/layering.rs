@@ -121,6 +121,8 @@ const NATIVE: &[(&str, &[&str])] = &[
             "notices",
             "arguments",
             "no_collections",
+            "lines",
+            "since",
             "position",
             "hook",
         ],
@@ -134,7 +136,7 @@ const NATIVE: &[(&str, &[&str])] = &[
     ("stacks", &["needs", "stacks", "side_stack"]),
     (
         "fibers, and the threads that have them",
-        &["mailbox", "switch_call", "owner", "worker", "thread"],
+        &["mailbox", "switch_call", "owner", "worker", "roster", "thread"],
     ),
     ("one step of what is awaited", &["step"]),
     (
@@ -167,6 +169,7 @@ const NATIVE: &[(&str, &[&str])] = &[
             "masked",
             "other_threads",
             "own_stack",
+            "signal_pipe",
             "stack_memory",
             "thread_exit",
         ],

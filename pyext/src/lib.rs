@@ -61,6 +61,10 @@
 //! | `c_api.rs` | what native extensions call: the capsule behind `include/fiberback.h` |
 //! | `no_collections.rs` | automatic collections put off |
 //! | `other_threads.rs` | frames of other threads, looked at without letting those go on |
+//! | `lines.rs` | the code and lines of a stack, read at one moment |
+//! | `roster.rs` | the suspended workers of all threads |
+//! | `since.rs` | when a wait began |
+//! | `signal_pipe.rs` | signals that are told to a thread by a pipe |
 //! | `own_stack.rs` | what runs on this stack, found without making frame objects |
 //! | `ended.rs` | the end of the interpreter that has loaded the module |
 //! | `leaks.rs` | stacks that were given up: how many, and why |
@@ -97,6 +101,7 @@ mod hooks;
 mod interp;
 mod leaks;
 mod lend;
+mod lines;
 mod mailbox;
 mod masked;
 mod messages;
@@ -111,8 +116,11 @@ mod owner;
 mod parking;
 mod portal;
 mod position;
+mod roster;
 mod scope;
 mod side_stack;
+mod signal_pipe;
+mod since;
 mod stack_memory;
 mod stacks;
 mod step;
@@ -208,7 +216,7 @@ const AWAIT_DOC: &CStr = {
     }
 };
 
-const FUNCTION_COUNT: usize = 41;
+const FUNCTION_COUNT: usize = 46;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -295,6 +303,33 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         ffi::PyMethodDefPointer { PyCFunctionFast: other_threads::frames_from },
         ffi::METH_FASTCALL,
         c"frames_from(frame, most, /)\n--\n\nA frame of another thread, its caller, and so on, 'most' of them or all if it is negative.",
+    ),
+    function(
+        c"lines_from",
+        ffi::PyMethodDefPointer { PyCFunctionFast: other_threads::lines_from },
+        ffi::METH_FASTCALL,
+        c"lines_from(frame, most, /)\n--\n\nThe code and the line of a frame, of its caller, and so on, as frames_from().",
+    ),
+    nullary(
+        c"suspended",
+        portal::suspended,
+        c"suspended()\n--\n\nThe portals in whose steps await_() waits, of all threads.",
+    ),
+    unary(
+        c"suspended_lines",
+        portal::suspended_lines,
+        c"suspended_lines(portal, /)\n--\n\nThe code and the line of each frame of a portal in whose step await_() waits, from the innermost; None of any other.",
+    ),
+    nullary(
+        c"parked",
+        parking::parked,
+        c"parked()\n--\n\nOf each caller that waits without a portal, in any thread: the loop, the task or None, the future or None, what await_() steps or None, seconds, the thread's id, and its code and lines from the innermost.",
+    ),
+    function(
+        c"write_on_signal",
+        ffi::PyMethodDefPointer { PyCFunctionFast: signal_pipe::write_on_signal },
+        ffi::METH_FASTCALL,
+        c"write_on_signal(signum, fd, /)\n--\n\nHave the signal's number written to a file as one byte, in place of what the signal does; with -1, have it do what it did before.",
     ),
     unary(
         c"locals_of",

@@ -8,6 +8,7 @@
 //! Here there are no collections meanwhile.
 
 use crate::barrier::barrier;
+use crate::lines::Lines;
 use crate::no_collections::NoCollections;
 use crate::{arguments, error};
 use pyo3::ffi::{self, PyObject};
@@ -84,6 +85,31 @@ pub(crate) unsafe extern "C" fn frames_from(
                     return list;
                 }
             }
+        }
+    })
+}
+
+/// `_fiberback.lines_from(frame, most)`: what `frames_from` gives, as pairs of code and line.
+pub(crate) unsafe extern "C" fn lines_from(
+    _module: *mut PyObject,
+    arguments: *mut *mut PyObject,
+    count: ffi::Py_ssize_t,
+) -> *mut PyObject {
+    barrier(ptr::null_mut(), || {
+        // SAFETY: attached; `METH_FASTCALL`: as many arguments as `count` says, borrowed.
+        unsafe {
+            let usage = "lines_from() takes a frame and a number";
+            let suit = |&[frame, _]: &[_; 2]| ffi::PyFrame_Check(frame) != 0;
+            let Some([frame, most]) = arguments::exactly(arguments, count, usage, suit) else {
+                return ptr::null_mut();
+            };
+            let most = ffi::PyLong_AsSsize_t(most);
+            if most == -1 && !ffi::PyErr_Occurred().is_null() {
+                return ptr::null_mut();
+            }
+            let mut lines = Lines::at_most(most);
+            lines.add(ffi::Py_NewRef(frame));
+            lines.into_list()
         }
     })
 }

@@ -23,13 +23,16 @@ use crate::coroutine_methods::{Outcome, as_method_result, exception_of};
 use crate::interp::references::{Visitor, set_finalized};
 use crate::interp::{self, CoroutineState};
 use crate::leaks::Reason;
+use crate::lines::Lines;
 use crate::mailbox::Mail;
 use crate::owner::Owner;
+use crate::roster::Alive;
+use crate::since::Since;
 use crate::switch_call::SwitchCall;
 use crate::task_scopes::{self, Scope};
 use crate::thread::Thread;
 use crate::worker::{Input, Output, Worker};
-use crate::{call, error, greenlet, messages, names};
+use crate::{call, error, greenlet, messages, names, roster};
 use pyo3::ffi::PySendResult::{self, PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use std::cell::UnsafeCell;
@@ -61,6 +64,8 @@ pub(crate) struct PortalObject {
     stepped: bool,
     /// The coroutine is marked as finalized, for the time that the portal is suspended.
     marked: bool,
+    /// When the last step was over, or suspended; valid if `stepped`.
+    since: Since,
 }
 
 /// What a step does to the inner coroutine. Both borrowed.
@@ -111,6 +116,7 @@ pub(crate) unsafe fn new(coroutine: *mut PyObject) -> *mut PyObject {
         (*portal).phase = Phase::Idle;
         (*portal).stepped = false;
         (*portal).marked = false;
+        (*portal).since = Since::now();
         ffi::PyObject_GC_Track(portal.cast());
         portal.cast()
     }
@@ -218,6 +224,7 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                     mark(portal);
                 }
                 (*portal).phase = Phase::Suspended;
+                (*portal).since = Since::now();
                 (PYGEN_NEXT, awaited)
             }
             Output::Done(status, result) => {
@@ -228,7 +235,9 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                 }
                 (*portal).worker = ptr::null_mut();
                 Thread::give_back(worker);
-                if status != PYGEN_NEXT {
+                if status == PYGEN_NEXT {
+                    (*portal).since = Since::now();
+                } else {
                     task_scopes::leave(&raw mut (*portal).scope);
                     forget_base(portal);
                 }
@@ -760,15 +769,25 @@ unsafe extern "C" fn set_inner(
     }
 }
 
+/// Whether the frames of the portal's step can be looked at: it is suspended, and its thread is there. (What
+/// other threads' fibers hold stands still while the GIL is held.)
+unsafe fn has_readable_frames(portal: *mut PortalObject) -> bool {
+    // SAFETY: attached; a worker in the middle of a step is never freed.
+    unsafe {
+        (*portal).phase == Phase::Suspended
+            && (Thread::is_ours((*portal).worker)
+                || Alive::now().has((*(*portal).worker).tstate_id))
+    }
+}
+
 /// The innermost frame of a portal that is suspended in `await_`: the synchronous function that
 /// called it. Its `f_back`s lead through all the synchronous frames down to the coroutine's own.
 unsafe extern "C" fn get_frame(this: *mut PyObject, closure: *mut c_void) -> *mut PyObject {
     barrier(ptr::null_mut(), || {
         let portal: *mut PortalObject = this.cast();
-        // SAFETY: attached. Another thread's frames stand still (the GIL), but only the thread
-        // state that they belong to can make frame objects of them.
+        // SAFETY: attached.
         unsafe {
-            if (*portal).phase == Phase::Suspended && Thread::is_ours((*portal).worker) {
+            if has_readable_frames(portal) {
                 let frame = Worker::top_frame((*portal).worker, ffi::PyThreadState_Get());
                 if !frame.is_null() || !ffi::PyErr_Occurred().is_null() {
                     return frame;
@@ -777,6 +796,64 @@ unsafe extern "C" fn get_frame(this: *mut PyObject, closure: *mut c_void) -> *mu
             get_inner(this, closure)
         }
     })
+}
+
+/// `_fiberback.suspended()`: the portals in whose steps `await_` waits, of all threads.
+pub(crate) unsafe extern "C" fn suspended(_: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: attached; what was found is owned, and appended or dropped.
+    barrier(ptr::null_mut(), || unsafe {
+        let portals = roster::suspended();
+        let mut list = ffi::PyList_New(0);
+        for portal in portals {
+            if !list.is_null() && ffi::PyList_Append(list, portal) < 0 {
+                ffi::Py_CLEAR(&raw mut list);
+            }
+            ffi::Py_DECREF(portal);
+        }
+        list
+    })
+}
+
+/// `_fiberback.suspended_lines(portal)`: what runs on the stack of a portal in whose step `await_` waits; None
+/// of any other.
+pub(crate) unsafe extern "C" fn suspended_lines(
+    _: *mut PyObject,
+    portal: *mut PyObject,
+) -> *mut PyObject {
+    barrier(ptr::null_mut(), || {
+        // SAFETY: attached; lent. Nothing runs between the look and the end of `lines`.
+        unsafe {
+            if !is_portal(portal) {
+                error::set_type("suspended_lines() takes a portal");
+                return ptr::null_mut();
+            }
+            let portal: *mut PortalObject = portal.cast();
+            if !has_readable_frames(portal) {
+                return ffi::Py_NewRef(ffi::Py_None());
+            }
+            let mut lines = Lines::new();
+            lines.add(Worker::top_frame((*portal).worker, ffi::PyThreadState_Get()));
+            lines.into_list()
+        }
+    })
+}
+
+/// Seconds since the portal's last step ended; None if none has, one is running, or there is no more to come.
+unsafe extern "C" fn get_waits(this: *mut PyObject, _: *mut c_void) -> *mut PyObject {
+    // SAFETY: attached.
+    unsafe {
+        let portal: *mut PortalObject = this.cast();
+        let waits = match (*portal).phase {
+            Phase::Suspended => true,
+            Phase::Running => false,
+            Phase::Idle => (*portal).stepped && is_started((*portal).coroutine),
+        };
+        if waits {
+            ffi::PyFloat_FromDouble((*portal).since.seconds())
+        } else {
+            ffi::Py_NewRef(ffi::Py_None())
+        }
+    }
 }
 
 unsafe extern "C" fn get_await(this: *mut PyObject, closure: *mut c_void) -> *mut PyObject {
@@ -884,7 +961,7 @@ impl<T> Table<T> {
 }
 
 /// From 3.15 on coroutines have `cr_state`, which `inspect.getcoroutinestate` returns.
-const ATTRIBUTE_COUNT: usize = if cfg!(cpython = "3.15") { 13 } else { 12 };
+const ATTRIBUTE_COUNT: usize = if cfg!(cpython = "3.15") { 14 } else { 13 };
 
 static ATTRIBUTES: Table<[ffi::PyGetSetDef; ATTRIBUTE_COUNT]> = Table(UnsafeCell::new([
     attribute(c"__name__", get_inner, Some(set_inner), c"name of the coroutine"),
@@ -909,6 +986,12 @@ static ATTRIBUTES: Table<[ffi::PyGetSetDef; ATTRIBUTE_COUNT]> = Table(UnsafeCell
     attribute(c"cr_origin", get_inner, None, c"where the coroutine was created, or None"),
     attribute(c"wrapped", get_wrapped, None, c"the coroutine inside"),
     attribute(c"stepped", get_stepped, None, c"True once a step has begun through the portal"),
+    attribute(
+        c"waits",
+        get_waits,
+        None,
+        c"seconds since its last step, or None if it does not wait",
+    ),
     attribute(c"in_await", get_in_await, None, c"True while await_() waits below the coroutine"),
     last_attribute(),
 ]));

@@ -11,6 +11,7 @@
 use crate::leaks::{self, Reason};
 use crate::mailbox::Mailbox;
 use crate::needs::Needs;
+use crate::roster::Entry;
 use crate::side_stack::{self, SideStacks};
 use crate::worker::{LOCAL, Worker};
 use crate::{fallbacks, interp, stacks};
@@ -25,8 +26,8 @@ pub(crate) struct Thread {
     /// Workers that were made and not freed, idle ones included.
     workers: usize,
     side_stacks: SideStacks,
-    /// The first of the workers that are `mid_step`.
-    suspended: *mut Worker,
+    /// Where the workers that are `mid_step` are listed.
+    suspended: *mut Entry,
     suspended_count: usize,
     mailbox: Arc<Mailbox>,
 }
@@ -49,7 +50,7 @@ fn new_thread() -> *mut Thread {
         idle: Vec::with_capacity(MAX_IDLE),
         workers: 0,
         side_stacks: SideStacks::new(),
-        suspended: ptr::null_mut(),
+        suspended: Entry::take(),
         suspended_count: 0,
         mailbox: Arc::new(Mailbox::new()),
     }));
@@ -76,7 +77,8 @@ impl Drop for Teardown {
         // worker in the middle of a step still points here, but is never touched again.
         let mut thread = unsafe { Box::from_raw(thread.cast::<Thread>()) };
         thread.mailbox.close();
-        let mut worker = thread.suspended;
+        // SAFETY: this thread's, and not used any more.
+        let mut worker = unsafe { Entry::give_back(thread.suspended) };
         while !worker.is_null() {
             // SAFETY: one of this thread's that are in the middle of a step; they are never freed.
             unsafe {
@@ -139,7 +141,7 @@ impl Thread {
     /// `this` must be the calling thread's record.
     pub(crate) unsafe fn first_suspended(this: *mut Self) -> *mut Worker {
         // SAFETY: the record is ours.
-        unsafe { (*this).suspended }
+        unsafe { Entry::first((*this).suspended) }
     }
 
     /// Idle and suspended workers, and side stacks.
@@ -260,11 +262,11 @@ impl Thread {
             (*worker).tstate_id = interp::thread_state_id(ts);
             let thread = Self::of(worker);
             (*worker).previous = ptr::null_mut();
-            (*worker).next = (*thread).suspended;
+            (*worker).next = Entry::first((*thread).suspended);
             if !(*worker).next.is_null() {
                 (*(*worker).next).previous = worker;
             }
-            (*thread).suspended = worker;
+            Entry::set_first((*thread).suspended, worker);
             (*thread).suspended_count += 1;
         }
     }
@@ -281,7 +283,7 @@ impl Thread {
             let (previous, next) = ((*worker).previous, (*worker).next);
             let thread = Self::of(worker);
             if previous.is_null() {
-                (*thread).suspended = next;
+                Entry::set_first((*thread).suspended, next);
             } else {
                 (*previous).next = next;
             }

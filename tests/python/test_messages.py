@@ -137,6 +137,8 @@ IN_THE_WORDS_OF = {
         "bestow() takes ",
         "call_masked() needs ",
         "locals_of() takes ",
+        "suspended_lines() takes ",
+        "write_on_signal() takes ",
         "sys._current_frames() is not there",
     ),
 }

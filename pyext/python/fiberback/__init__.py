@@ -30,7 +30,8 @@ What to do where:
 - where there is no event loop: call `await_`; `thread_runner()` chooses the loop and closes it;
 - several waits at once: `gather(a(), b())`, `map(fn, items, limit=8)`, `with TaskGroup() as group:`;
 - in a library that cannot know: `sync(coroutine)`, or `@sync` on an `async def`;
-- where nothing may wait: `no_await()`.
+- where nothing may wait: `no_await()`;
+- "my task hangs": `print(dump())`, `dump_on(signal.SIGQUIT)`, `stacks()`.
 
 `fiberback.sqlalchemy`, `.django`, `.peewee`, `.dbapi`, `.asgi` and `.playwright` serve these libraries;
 `from fiberback import greenback` serves code that was written for greenback, `from fiberback import nest`
@@ -78,6 +79,10 @@ from ._portal.trio_instrument import AutoPortalInstrument as AutoPortalInstrumen
 from ._run.enable import Enabled as Enabled
 from ._run.enable import enable as enable
 from ._run.run import run as run
+from ._see.dump import dump as dump
+from ._see.dump_on import dump_on as dump_on
+from ._see.stacks import Stack as Stack
+from ._see.stacks import stacks as stacks
 from ._stacks import get_stack_size as get_stack_size
 from ._stacks import set_stack_size as set_stack_size
 from ._stacks import stats as stats
@@ -91,6 +96,7 @@ from ._thread.to_thread import to_thread as to_thread
 __all__ = [
     "AutoPortalInstrument",
     "Enabled",
+    "Stack",
     "StackMemoryError",
     "TaskGroup",
     "TaskHandle",
@@ -104,6 +110,8 @@ __all__ = [
     "close_thread_runner",
     "create_task_factory",
     "decorate_as_sync",
+    "dump",
+    "dump_on",
     "enable",
     "ensure_portal",
     "gather",
@@ -115,6 +123,7 @@ __all__ = [
     "portals_for_tree",
     "run",
     "set_stack_size",
+    "stacks",
     "stats",
     "sync",
     "task_factory",

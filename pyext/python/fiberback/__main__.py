@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 import fiberback
 
 from . import _messages
+from ._see.dump_of import dump_of, send_signal
 
 # What fiberback works on, works with, or stands in for; by the name of the distribution.
 LOOPS = {"uvloop": "uvloop", "trio": "trio"}
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--check", action="store_true", help="test that fiberback works here")
     parser.add_argument("--version", action="version", version=fiberback.__version__)
-    commands = parser.add_subparsers(dest="command", metavar="{run,errors}")
+    commands = parser.add_subparsers(dest="command", metavar="{run,errors,dump}")
     running = commands.add_parser(
         "run", help="run a script, or a module by -m, every event loop of which is prepared"
     )
@@ -62,6 +63,12 @@ def main(arguments: list[str] | None = None) -> int:
     running.add_argument("arguments", nargs=argparse.REMAINDER, help="what the script gets")
     errors = commands.add_parser("errors", help="the table of errors: code, text, cure")
     errors.add_argument("code", nargs="?", help="only this one")
+    dumping = commands.add_parser("dump", help="what waits in another process, and for what")
+    dumping.add_argument("pid", type=int)
+    dumping.add_argument("--format", choices=("text", "json"), default="text")
+    dumping.add_argument(
+        "--signal", help="have it write the dump itself, if it has called dump_on for this signal"
+    )
     chosen = parser.parse_args(arguments)
     if chosen.command == "run":
         if chosen.greenlet:
@@ -72,9 +79,23 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if chosen.command == "errors":
         return print_errors(chosen.code)
+    if chosen.command == "dump":
+        return dump_process(chosen.pid, chosen.format, chosen.signal)
     for name, value in facts():
         print(f"{name:13}{value}")
     return check() if chosen.check else 0
+
+
+# --- what waits elsewhere --------------------------------------------------------------------------
+
+
+def dump_process(pid: int, format: str, signal: str | None) -> int:
+    try:
+        print(send_signal(pid, signal) if signal is not None else dump_of(pid, format))
+    except (OSError, RuntimeError) as error:
+        print(f"python -m fiberback: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 # --- what is there ---------------------------------------------------------------------------------

@@ -419,6 +419,51 @@ EXTENSION_VERSION = Message(
     "build it again with the fiberback-pyo3 or the fiberback.h of that release",
 )
 
+# --- what waits -------------------------------------------------------------------------------------
+
+DUMP_FORMAT = Message(
+    "dump-format",
+    "there is no dump in the format {format!r}",
+    "Type 'format=\"text\"' or 'format=\"json\"'",
+)
+DUMP_SIGNAL = Message(
+    "dump-signal",
+    "fiberback.dump_on() takes the number of a signal, and {value!r} is none",
+    "Type 'fiberback.dump_on(signal.SIGQUIT)'",
+)
+DUMP_FILE = Message(
+    "dump-file",
+    "a dump is written to a file, and {value!r} is none",
+    "Type 'file=sys.stderr', or a file that 'open(path, \"a\")' gives, or its descriptor",
+)
+DUMP_BEFORE_314 = Message(
+    "dump-by-signal",
+    "CPython up to 3.13 runs no code in process {pid} from outside",
+    "Have that program call 'fiberback.dump_on(signal.SIGQUIT)' when it begins; then type 'python -m fiberback "
+    "dump --signal QUIT {pid}'",
+)
+DUMP_NO_ANSWER = Message(
+    "dump-no-answer",
+    "the main thread of process {pid} has run no Python code for {seconds:g} s",
+    "If that program has called 'fiberback.dump_on(signal.SIGQUIT)', type 'python -m fiberback dump --signal QUIT "
+    "{pid}'; 'gdb -p {pid}' or 'py-spy dump --native --pid {pid}' shows the C code that it is in",
+)
+DUMP_NOT_LOADED = Message(
+    "dump-not-loaded",
+    "process {pid} has not imported fiberback",
+    "From CPython 3.14 on 'python -m asyncio pstree {pid}' shows asyncio's own tasks",
+)
+DUMP_NO_SIGNAL = Message(
+    "dump-no-signal",
+    "there is no signal {name!r}",
+    "Type '--signal QUIT', or another one that 'kill -l' lists",
+)
+DUMP_NOT_CAUGHT = Message(
+    "dump-not-caught",
+    "process {pid} does not handle {name}, which would end it: nothing was sent",
+    "Have that program call 'fiberback.dump_on(signal.{name})' when it begins",
+)
+
 # --- warnings ----------------------------------------------------------------------------------------
 
 RUN_WORK_LEFT = Message(

@@ -3,6 +3,7 @@
 use super::facts::{self, field};
 use super::shared::Frame;
 use super::version::Version;
+use crate::no_collections::NoCollections;
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::ptr;
 
@@ -26,6 +27,34 @@ impl Place {
     pub(crate) unsafe fn current(ts: *mut PyThreadState) -> Self {
         // SAFETY: the contract.
         unsafe { Self { frame: Version::current_frame(ts), above: 0 } }
+    }
+
+    /// A frame that nobody runs.
+    pub(super) fn of_suspended(frame: *mut Frame) -> Self {
+        Self { frame, above: 0 }
+    }
+
+    /// The frame, or the next one further out that Python code can see, as an object: a new reference. Null
+    /// without an error if there is none, null with an error if it cannot be made.
+    ///
+    /// # Safety
+    ///
+    /// The frame must be alive, and all that are further out; `ts` be the attached thread state.
+    pub(crate) unsafe fn frame_object(&self, ts: *mut PyThreadState) -> *mut PyObject {
+        // SAFETY: making a frame object out of an interpreter frame is private; the public way is
+        // to ask for the thread's current frame, so this one is that for the duration of the
+        // call. Whose it is does not matter: a frame does not know its thread. On 3.11 the allocation
+        // of the frame object can start a garbage collection, whose finalizers would run on top
+        // of these frames: not now.
+        unsafe {
+            let host = Version::swap_current_frame(ts, self.frame);
+            let frame = {
+                let _no_collections = NoCollections::new();
+                ffi::PyThreadState_GetFrame(ts)
+            };
+            Version::swap_current_frame(ts, host);
+            frame.cast()
+        }
     }
 
     /// The thread's frames, from the current one down.

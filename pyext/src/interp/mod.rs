@@ -37,7 +37,6 @@ pub(crate) mod unlike;
 mod version;
 
 use crate::messages;
-use crate::no_collections::NoCollections;
 use facts::field;
 use instrumentation::Instrumented;
 use pyo3::ffi::{self, PyObject, PyThreadState};
@@ -275,27 +274,15 @@ impl State {
         }
     }
 
-    /// The innermost Python frame of a suspended fiber, as a new reference; null without an error
-    /// if there is none, null with an error if it cannot be made.
+    /// The innermost Python frame of a suspended fiber, of whatever thread, as a new reference; null without
+    /// an error if there is none, null with an error if it cannot be made.
     ///
     /// # Safety
     ///
     /// The fiber must be suspended, and `ts` be the attached thread state.
     pub(crate) unsafe fn top_frame(&self, ts: *mut PyThreadState) -> *mut PyObject {
-        // SAFETY: making a frame object out of an interpreter frame is private; the public way is
-        // to ask for the thread's current frame, so the fiber's is that for the duration of the
-        // call. Its chain ends at the base frame, whose `previous` is null. On 3.11 the allocation
-        // of the frame object can start a garbage collection, whose finalizers would run on top
-        // of the fiber's frames: not now.
-        unsafe {
-            let host = Version::swap_current_frame(ts, self.version.top_frame());
-            let frame = {
-                let _no_collections = NoCollections::new();
-                ffi::PyThreadState_GetFrame(ts)
-            };
-            Version::swap_current_frame(ts, host);
-            frame.cast()
-        }
+        // SAFETY: passed on. The chain ends at the base frame, whose `previous` is null.
+        unsafe { frames::Place::of_suspended(self.version.top_frame()).frame_object(ts) }
     }
 }
 

@@ -85,6 +85,9 @@ unsafe fn park_worker(driver: *mut Driver, worker: *mut Worker, parked: *mut Par
     unsafe {
         let changing = std::mem::replace(&mut (*driver).changing, ptr::null_mut());
         (*parked).frames = (&raw const changing).cast();
+        if (*parked).innermost.is_null() {
+            (*parked).innermost = worker;
+        }
         Worker::park(worker, pass_on, parked.cast());
         (*driver).changing = changing;
     }
@@ -142,6 +145,7 @@ pub(super) unsafe fn switch_from_host(
     // SAFETY: the contract; the workers are this thread's, and wait for what they are given. A parked
     // caller's frame is on the worker's stack, which stays as it is.
     unsafe {
+        (*driver).host_top = Some(Place::current(ts));
         level.enter(ts, place);
         let changing = std::mem::replace(&mut (*driver).changing, ptr::null_mut());
         loop {
@@ -180,6 +184,7 @@ pub(super) unsafe fn switch_from_host(
             }
         }
         (*driver).changing = changing;
+        (*driver).host_top = None;
         level.leave(ts);
     }
 }

@@ -3,12 +3,16 @@
 use super::hooks;
 use super::turn::Turn;
 use crate::interp::contexts::Left;
+use crate::interp::frames::Place;
+use crate::since::Since;
 use crate::thread::Thread;
 use crate::worker::{self, Worker};
 use crate::{interp, names};
 use pyo3::ffi::{self, PyObject};
 use std::cell::Cell;
+use std::ffi::c_ulong;
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::Instant;
 
 /// What the host is doing.
@@ -40,6 +44,10 @@ pub(super) struct Parked {
     pub(super) driver: *mut Driver,
     /// The runner whose stack it is; null for the host's.
     pub(super) worker: *mut Worker,
+    /// The worker that the caller is on: that one, or one on top of it, or of the host. Null if it is on the
+    /// host's own stack.
+    pub(super) innermost: *mut Worker,
+    pub(super) since: Since,
     /// About where that stack's frames end. Not to be read, they may be gone.
     pub(super) frames: *const u8,
     /// The callback that the stack is in the middle of.
@@ -49,6 +57,8 @@ pub(super) struct Parked {
     pub(super) task: *mut PyObject,
     /// What it waits for, owned by the caller.
     pub(super) future: *mut PyObject,
+    /// What `await_` steps, owned by the caller; or null.
+    pub(super) iterator: *mut PyObject,
     /// The future that the waker was called with; owned, or null.
     pub(super) outcome: *mut PyObject,
     /// What the caller is to raise instead of waiting on; owned.
@@ -64,11 +74,14 @@ impl Parked {
         Self {
             driver,
             worker: ptr::null_mut(),
+            innermost: ptr::null_mut(),
+            since: Since::now(),
             frames: ptr::null(),
             turn: ptr::null_mut(),
             contexts: Left::new(),
             task,
             future,
+            iterator: ptr::null_mut(),
             outcome: ptr::null_mut(),
             exception: ptr::null_mut(),
             before: ptr::null_mut(),
@@ -124,6 +137,8 @@ pub(super) struct Driver {
     pub(super) host: Host,
     /// The stock loop's callback that the host is in; only compared.
     pub(super) host_handle: *mut PyObject,
+    /// The innermost frame of the host while others drive.
+    pub(super) host_top: Option<Place>,
     /// The caller on the host is in the way of the loop's end.
     pub(super) end_asked: Option<Asked>,
     /// The worker whose stack the host is; null for the thread's own.
@@ -154,9 +169,17 @@ pub(super) struct Driver {
     /// A handle that lets a runner drive; owned, or null.
     pub(super) take_over: *mut PyObject,
     pub(super) tstate_id: u64,
+    /// `threading.get_ident()`.
+    pub(super) thread: c_ulong,
     pub(super) uses: usize,
     pub(super) others: *mut Driver,
+    /// Neighbours in the list of all threads' drivers.
+    before: *mut Driver,
+    after: *mut Driver,
 }
+
+/// The first of all threads' drivers. Changed and read with the GIL held.
+static ALL: AtomicPtr<Driver> = AtomicPtr::new(ptr::null_mut());
 
 thread_local! {
     // `const` and without a destructor. What it points to is leaked with its thread.
@@ -193,6 +216,7 @@ impl Driver {
                 context,
                 host: Host::Runs,
                 host_handle: ptr::null_mut(),
+                host_top: None,
                 end_asked: None,
                 host_worker: ptr::null_mut(),
                 host_exception: ptr::null_mut(),
@@ -209,9 +233,16 @@ impl Driver {
                 turn: ptr::null_mut(),
                 take_over: ptr::null_mut(),
                 tstate_id: interp::thread_state_id(ffi::PyThreadState_Get()),
+                thread: ffi::PyThread_get_thread_ident(),
                 uses: 1,
                 others: DRIVERS.get(),
+                before: ptr::null_mut(),
+                after: ALL.load(Ordering::Relaxed),
             }));
+            if !(*driver).after.is_null() {
+                (*(*driver).after).before = driver;
+            }
+            ALL.store(driver, Ordering::Relaxed);
             DRIVERS.set(driver);
             driver
         }
@@ -253,6 +284,15 @@ impl Driver {
                     return;
                 }
                 (*place).others = (*driver).others;
+            }
+            let (before, after) = ((*driver).before, (*driver).after);
+            if before.is_null() {
+                ALL.store(after, Ordering::Relaxed);
+            } else {
+                (*before).after = after;
+            }
+            if !after.is_null() {
+                (*after).before = before;
             }
             let driver = Box::from_raw(driver);
             ffi::Py_DECREF(driver.ready);
@@ -406,6 +446,20 @@ pub(super) struct Asked {
     pub(super) handle: *mut PyObject,
     pub(super) since: Instant,
     pub(super) cancelled: bool,
+}
+
+/// The drivers of all threads, those of threads that have ended included.
+///
+/// # Safety
+///
+/// Attached, and no driver may be made or freed while the iterator is in use.
+pub(super) unsafe fn all() -> impl Iterator<Item = *mut Driver> {
+    let first = ALL.load(Ordering::Relaxed);
+    std::iter::successors((!first.is_null()).then_some(first), |&driver| {
+        // SAFETY: unlinked before it is freed.
+        let after = unsafe { (*driver).after };
+        (!after.is_null()).then_some(after)
+    })
 }
 
 /// The first of this thread's drivers; null if there is none.

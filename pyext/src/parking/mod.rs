@@ -17,6 +17,7 @@
 //! | `waker.rs` | the callback that ends a wait, as an object |
 //! | `wake.rs` | what that callback does |
 //! | `hosted.rs` | a loop that runs all its callbacks on runners |
+//! | `look.rs` | who is parked, in all threads, for those who want to see it |
 //! | `close.rs` | the end of callers that outlive a run of their loop |
 //! | `task.rs` | two fields of asyncio's tasks that no method sets |
 //! | `hooks.rs` | what the Python layer does for us |
@@ -46,6 +47,7 @@ mod close;
 mod driver;
 mod hooks;
 mod hosted;
+mod look;
 mod task;
 mod turn;
 mod turns;
@@ -56,6 +58,7 @@ mod waker;
 pub(crate) use close::{close_all, close_parked, parked_on};
 pub(crate) use hooks::set_parking;
 pub(crate) use hosted::{end_hosted, run_hosted};
+pub(crate) use look::parked;
 pub(crate) use task::context_of;
 pub(crate) use wait::{can_wait_here, runs_on, try_park, wait_here};
 

@@ -464,6 +464,7 @@ unsafe fn subscribe_and_wait(
             }
             Answer::Refused
         } else {
+            (*(*waker).parked).iterator = iterator;
             wait(driver, waker, is_pure, below)
         };
         ffi::Py_XDECREF(waker.cast());

@@ -341,7 +341,7 @@ def test_a_look_costs_what_there_is(aio, fb, monkeypatch):
     from fiberback._deadlock import wait_cycle, watchdog
 
     length, looks, asked = 100, [], 0
-    waiters = wait_cycle._waiters
+    waiters = wait_cycle.waiters_of
 
     def counting(node):
         nonlocal asked
@@ -356,7 +356,7 @@ def test_a_look_costs_what_there_is(aio, fb, monkeypatch):
         look(self)
         looks.append((len(self.waits), asked))
 
-    monkeypatch.setattr(wait_cycle, "_waiters", counting)
+    monkeypatch.setattr(wait_cycle, "waiters_of", counting)
     monkeypatch.setattr(watchdog._Watch, "_look", noting)
 
     async def link(n):

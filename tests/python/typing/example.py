@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import assert_type
 
@@ -172,6 +174,16 @@ def sqlalchemy_adapter() -> None:
     with fiberback.sqlalchemy.install() as nothing:
         assert_type(nothing, None)
     fiberback.sqlalchemy.uninstall()
+
+
+def what_waits() -> None:
+    assert_type(fiberback.stacks(), list[fiberback.Stack])
+    for stack in fiberback.stacks():
+        assert_type(stack.children, list[fiberback.Stack])
+        assert_type(stack.seconds, float | None)
+        assert_type([frame.name for frame in stack.frames], list[str])
+    assert_type(fiberback.dump(format="json"), str)
+    assert_type(fiberback.dump_on(signal.SIGQUIT, file=sys.stderr), Callable[[], None])
 
 
 if __name__ == "__main__":

@@ -133,6 +133,13 @@ def answer(
     return wait
 
 
+def served(future: Any) -> tuple[Any, Any]:
+    """What a callback waits for that waits for `future`, and the task that runs it; None for what there is not."""
+    if not isinstance(future, _Answer) or future.request is None:
+        return None, None
+    return future.request._coro, future._host.task
+
+
 def is_future(thing: Any) -> bool:
     """`asyncio.isfuture(thing)`, which a callback is about to wait for if it is one."""
     if not asyncio.isfuture(thing):

@@ -85,13 +85,13 @@ def find_circle(task: Any, future: Any) -> list[Any] | None:
     """From `task` over those that wait for it to `future`, each waiting for the one before."""
     if future is task:
         return [task]
-    waiters = _waiters(task)
+    waiters = waiters_of(task)
     if not waiters:
         return None
     came_from: dict[Any, Any] = {task: None}
     queue = [task]
     for node in queue:
-        for waiter in _waiters(node):
+        for waiter in waiters_of(node):
             if waiter in came_from or waiter.done():
                 continue
             came_from[waiter] = node
@@ -112,7 +112,7 @@ def _is_harmless(task: Any, harmless: set[Any]) -> bool:
     `harmless` then."""
     if task in harmless:
         return True
-    path = [(task, iter(_waiters(task)))]
+    path = [(task, iter(waiters_of(task)))]
     on_path = {task}
     while path:
         node, waiters = path[-1]
@@ -120,7 +120,7 @@ def _is_harmless(task: Any, harmless: set[Any]) -> bool:
             if waiter in on_path:
                 return False
             if waiter not in harmless and not waiter.done():
-                path.append((waiter, iter(_waiters(waiter))))
+                path.append((waiter, iter(waiters_of(waiter))))
                 on_path.add(waiter)
                 break
         else:
@@ -130,11 +130,11 @@ def _is_harmless(task: Any, harmless: set[Any]) -> bool:
     return True
 
 
-def _waiters(node: Any) -> list[Any]:
+def waiters_of(node: Any) -> list[Any]:
     """The futures and tasks that cannot be done before `node` is."""
     found = []
     for callback, _ in node._callbacks or ():
-        waiter = _completes(callback, node)
+        waiter = completes(callback, node)
         if waiter is not None:
             found.append(waiter)
     if _leads_to:
@@ -144,7 +144,7 @@ def _waiters(node: Any) -> list[Any]:
     return found
 
 
-def _completes(callback: Any, node: Any) -> Any:
+def completes(callback: Any, node: Any) -> Any:
     if type(callback) is FunctionType:
         return _completes_by_closure(callback)
     owner = getattr(callback, "__self__", None)
@@ -166,7 +166,7 @@ def _completes_by_closure(callback: FunctionType) -> Any:
     if code.co_filename != _TASKS:
         return None
     cells = zip(code.co_freevars, callback.__closure__ or (), strict=False)
-    closure = {name: cell.cell_contents for name, cell in cells if _is_full(cell)}
+    closure = {name: cell.cell_contents for name, cell in cells if is_full(cell)}
     if code.co_name == "_on_completion":  # wait: only if nothing else can end it
         if closure.get("timeout_handle") is None and (
             closure.get("return_when") == asyncio.ALL_COMPLETED
@@ -177,7 +177,7 @@ def _completes_by_closure(callback: FunctionType) -> Any:
     return outer if asyncio.isfuture(outer) else None
 
 
-def _is_full(cell: Any) -> bool:
+def is_full(cell: Any) -> bool:
     try:
         cell.cell_contents  # noqa: B018 - it raises if it is empty
     except ValueError:

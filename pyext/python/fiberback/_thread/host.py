@@ -47,6 +47,11 @@ class _HostTask(asyncio.Task[None]):
         return self._by not in _SCOPES and self.cancelling() > 0
 
 
+def is_host(task: Any) -> bool:
+    """Whether the task runs what others wait for, and nothing of its own."""
+    return isinstance(task, _HostTask)
+
+
 class _Idle(asyncio.Future[None]):
     """What a host waits for between two requests. It can be made to go on at once."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import Any
@@ -32,6 +33,7 @@ class Request:
         "is_answered",
         "is_taken",
         "result",
+        "since",
     )
 
     # Whether the loop runs for others than who waits.
@@ -55,6 +57,7 @@ class Request:
         self._task: Any = None
         self._interrupted = False
         self._thread = threading.get_ident()
+        self.since = time.monotonic()
         self.is_answered = False
         self.is_taken = False
         self.result: Any = None

@@ -1,0 +1,1 @@
+"""What waits in this process, where and for what?"""
