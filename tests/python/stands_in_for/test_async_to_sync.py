@@ -21,6 +21,8 @@ from asgiref.local import Local  # noqa: E402
 from fiberback.asgiref import (  # noqa: E402
     AsyncSingleThreadContext,
     ThreadSensitiveContext,
+    _async_to_sync,
+    _sync_to_async,
     async_to_sync,
     iscoroutinefunction,
     markcoroutinefunction,
@@ -793,7 +795,46 @@ their_double = stock.async_to_sync(double.awaitable)
 their_where = stock.sync_to_async(where)
 
 
-def test_install_serves_those_that_have_imported_asgiref(fb):
+@pytest.fixture
+def untouched(monkeypatch):
+    """`get_asgi_application` of `fiberback.django`, once called, leaves a wrapper there."""
+    monkeypatch.setattr(stock.AsyncToSync, "__call__", _async_to_sync.stock_call)
+    monkeypatch.setattr(stock.SyncToAsync, "__call__", _sync_to_async.stock_call)
+
+
+def wrap_async_to_sync(monkeypatch, log):
+    """As others do, and never take back."""
+    wrapped = stock.AsyncToSync.__call__
+
+    def call(self, *args, **kwds):
+        log.append("wrapper")
+        return wrapped(self, *args, **kwds)
+
+    monkeypatch.setattr(stock.AsyncToSync, "__call__", call)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_install_beside_somebody_elses_wrapper(fb, untouched, monkeypatch, when):
+    log = []
+
+    async def main():
+        if when == "before":
+            wrap_async_to_sync(monkeypatch, log)
+        for _ in range(2):
+            ours.install()
+            if when == "after" and not log:
+                wrap_async_to_sync(monkeypatch, log)
+            assert their_double(4) == 8
+            ours.uninstall()
+            log.clear()
+            with pytest.raises(RuntimeError, match="same thread as an async event loop"):
+                their_double(4)
+            assert log == ["wrapper"]
+
+    run(main)
+
+
+def test_install_serves_those_that_have_imported_asgiref(fb, untouched):
     before = [vars(cls)["__call__"] for cls in (stock.AsyncToSync, stock.SyncToAsync)]
 
     async def main():

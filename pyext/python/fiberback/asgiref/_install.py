@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import threading
 from types import TracebackType
 from typing import Any
@@ -68,17 +70,47 @@ class Installed:
             _put_in_force()
 
 
-_METHODS: list[tuple[Any, Any, Any]] = [
-    (module.stock_class, module.stock_call, module.call)
-    for module in (_async_to_sync, _sync_to_async)
-]
+class _Method:
+    """`__call__` of one of asgiref's classes while ours is there, below or above what others put there
+    (`fiberback.django` does). Ours acts while something is installed, else what was there before."""
+
+    def __init__(self, cls: Any, ours: Any) -> None:
+        before = vars(cls)["__call__"]
+        if inspect.iscoroutinefunction(before):
+
+            async def call(self: Any, /, *args: Any, **kwds: Any) -> Any:
+                return await (ours if _installed else before)(self, *args, **kwds)
+
+        else:
+
+            def call(self: Any, /, *args: Any, **kwds: Any) -> Any:
+                return (ours if _installed else before)(self, *args, **kwds)
+
+        self._cls, self._before = cls, before
+        self._call = cls.__call__ = functools.wraps(before)(call)
+
+    def is_in(self, cls: Any) -> bool:
+        return vars(cls)["__call__"] is self._call
+
+    def take_back(self) -> bool:
+        """False where somebody has wrapped it since: there it stays, without effect."""
+        if not self.is_in(self._cls):
+            return False
+        self._cls.__call__ = self._before
+        return True
+
+
+_methods: list[_Method] = []
 
 
 def _put_in_force() -> None:
     _sync_to_async.by_default_on_fiber = bool(_installed) and _installed[-1].on_fiber
-    for cls, stock, ours in _METHODS:
-        present = vars(cls)["__call__"]
-        if _installed and present is stock:
-            cls.__call__ = ours
-        elif not _installed and present is ours:  # and nothing that somebody else has put there
-            cls.__call__ = stock
+    if not _installed:
+        # The last one first, which is the outermost.
+        left = [method for method in reversed(_methods) if not method.take_back()]
+        _methods[:] = reversed(left)
+        return
+    for module in (_async_to_sync, _sync_to_async):
+        cls = module.stock_class
+        if not any(method.is_in(cls) for method in _methods):
+            _methods.append(_Method(cls, module.call))
