@@ -60,11 +60,12 @@ unsafe fn append(
             |object: *mut PyObject| if object.is_null() { ffi::Py_None() } else { object };
         let seconds = ffi::PyFloat_FromDouble((*parked).since.seconds());
         let thread = ffi::PyLong_FromUnsignedLong((*driver).thread);
-        let lines = lines_of(ts, parked, on_host);
+        let is_whole = !on_host || is_host_readable(driver);
+        let lines = lines_of(ts, parked, on_host, is_whole);
         let mut one = ptr::null_mut();
         if !seconds.is_null() && !thread.is_null() && !lines.is_null() {
             one = ffi::PyTuple_Pack(
-                7,
+                8,
                 (*driver).event_loop,
                 or_none((*parked).task),
                 or_none((*parked).future),
@@ -72,6 +73,7 @@ unsafe fn append(
                 seconds,
                 thread,
                 lines,
+                if is_whole { ffi::Py_True() } else { ffi::Py_False() },
             );
         }
         ffi::Py_XDECREF(seconds);
@@ -84,8 +86,14 @@ unsafe fn append(
     }
 }
 
-/// What is on the caller's stack, down to what drives the loop (and further).
-unsafe fn lines_of(ts: *mut PyThreadState, parked: *mut Parked, on_host: bool) -> *mut PyObject {
+/// What is on the caller's stack, down to what drives the loop (and further); without the host's frames unless
+/// `is_whole`.
+unsafe fn lines_of(
+    ts: *mut PyThreadState,
+    parked: *mut Parked,
+    on_host: bool,
+    is_whole: bool,
+) -> *mut PyObject {
     // SAFETY: attached; see the invariant. Workers that are parked on top of each other are suspended, each
     // with the one in `outer` that has resumed it.
     unsafe {
@@ -103,7 +111,7 @@ unsafe fn lines_of(ts: *mut PyThreadState, parked: *mut Parked, on_host: bool) -
             }
             worker = Worker::outer(worker);
         }
-        if on_host && is_host_readable(driver) {
+        if on_host && is_whole {
             if let Some(place) = &(*driver).host_top {
                 lines.add(place.frame_object(ts));
             }

@@ -419,6 +419,11 @@ def test_cancelling_the_caller_cancels_main(fb):
     assert log == ["cancelled"] * 4
 
 
+def eager_factory(loop, coro, *, eager_start=True, **kwds):
+    """asyncio's own takes `eager_start`, which uvloop passes, from 3.13.3 on."""
+    return asyncio.eager_task_factory(loop, coro, **kwds)
+
+
 @pytest.mark.parametrize("eager", [False, True])
 def test_tasks_end_with_the_run_inside_whatever_makes_them(fb, outer_run, eager):
     ended = []
@@ -446,7 +451,7 @@ def test_tasks_end_with_the_run_inside_whatever_makes_them(fb, outer_run, eager)
     async def main():
         loop = asyncio.get_running_loop()
         if eager:
-            loop.set_task_factory(asyncio.eager_task_factory)
+            loop.set_task_factory(eager_factory)
         theirs = asyncio.create_task(asyncio.sleep(1000))
         attributes, factory = dict(vars(loop)), loop.get_task_factory()
         fb.run(begin("one"))

@@ -91,5 +91,7 @@ def _one(stack: Stack, indent: str) -> str:
     if stack.in_circle:
         head.append("IN A CIRCLE: it waits for itself")
     lines = "".join(traceback.format_list(stack.frames)) or "  (no frame to be seen)\n"
+    if not stack.is_whole:
+        lines += "  (frames are missing: greenlet is loaded; under fiberback.run or enable all are seen)\n"
     text = ", ".join(head) + "\n" + lines
     return "".join(indent + line for line in text.splitlines(keepends=True))

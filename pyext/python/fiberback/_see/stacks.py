@@ -58,6 +58,9 @@ class Stack:
     frames: traceback.StackSummary = field(default_factory=traceback.StackSummary)
     """Its whole stack from the outermost frame: async, sync, async, without a frame of this package's or of what
     runs the event loop."""
+    is_whole: bool = True
+    """False where frames cannot be seen from here: while greenlet is loaded, those of a caller that waits without a
+    portal, looked at from outside its event loop's code. Under `fiberback.run` and `enable` all can be seen."""
     has_portal: bool = False
     in_await: bool = False
     """It waits in `await_`, in the middle of synchronous code."""
@@ -189,7 +192,7 @@ class _Look:
         lines = walk.lines
         is_parked = self._parked.get(id(task))
         if is_parked is not None:
-            _, _, future, iterator, stack.seconds, _, inner = is_parked
+            _, _, future, iterator, stack.seconds, _, inner, stack.is_whole = is_parked
             lines = [*reversed([*above_loop(inner)])]
             if lines or not walk.lines:
                 walk.lines = lines
@@ -282,12 +285,12 @@ class _Look:
             return
 
     def _add_caller(self, one: tuple[Any, ...]) -> None:
-        loop, _, future, iterator, seconds, ident, inner = one
+        loop, _, future, iterator, seconds, ident, inner, is_whole = one
         lines = [*reversed([*above_loop(inner)])]
         below = Walk(iterator)
         below.lines = lines + below.lines
         name = lines[0][0].co_qualname if lines else "a callback"
-        stack = Stack("caller", name, "waiting", in_await=True, seconds=seconds)
+        stack = Stack("caller", name, "waiting", is_whole=is_whole, in_await=True, seconds=seconds)
         stack.loop, stack.thread = repr(loop), self._name(ident)
         stack.frames = summary(below.lines)
         coro, task = in_callback.served(future)
