@@ -11,11 +11,16 @@ import weakref
 import fiberback
 import fiberback.greenlet as greenlet
 import pytest
-from support import only_fiberback
+from support import import_or_skip, only_fiberback
 
 pytestmark = only_fiberback
 
-RUNS = {"portals": fiberback.run, "parked": asyncio.run}
+
+def run_on_uvloop(main):
+    return fiberback.run(main, loop_factory=import_or_skip("uvloop").new_event_loop)
+
+
+RUNS = {"portals": fiberback.run, "parked": asyncio.run, "uvloop": run_on_uvloop}
 
 
 @pytest.fixture(params=RUNS)
@@ -80,6 +85,56 @@ def test_nested_greenlets_stay_where_they_are(run):
         return log
 
     assert run(main()) == ["inner", "from inner", "outer", "again"]
+
+
+def test_under_trio():
+    trio = import_or_skip("trio")
+    ticks = []
+
+    async def later(value):
+        await trio.sleep(0.001)
+        return value
+
+    def inner(log):
+        log.append(fiberback.await_(later("inner")))
+        greenlet.getcurrent().parent.switch("from inner")
+        with pytest.raises(trio.Cancelled):
+            fiberback.await_(trio.sleep_forever())
+        log.append("cancelled")
+        raise KeyError("out")
+
+    def outer(log, scope):
+        g = greenlet.greenlet(inner)
+        log.append(g.switch(log))
+        log.append(fiberback.await_(later("outer")))
+        scope.cancel()
+        with pytest.raises(KeyError):
+            g.switch()
+        return "end"
+
+    async def ticker():
+        while True:
+            await trio.sleep(0)
+            ticks.append(1)
+
+    async def task(log):
+        with trio.CancelScope() as scope:
+            log.append(
+                await fiberback.with_portal_run_sync(greenlet.greenlet(outer).switch, log, scope)
+            )
+
+    async def main():
+        logs = [[] for _ in range(10)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ticker)
+            async with trio.open_nursery() as tasks:
+                for log in logs:
+                    tasks.start_soon(task, log)
+            nursery.cancel_scope.cancel()
+        assert logs == [["inner", "from inner", "outer", "cancelled", "end"]] * 10
+
+    trio.run(main)
+    assert ticks
 
 
 def test_begun_in_one_task_and_gone_on_with_in_another(run):
