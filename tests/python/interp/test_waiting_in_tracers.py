@@ -208,9 +208,10 @@ def test_many_wait_in_tracers_at_once(fb, kind):
     def work(n, kind):
         def wait():
             noticed()  # not seen: we are in a tracer
-            fb.await_(asyncio.sleep(0.002 * (5 - n)))
+            fb.await_(turns[n].wait())
             noticed()
             order.append(n)
+            turns[n - 1].set()  # the last one's sets one that nobody waits for any more
 
         return Traced(fb, kind, wait)
 
