@@ -125,6 +125,7 @@ const NATIVE: &[(&str, &[&str])] = &[
             "since",
             "position",
             "hook",
+            "type_tables",
         ],
     ),
     (

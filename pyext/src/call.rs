@@ -12,12 +12,11 @@
 use crate::barrier::barrier;
 #[cfg(cpython = "3.15")]
 use crate::interp::CoroutineState;
+use crate::type_tables::{Table, Type, last_attribute, undocumented};
 use crate::{coroutine_methods, error, messages, names};
 use pyo3::ffi::PySendResult::{self, PYGEN_ERROR, PYGEN_RETURN};
-use pyo3::ffi::{self, PyObject, PyTypeObject};
-use std::cell::UnsafeCell;
+use pyo3::ffi::{self, PyObject};
 use std::ffi::{CStr, c_int, c_void};
-use std::mem::MaybeUninit;
 use std::ptr;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -312,12 +311,6 @@ unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
     }
 }
 
-/// A table that the interpreter wants as a mutable pointer for ever.
-struct Table<T>(UnsafeCell<T>);
-
-// SAFETY: only the interpreter touches the contents, with the GIL held.
-unsafe impl<T> Sync for Table<T> {}
-
 const fn method(
     name: &'static CStr,
     meth: ffi::PyMethodDefPointer,
@@ -326,66 +319,38 @@ const fn method(
     ffi::PyMethodDef { ml_name: name.as_ptr(), ml_meth: meth, ml_flags: flags, ml_doc: ptr::null() }
 }
 
-static METHODS: Table<[ffi::PyMethodDef; 4]> = Table(UnsafeCell::new([
+static METHODS: Table<[ffi::PyMethodDef; 4]> = Table::new([
     method(c"send", ffi::PyMethodDefPointer { PyCFunction: send }, ffi::METH_O),
     method(c"throw", ffi::PyMethodDefPointer { PyCFunctionFast: throw }, ffi::METH_FASTCALL),
     method(c"close", ffi::PyMethodDefPointer { PyCFunction: close }, ffi::METH_NOARGS),
     ffi::PyMethodDef::zeroed(),
-]));
-
-const fn attribute(name: &'static CStr, get: ffi::getter) -> ffi::PyGetSetDef {
-    ffi::PyGetSetDef {
-        name: name.as_ptr(),
-        get: Some(get),
-        set: None,
-        doc: ptr::null(),
-        closure: name.as_ptr().cast_mut().cast(),
-    }
-}
+]);
 
 /// From 3.15 on coroutines have `cr_state`.
 const ATTRIBUTE_COUNT: usize = if cfg!(cpython = "3.15") { 10 } else { 9 };
 
-static ATTRIBUTES: Table<[ffi::PyGetSetDef; ATTRIBUTE_COUNT]> = Table(UnsafeCell::new([
-    attribute(c"__name__", get_name),
-    attribute(c"__qualname__", get_name),
-    attribute(c"cr_await", get_none),
-    attribute(c"cr_code", get_code),
-    attribute(c"cr_frame", get_none),
-    attribute(c"cr_origin", get_none),
-    attribute(c"cr_running", get_running),
+static ATTRIBUTES: Table<[ffi::PyGetSetDef; ATTRIBUTE_COUNT]> = Table::new([
+    undocumented(c"__name__", get_name),
+    undocumented(c"__qualname__", get_name),
+    undocumented(c"cr_await", get_none),
+    undocumented(c"cr_code", get_code),
+    undocumented(c"cr_frame", get_none),
+    undocumented(c"cr_origin", get_none),
+    undocumented(c"cr_running", get_running),
     #[cfg(cpython = "3.15")]
-    attribute(c"cr_state", get_state),
-    attribute(c"cr_suspended", get_suspended),
-    ffi::PyGetSetDef {
-        name: ptr::null(),
-        get: None,
-        set: None,
-        doc: ptr::null(),
-        closure: ptr::null_mut(),
-    },
-]));
+    undocumented(c"cr_state", get_state),
+    undocumented(c"cr_suspended", get_suspended),
+    last_attribute(),
+]);
 
-static ASYNC: Table<ffi::PyAsyncMethods> = Table(UnsafeCell::new(ffi::PyAsyncMethods {
+static ASYNC: Table<ffi::PyAsyncMethods> = Table::new(ffi::PyAsyncMethods {
     am_await: Some(am_await),
     am_aiter: None,
     am_anext: None,
     am_send: Some(am_send),
-}));
+});
 
-struct Type(UnsafeCell<MaybeUninit<PyTypeObject>>);
-
-// SAFETY: written by `init` before anything can use it, then only by the interpreter.
-unsafe impl Sync for Type {}
-
-static TYPE: Type = Type(UnsafeCell::new(MaybeUninit::zeroed()));
-
-impl Type {
-    #[inline(always)]
-    fn get(&self) -> *mut PyTypeObject {
-        self.0.get().cast()
-    }
-}
+static TYPE: Type = Type::new();
 
 /// Readies the type. False with an error set on failure.
 ///
@@ -405,9 +370,9 @@ pub(crate) unsafe fn init() -> bool {
         (*class).tp_doc = c"A function call in the shape of a coroutine.".as_ptr();
         (*class).tp_dealloc = Some(tp_dealloc);
         (*class).tp_traverse = Some(tp_traverse);
-        (*class).tp_as_async = ASYNC.0.get();
-        (*class).tp_methods = METHODS.0.get().cast();
-        (*class).tp_getset = ATTRIBUTES.0.get().cast();
+        (*class).tp_as_async = ASYNC.get();
+        (*class).tp_methods = METHODS.get().cast();
+        (*class).tp_getset = ATTRIBUTES.get().cast();
         ffi::PyType_Ready(class) == 0
     }
 }

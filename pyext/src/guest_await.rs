@@ -1,11 +1,9 @@
 //! `await_` in a greenlet of our own.
 
-use crate::awaitable::iterator_of;
 use crate::usable_portal::is_usable;
 use crate::wait_here::take_and_wait;
 use crate::worker::{self, Worker};
 use crate::{delegate, greenlet, guest, names};
-use pyo3::ffi::PySendResult::PYGEN_NEXT;
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
 
@@ -45,26 +43,16 @@ pub(crate) unsafe fn in_guest(
     }
 }
 
-/// Steps `awaitable` to its end.
 unsafe fn drive(awaitable: *mut PyObject) -> *mut PyObject {
-    // SAFETY: attached, no error set; references are owned where they are kept.
+    // SAFETY: attached, no error set; `wait_on_host` and `take_and_wait` take over what was yielded.
     unsafe {
-        let iterator = iterator_of(awaitable);
-        if iterator.is_null() {
-            return iterator;
-        }
-        let mut result = ptr::null_mut();
-        let mut status = ffi::PyIter_Send(iterator, ffi::Py_None(), &raw mut result);
-        while status == PYGEN_NEXT {
+        greenlet::drive(awaitable, |iterator, yielded| {
             let worker = worker::current();
-            let answer = if !worker.is_null() && !(*worker).guest.is_null() {
-                guest::wait_on_host(worker, iterator, result)
+            if !worker.is_null() && !(*worker).guest.is_null() {
+                guest::wait_on_host(worker, iterator, yielded)
             } else {
-                take_and_wait(iterator, result)
-            };
-            (status, result) = answer.give_to(iterator);
-        }
-        ffi::Py_DECREF(iterator);
-        result
+                take_and_wait(iterator, yielded)
+            }
+        })
     }
 }

@@ -46,7 +46,7 @@
 //! | `on_portal.rs` | `current_portal`, `on_portal` |
 //! | `masked.rs` | where code on a portal must not suspend it |
 //! | `close_all.rs` | the end of all waits of a thread |
-//! | `arguments.rs` | the arguments of the module's functions |
+//! | `arguments.rs`, `type_tables.rs` | the arguments of the module's functions; what its types are made of |
 //! | `coroutine_methods.rs` | what `send` and `throw` of every coroutine take and give back |
 //! | `call.rs` | a function call in the shape of a coroutine |
 //! | `task_scopes.rs` | which portals serve a task for one call only |
@@ -130,6 +130,7 @@ mod task_waits;
 mod thread;
 mod thread_exit;
 mod thrown;
+mod type_tables;
 mod usable_portal;
 mod wait_here;
 mod worker;

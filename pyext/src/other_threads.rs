@@ -37,6 +37,25 @@ pub(crate) unsafe extern "C" fn current_frames(
     })
 }
 
+/// A frame (borrowed) and how many; None with an error set if that is not what the arguments are.
+///
+/// # Safety
+///
+/// As `arguments::exactly`.
+unsafe fn frame_and_number(
+    arguments: *const *mut PyObject,
+    count: ffi::Py_ssize_t,
+    usage: &str,
+) -> Option<(*mut PyObject, ffi::Py_ssize_t)> {
+    // SAFETY: passed on; objects that the interpreter lends.
+    unsafe {
+        let suit = |&[frame, _]: &[_; 2]| ffi::PyFrame_Check(frame) != 0;
+        let [frame, most] = arguments::exactly(arguments, count, usage, suit)?;
+        let most = ffi::PyLong_AsSsize_t(most);
+        (most != -1 || ffi::PyErr_Occurred().is_null()).then_some((frame, most))
+    }
+}
+
 /// `_fiberback.frames_from(frame, most)`: the frame, its caller, and so on, `most` of them or all if it
 /// is negative.
 pub(crate) unsafe extern "C" fn frames_from(
@@ -50,14 +69,9 @@ pub(crate) unsafe extern "C" fn frames_from(
         // that is looked at ends.
         unsafe {
             let usage = "frames_from() takes a frame and a number";
-            let suit = |&[frame, _]: &[_; 2]| ffi::PyFrame_Check(frame) != 0;
-            let Some([frame, most]) = arguments::exactly(arguments, count, usage, suit) else {
+            let Some((frame, most)) = frame_and_number(arguments, count, usage) else {
                 return ptr::null_mut();
             };
-            let most = ffi::PyLong_AsSsize_t(most);
-            if most == -1 && !ffi::PyErr_Occurred().is_null() {
-                return ptr::null_mut();
-            }
             let _no_collections = NoCollections::new();
             let list = ffi::PyList_New(0);
             if list.is_null() || most == 0 {
@@ -99,14 +113,9 @@ pub(crate) unsafe extern "C" fn lines_from(
         // SAFETY: attached; `METH_FASTCALL`: as many arguments as `count` says, borrowed.
         unsafe {
             let usage = "lines_from() takes a frame and a number";
-            let suit = |&[frame, _]: &[_; 2]| ffi::PyFrame_Check(frame) != 0;
-            let Some([frame, most]) = arguments::exactly(arguments, count, usage, suit) else {
+            let Some((frame, most)) = frame_and_number(arguments, count, usage) else {
                 return ptr::null_mut();
             };
-            let most = ffi::PyLong_AsSsize_t(most);
-            if most == -1 && !ffi::PyErr_Occurred().is_null() {
-                return ptr::null_mut();
-            }
             let mut lines = Lines::at_most(most);
             lines.add(ffi::Py_NewRef(frame));
             lines.into_list()

@@ -31,13 +31,13 @@ use crate::since::Since;
 use crate::switch_call::SwitchCall;
 use crate::task_scopes::{self, Scope};
 use crate::thread::Thread;
+use crate::type_tables::{Table, Type, attribute, last_attribute};
 use crate::worker::{Input, Output, Worker};
 use crate::{call, error, greenlet, messages, names, roster};
 use pyo3::ffi::PySendResult::{self, PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject, PyTypeObject};
-use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int, c_void};
-use std::mem::{MaybeUninit, offset_of};
+use std::mem::offset_of;
 use std::ptr;
 
 /// Who may touch what of a portal; see the module docs.
@@ -922,48 +922,10 @@ unsafe extern "C" fn get_in_await(this: *mut PyObject, _: *mut c_void) -> *mut P
     }
 }
 
-const fn attribute(
-    name: &'static CStr,
-    get: ffi::getter,
-    set: Option<ffi::setter>,
-    doc: &'static CStr,
-) -> ffi::PyGetSetDef {
-    // The closure is the name: what `get_inner` looks up.
-    ffi::PyGetSetDef {
-        name: name.as_ptr(),
-        get: Some(get),
-        set,
-        doc: doc.as_ptr(),
-        closure: name.as_ptr().cast_mut().cast(),
-    }
-}
-
-const fn last_attribute() -> ffi::PyGetSetDef {
-    ffi::PyGetSetDef {
-        name: ptr::null(),
-        get: None,
-        set: None,
-        doc: ptr::null(),
-        closure: ptr::null_mut(),
-    }
-}
-
-/// A table that the interpreter wants as a mutable pointer for ever.
-struct Table<T>(UnsafeCell<T>);
-
-// SAFETY: only the interpreter touches the contents, with the GIL held.
-unsafe impl<T> Sync for Table<T> {}
-
-impl<T> Table<T> {
-    fn get(&'static self) -> *mut T {
-        self.0.get()
-    }
-}
-
 /// From 3.15 on coroutines have `cr_state`, which `inspect.getcoroutinestate` returns.
 const ATTRIBUTE_COUNT: usize = if cfg!(cpython = "3.15") { 14 } else { 13 };
 
-static ATTRIBUTES: Table<[ffi::PyGetSetDef; ATTRIBUTE_COUNT]> = Table(UnsafeCell::new([
+static ATTRIBUTES: Table<[ffi::PyGetSetDef; ATTRIBUTE_COUNT]> = Table::new([
     attribute(c"__name__", get_inner, Some(set_inner), c"name of the coroutine"),
     attribute(c"__qualname__", get_inner, Some(set_inner), c"qualified name of the coroutine"),
     attribute(
@@ -994,7 +956,7 @@ static ATTRIBUTES: Table<[ffi::PyGetSetDef; ATTRIBUTE_COUNT]> = Table(UnsafeCell
     ),
     attribute(c"in_await", get_in_await, None, c"True while await_() waits below the coroutine"),
     last_attribute(),
-]));
+]);
 
 const fn method(
     name: &'static CStr,
@@ -1010,7 +972,7 @@ const fn method(
     }
 }
 
-static METHODS: Table<[ffi::PyMethodDef; 4]> = Table(UnsafeCell::new([
+static METHODS: Table<[ffi::PyMethodDef; 4]> = Table::new([
     method(
         c"send",
         ffi::PyMethodDefPointer { PyCFunction: send },
@@ -1030,29 +992,16 @@ static METHODS: Table<[ffi::PyMethodDef; 4]> = Table(UnsafeCell::new([
         c"close($self, /)\n--\n\nRaise GeneratorExit inside, and expect the coroutine to end.",
     ),
     ffi::PyMethodDef::zeroed(),
-]));
+]);
 
-static ASYNC: Table<ffi::PyAsyncMethods> = Table(UnsafeCell::new(ffi::PyAsyncMethods {
+static ASYNC: Table<ffi::PyAsyncMethods> = Table::new(ffi::PyAsyncMethods {
     am_await: Some(am_await),
     am_aiter: None,
     am_anext: None,
     am_send: Some(am_send),
-}));
+});
 
-/// The type object: static, since it is for one interpreter and never subclassed.
-struct Type(UnsafeCell<MaybeUninit<PyTypeObject>>);
-
-// SAFETY: written by `init` before anything can use it, then only by the interpreter.
-unsafe impl Sync for Type {}
-
-static TYPE: Type = Type(UnsafeCell::new(MaybeUninit::zeroed()));
-
-impl Type {
-    #[inline(always)]
-    fn get(&self) -> *mut PyTypeObject {
-        self.0.get().cast()
-    }
-}
+static TYPE: Type = Type::new();
 
 const DOC: &CStr = c"Portal(coroutine, /)\n--\n\n\
     A coroutine around a coroutine, in which synchronous code can await_().\n\n\

@@ -1,5 +1,6 @@
 //! `await_` in a greenlet that somebody has switched to.
 
+use super::Answer;
 use super::calls::{self, inside};
 use crate::awaitable::iterator_of;
 use crate::usable_portal::is_usable;
@@ -64,7 +65,30 @@ pub(crate) unsafe fn is_provider(greenlet: *mut PyObject) -> bool {
 /// Steps `awaitable` to its end in a greenlet that a portal's code has switched to.
 #[inline(never)]
 unsafe fn drive_in_greenlet(awaitable: *mut PyObject) -> *mut PyObject {
-    // SAFETY: attached; references are owned as in `drive`.
+    // SAFETY: the contract of `drive`; references are owned where they are kept.
+    unsafe {
+        drive(awaitable, |iterator, yielded| {
+            let answer = match inside() {
+                Some(inside) => calls::wait(inside, iterator, yielded),
+                // The awaitable itself has switched to another greenlet.
+                None => wait_here(iterator, yielded),
+            };
+            ffi::Py_DECREF(yielded);
+            answer
+        })
+    }
+}
+
+/// Steps `awaitable` to its end. `wait` waits for what its iterator has yielded, which it takes over.
+///
+/// # Safety
+///
+/// Attached, no error set, as it is when `wait` is called; a valid object.
+pub(crate) unsafe fn drive(
+    awaitable: *mut PyObject,
+    wait: impl Fn(*mut PyObject, *mut PyObject) -> Answer,
+) -> *mut PyObject {
+    // SAFETY: the contract; the iterator is owned here.
     unsafe {
         let iterator = iterator_of(awaitable);
         if iterator.is_null() {
@@ -73,14 +97,7 @@ unsafe fn drive_in_greenlet(awaitable: *mut PyObject) -> *mut PyObject {
         let mut result = ptr::null_mut();
         let mut status = ffi::PyIter_Send(iterator, ffi::Py_None(), &raw mut result);
         while status == PYGEN_NEXT {
-            let yielded = result;
-            let answer = match inside() {
-                Some(inside) => calls::wait(inside, iterator, yielded),
-                // The awaitable itself has switched to another greenlet.
-                None => wait_here(iterator, yielded),
-            };
-            ffi::Py_DECREF(yielded);
-            (status, result) = answer.give_to(iterator);
+            (status, result) = wait(iterator, result).give_to(iterator);
         }
         ffi::Py_DECREF(iterator);
         result

@@ -37,7 +37,7 @@ mod original;
 mod switches;
 
 pub(crate) use answer::Answer;
-pub(crate) use awaiting::{in_greenlet, is_provider};
+pub(crate) use awaiting::{drive, in_greenlet, is_provider};
 pub(crate) use calls::{inside, wait};
 pub(crate) use look::{init, is_replaced, look, meet_greenlet, note_ours, note_replaced};
 pub(crate) use original::{is_away, is_loaded};

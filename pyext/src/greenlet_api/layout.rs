@@ -1,10 +1,9 @@
 //! What a greenlet consists of, and what a thread knows of its greenlets.
 
 use crate::switch_call::SwitchCall;
+use crate::type_tables::Type;
 use crate::worker::Worker;
-use pyo3::ffi::{self, PyObject, PyThreadState, PyTypeObject};
-use std::cell::UnsafeCell;
-use std::mem::MaybeUninit;
+use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::ptr;
 
 /// The Python object: `PyGreenlet` of greenlet.h, which classes of others derive from that were compiled
@@ -207,22 +206,6 @@ impl Inner {
     /// The same for others to see: not while its end is being told.
     pub(super) fn seems_active(&self) -> bool {
         self.is_active() && (!self.is_ending || self.is_away)
-    }
-}
-
-/// The type object: static, as C code refers to it for ever.
-pub(super) struct Type(UnsafeCell<MaybeUninit<PyTypeObject>>);
-
-// SAFETY: written by `object::init` before anything can use it, then only by the interpreter.
-unsafe impl Sync for Type {}
-
-impl Type {
-    pub(super) const fn new() -> Self {
-        Self(UnsafeCell::new(MaybeUninit::zeroed()))
-    }
-
-    pub(super) fn get(&self) -> *mut PyTypeObject {
-        self.0.get().cast()
     }
 }
 

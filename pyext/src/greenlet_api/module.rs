@@ -1,8 +1,9 @@
 //! The module `greenlet._greenlet`.
 
 use super::layout::TYPE;
-use super::{c_api, exceptions, object, thread, unswitchable};
+use super::{c_api, exceptions, thread, unswitchable};
 use crate::barrier::barrier;
+use crate::type_tables::Table;
 use pyo3::ffi::{self, PyObject};
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
@@ -140,7 +141,7 @@ const fn function(
 /// Up to 3.12 the interpreter counts how deep in the destruction of objects it is.
 const FUNCTION_COUNT: usize = if cfg!(any(cpython = "3.11", cpython = "3.12")) { 9 } else { 8 };
 
-static FUNCTIONS: object::Table<[ffi::PyMethodDef; FUNCTION_COUNT + 1]> = object::Table::new([
+static FUNCTIONS: Table<[ffi::PyMethodDef; FUNCTION_COUNT + 1]> = Table::new([
     #[cfg(any(cpython = "3.11", cpython = "3.12"))]
     function(
         c"get_tstate_trash_delete_nesting",

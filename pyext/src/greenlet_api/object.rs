@@ -19,9 +19,9 @@ use crate::leaks::Reason;
 use crate::mailbox::Mail;
 use crate::messages;
 use crate::thread::Thread;
+use crate::type_tables::{Table, attribute, last_attribute};
 use crate::worker::Worker;
 use pyo3::ffi::{self, PyObject, PyTypeObject};
-use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::offset_of;
 use std::ptr;
@@ -808,47 +808,6 @@ unsafe extern "C" fn tp_repr(this: *mut PyObject) -> *mut PyObject {
 // ---------------------------------------------------------------------------------------------
 // Tables
 
-/// A table that the interpreter wants as a mutable pointer for ever.
-pub(super) struct Table<T>(UnsafeCell<T>);
-
-// SAFETY: only the interpreter touches the contents, with the GIL held.
-unsafe impl<T> Sync for Table<T> {}
-
-impl<T> Table<T> {
-    pub(super) const fn new(content: T) -> Self {
-        Self(UnsafeCell::new(content))
-    }
-
-    pub(super) fn get(&'static self) -> *mut T {
-        self.0.get()
-    }
-}
-
-pub(super) const fn attribute(
-    name: &'static CStr,
-    get: ffi::getter,
-    set: Option<ffi::setter>,
-    doc: &'static CStr,
-) -> ffi::PyGetSetDef {
-    ffi::PyGetSetDef {
-        name: name.as_ptr(),
-        get: Some(get),
-        set,
-        doc: doc.as_ptr(),
-        closure: ptr::null_mut(),
-    }
-}
-
-pub(super) const fn last_attribute() -> ffi::PyGetSetDef {
-    ffi::PyGetSetDef {
-        name: ptr::null(),
-        get: None,
-        set: None,
-        doc: ptr::null(),
-        closure: ptr::null_mut(),
-    }
-}
-
 static ATTRIBUTES: Table<[ffi::PyGetSetDef; 8]> = Table::new([
     attribute(c"__dict__", get_dict, Some(set_dict), c"the greenlet's own attributes"),
     attribute(c"run", get_run, Some(set_run), c"what the greenlet calls; gone once it has begun"),
@@ -906,13 +865,8 @@ static METHODS: Table<[ffi::PyMethodDef; 4]> = Table::new([
     ffi::PyMethodDef::zeroed(),
 ]);
 
-struct Number(UnsafeCell<ffi::PyNumberMethods>);
-
-// SAFETY: written by `init`, then only read by the interpreter.
-unsafe impl Sync for Number {}
-
 // SAFETY: all slots are optional functions, for which zero is none.
-static NUMBER: Number = Number(UnsafeCell::new(unsafe { std::mem::zeroed() }));
+static NUMBER: Table<ffi::PyNumberMethods> = Table::new(unsafe { std::mem::zeroed() });
 
 const DOC: &CStr = c"greenlet(run=None, parent=None) -> greenlet\n\n\
     A new greenlet, which does not run yet.\n\n \
@@ -928,7 +882,7 @@ pub(super) unsafe fn init() -> bool {
     let class = TYPE.get();
     // SAFETY: zeroed memory is a valid type object to fill in (all slots null), not in use yet.
     unsafe {
-        (*NUMBER.0.get()).nb_bool = Some(nb_bool);
+        (*NUMBER.get()).nb_bool = Some(nb_bool);
         (*class).ob_base.ob_base = ffi::PyObject_HEAD_INIT;
         (*class).tp_name = c"greenlet.greenlet".as_ptr();
         (*class).tp_basicsize = size_of::<Greenlet>() as ffi::Py_ssize_t;
@@ -944,7 +898,7 @@ pub(super) unsafe fn init() -> bool {
         (*class).tp_traverse = Some(tp_traverse);
         (*class).tp_clear = Some(tp_clear);
         (*class).tp_repr = Some(tp_repr);
-        (*class).tp_as_number = NUMBER.0.get();
+        (*class).tp_as_number = NUMBER.get();
         (*class).tp_methods = METHODS.get().cast();
         (*class).tp_getset = ATTRIBUTES.get().cast();
         (*class).tp_dictoffset = offset_of!(Greenlet, dict) as ffi::Py_ssize_t;

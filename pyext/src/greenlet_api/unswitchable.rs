@@ -1,7 +1,8 @@
 //! `UnswitchableGreenlet`: for tests of what happens when a switch fails.
 
-use super::layout::{Greenlet, TYPE, Type};
-use super::object::{self, Table, attribute, last_attribute};
+use super::layout::{Greenlet, TYPE};
+use super::object;
+use crate::type_tables::{Table, Type, attribute, last_attribute};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::{c_int, c_void};
 

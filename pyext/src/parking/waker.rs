@@ -2,11 +2,11 @@
 
 use super::driver::{Driver, Parked};
 use crate::barrier::barrier;
+use crate::type_tables::{Table, Type, attribute, last_attribute};
 use crate::{error, messages, names};
-use pyo3::ffi::{self, PyObject, PyTypeObject};
-use std::cell::UnsafeCell;
+use pyo3::ffi::{self, PyObject};
 use std::ffi::c_void;
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::ManuallyDrop;
 use std::ptr;
 
 /// What it is for.
@@ -49,12 +49,7 @@ impl WakerObject {
     }
 }
 
-struct Type(UnsafeCell<MaybeUninit<PyTypeObject>>);
-
-// SAFETY: written by `init` before anything can use it, then only by the interpreter.
-unsafe impl Sync for Type {}
-
-static TYPE: Type = Type(UnsafeCell::new(MaybeUninit::zeroed()));
+static TYPE: Type = Type::new();
 
 /// A callback; null with an error set.
 ///
@@ -70,7 +65,7 @@ pub(super) unsafe fn new(
 ) -> *mut WakerObject {
     // SAFETY: the type is ready; fresh memory is filled in.
     unsafe {
-        let waker: *mut WakerObject = ffi::PyObject_New(TYPE.0.get().cast());
+        let waker: *mut WakerObject = ffi::PyObject_New(TYPE.get());
         if !waker.is_null() {
             (*waker).driver = driver;
             (*waker).parked = ptr::null_mut();
@@ -112,27 +107,10 @@ unsafe extern "C" fn get_self(this: *mut PyObject, _: *mut c_void) -> *mut PyObj
     }
 }
 
-struct Attributes(UnsafeCell<[ffi::PyGetSetDef; 2]>);
-
-// SAFETY: only the interpreter reads it.
-unsafe impl Sync for Attributes {}
-
-static ATTRIBUTES: Attributes = Attributes(UnsafeCell::new([
-    ffi::PyGetSetDef {
-        name: c"__self__".as_ptr(),
-        get: Some(get_self),
-        set: None,
-        doc: c"The task that waits, or None.".as_ptr(),
-        closure: ptr::null_mut(),
-    },
-    ffi::PyGetSetDef {
-        name: ptr::null(),
-        get: None,
-        set: None,
-        doc: ptr::null(),
-        closure: ptr::null_mut(),
-    },
-]));
+static ATTRIBUTES: Table<[ffi::PyGetSetDef; 2]> = Table::new([
+    attribute(c"__self__", get_self, None, c"The task that waits, or None."),
+    last_attribute(),
+]);
 
 unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
     // SAFETY: the last reference is gone, so nobody waits.
@@ -179,7 +157,7 @@ unsafe extern "C" fn tp_repr(this: *mut PyObject) -> *mut PyObject {
 ///
 /// Attached; called once.
 pub(super) unsafe fn init(_module: *mut PyObject) -> bool {
-    let class: *mut PyTypeObject = TYPE.0.get().cast();
+    let class = TYPE.get();
     // SAFETY: zeroed memory is a valid type object to fill in, not in use yet.
     unsafe {
         (*class).ob_base.ob_base = ffi::PyObject_HEAD_INIT;
@@ -190,7 +168,7 @@ pub(super) unsafe fn init(_module: *mut PyObject) -> bool {
         (*class).tp_call = Some(tp_call);
         (*class).tp_dealloc = Some(tp_dealloc);
         (*class).tp_repr = Some(tp_repr);
-        (*class).tp_getset = ATTRIBUTES.0.get().cast();
+        (*class).tp_getset = ATTRIBUTES.get().cast();
         ffi::PyType_Ready(class) == 0
     }
 }

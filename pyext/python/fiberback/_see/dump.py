@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import time
 import traceback
 from collections.abc import Iterator
@@ -31,6 +29,10 @@ def dump(*, format: Literal["text", "json"] = "text") -> str:
         raise ValueError(_messages.DUMP_FORMAT.format(format=format))
     found = stacks()
     if format == "json":
+        # Not where fiberback is imported: that would take a tenth longer.
+        import json
+        import platform
+
         return json.dumps(
             {
                 "process": os.getpid(),
