@@ -30,6 +30,7 @@ from ._portal.call_portal import as_coroutine
 from ._portal.task_tree import with_portal_run_tree
 from ._run.enable import enable
 from ._run.in_running_loop import in_place, suspend
+from ._thread.contexts import set_all
 from ._thread.runner import lent_loop, lent_run
 
 _STACK = pytest.StashKey[contextlib.ExitStack]()
@@ -64,8 +65,6 @@ def pytest_fixture_setup(
     return value
 
 
-_NOTHING = object()
-
 # --- pytest-asyncio ------------------------------------------------------------------------------------
 
 
@@ -80,9 +79,8 @@ def _run(runner: Runner, coro: Coroutine[Any, Any, Any], *, context: Context | N
         result = in_place(running, Runner.run, runner, coro, context=context)
     # What a fixture has set is set in the test that asks for it. pytest-asyncio would do so, too, and reset it at
     # the fixture's end: in a context in which that cannot be done, for the test's task has ended by then.
-    for var, value in (context or {}).items():
-        if var.get(_NOTHING) is not value:
-            var.set(value)
+    if context is not None:
+        set_all(context)
     return result
 
 

@@ -23,6 +23,7 @@ from .._loop.external_event import ExternalEvent
 from .._loop.library import current_library, is_trio_in_charge
 from .._thread import generators, parent_loop
 from .._thread.channel import Channel
+from .._thread.contexts import set_all
 from .._thread.request import Request
 from .attempt import Attempt
 
@@ -85,7 +86,7 @@ async def ask_by(channel: Channel, awaitable: Any) -> Any:
             raise
     else:
         error = request.error
-    _set_all(context)
+    set_all(context)
     if error is None:
         return request.result
     try:
@@ -136,15 +137,6 @@ async def _shielded(event: ExternalEvent, channel: Channel, request: Request) ->
             await event.wait()
         except asyncio.CancelledError:
             _interrupt(channel, request)
-
-
-def _set_all(context: contextvars.Context) -> None:
-    for variable, value in context.items():
-        if variable.get(_NOTHING) is not value:
-            variable.set(value)
-
-
-_NOTHING = object()
 
 
 def belongs_here(awaitable: Any) -> bool:

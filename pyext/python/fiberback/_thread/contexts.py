@@ -55,6 +55,16 @@ class InContext:
                     watchdog.after_wait(watched)
 
 
+def set_all(context: Context) -> None:
+    """Have all variables that `context` knows have the same values in the current context."""
+    for variable, value in context.items():
+        if variable.get(_NOTHING) is not value:
+            variable.set(value)
+
+
+_NOTHING = object()
+
+
 def without_our_frames(error: BaseException) -> BaseException:
     """`error` with a traceback that begins outside this package, if any part of it does."""
     traceback = error.__traceback__
