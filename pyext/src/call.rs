@@ -12,7 +12,7 @@
 use crate::barrier::barrier;
 #[cfg(cpython = "3.15")]
 use crate::interp::CoroutineState;
-use crate::type_tables::{Table, Type, last_attribute, undocumented};
+use crate::type_tables::{Table, Type, last_attribute, set_flags, undocumented};
 use crate::{coroutine_methods, error, messages, names};
 use pyo3::ffi::PySendResult::{self, PYGEN_ERROR, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject};
@@ -364,9 +364,12 @@ pub(crate) unsafe fn init() -> bool {
         (*class).ob_base.ob_base = ffi::PyObject_HEAD_INIT;
         (*class).tp_name = c"fiberback._fiberback.Call".as_ptr();
         (*class).tp_basicsize = size_of::<CallObject>() as ffi::Py_ssize_t;
-        (*class).tp_flags = ffi::Py_TPFLAGS_DEFAULT
-            | ffi::Py_TPFLAGS_HAVE_GC
-            | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+        set_flags(
+            class,
+            ffi::Py_TPFLAGS_DEFAULT
+                | ffi::Py_TPFLAGS_HAVE_GC
+                | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION,
+        );
         (*class).tp_doc = c"A function call in the shape of a coroutine.".as_ptr();
         (*class).tp_dealloc = Some(tp_dealloc);
         (*class).tp_traverse = Some(tp_traverse);

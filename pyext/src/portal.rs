@@ -31,7 +31,7 @@ use crate::since::Since;
 use crate::switch_call::SwitchCall;
 use crate::task_scopes::{self, Scope};
 use crate::thread::Thread;
-use crate::type_tables::{Table, Type, attribute, last_attribute};
+use crate::type_tables::{Table, Type, attribute, last_attribute, set_flags};
 use crate::worker::{Input, Output, Worker};
 use crate::{call, error, greenlet, messages, names, roster};
 use pyo3::ffi::PySendResult::{self, PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
@@ -1019,7 +1019,7 @@ pub(crate) unsafe fn init(module: *mut PyObject) -> bool {
         (*class).ob_base.ob_base = ffi::PyObject_HEAD_INIT;
         (*class).tp_name = c"fiberback._fiberback.Portal".as_ptr();
         (*class).tp_basicsize = size_of::<PortalObject>() as ffi::Py_ssize_t;
-        (*class).tp_flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC;
+        set_flags(class, ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC);
         (*class).tp_doc = DOC.as_ptr();
         (*class).tp_new = Some(tp_new);
         (*class).tp_dealloc = Some(tp_dealloc);

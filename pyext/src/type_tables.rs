@@ -7,7 +7,7 @@
 
 use pyo3::ffi::{self, PyTypeObject};
 use std::cell::UnsafeCell;
-use std::ffi::CStr;
+use std::ffi::{CStr, c_ulong};
 use std::mem::MaybeUninit;
 use std::ptr;
 
@@ -26,6 +26,17 @@ impl Type {
     pub(crate) const fn get(&'static self) -> *mut PyTypeObject {
         self.0.get().cast()
     }
+}
+
+/// Sets `tp_flags`, which are atomic in free-threaded builds. Elsewhere the conversion does nothing.
+///
+/// # Safety
+///
+/// `class` is being filled in.
+#[allow(clippy::useless_conversion)]
+pub(crate) unsafe fn set_flags(class: *mut PyTypeObject, flags: c_ulong) {
+    // SAFETY: the caller's promise.
+    unsafe { (*class).tp_flags = flags.into() };
 }
 
 /// A table that the interpreter wants as a mutable pointer.

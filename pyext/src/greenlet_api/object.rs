@@ -19,7 +19,7 @@ use crate::leaks::Reason;
 use crate::mailbox::Mail;
 use crate::messages;
 use crate::thread::Thread;
-use crate::type_tables::{Table, attribute, last_attribute};
+use crate::type_tables::{Table, attribute, last_attribute, set_flags};
 use crate::worker::Worker;
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -886,8 +886,10 @@ pub(super) unsafe fn init() -> bool {
         (*class).ob_base.ob_base = ffi::PyObject_HEAD_INIT;
         (*class).tp_name = c"greenlet.greenlet".as_ptr();
         (*class).tp_basicsize = size_of::<Greenlet>() as ffi::Py_ssize_t;
-        (*class).tp_flags =
-            ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_BASETYPE;
+        set_flags(
+            class,
+            ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_BASETYPE,
+        );
         (*class).tp_doc = DOC.as_ptr();
         (*class).tp_new = Some(tp_new);
         (*class).tp_init = Some(tp_init);

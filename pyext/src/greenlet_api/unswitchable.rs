@@ -2,7 +2,7 @@
 
 use super::layout::{Greenlet, TYPE};
 use super::object;
-use crate::type_tables::{Table, Type, attribute, last_attribute};
+use crate::type_tables::{Table, Type, attribute, last_attribute, set_flags};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::{c_int, c_void};
 
@@ -60,7 +60,7 @@ pub(super) unsafe fn init() -> bool {
         (*class).tp_name = c"greenlet._greenlet.UnswitchableGreenlet".as_ptr();
         (*class).tp_base = TYPE.get();
         (*class).tp_basicsize = size_of::<Greenlet>() as ffi::Py_ssize_t;
-        (*class).tp_flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_BASETYPE;
+        set_flags(class, ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_BASETYPE);
         (*class).tp_doc = c"For tests of what happens when a switch fails".as_ptr();
         (*class).tp_getset = ATTRIBUTES.get().cast();
         (*class).tp_new = Some(object::tp_new);

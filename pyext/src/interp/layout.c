@@ -8,6 +8,22 @@
  */
 #define Py_BUILD_CORE 1
 #include <Python.h>
+
+/* The headers are the target's, or nothing below is true of it. `build/headers.rs` has compared the version. */
+#if FIBERBACK_FREE_THREADED && !defined(Py_GIL_DISABLED)
+#  error "these are the headers of a default build of CPython, and the module is built for a free-threaded one"
+#elif !FIBERBACK_FREE_THREADED && defined(Py_GIL_DISABLED)
+#  error "these are the headers of a free-threaded CPython, and the module is built for a default build"
+#endif
+#if defined(_WIN32) && !defined(MS_WINDOWS)
+#  error "this pyconfig.h is not that of a CPython for Windows"
+#elif defined(__APPLE__) && !defined(HAVE_KQUEUE)
+#  error "this pyconfig.h is not that of a CPython for macOS"
+#elif defined(__linux__) && !defined(HAVE_EPOLL)
+#  error "this pyconfig.h is not that of a CPython for Linux"
+#endif
+_Static_assert(SIZEOF_VOID_P == sizeof(void *), "this pyconfig.h is that of a CPython with pointers of another size");
+
 #include <stddef.h>
 #include "opcode.h"
 #include "internal/pycore_code.h"

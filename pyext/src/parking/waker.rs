@@ -2,7 +2,7 @@
 
 use super::driver::{Driver, Parked};
 use crate::barrier::barrier;
-use crate::type_tables::{Table, Type, attribute, last_attribute};
+use crate::type_tables::{Table, Type, attribute, last_attribute, set_flags};
 use crate::{error, messages, names};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::c_void;
@@ -163,7 +163,7 @@ pub(super) unsafe fn init(_module: *mut PyObject) -> bool {
         (*class).ob_base.ob_base = ffi::PyObject_HEAD_INIT;
         (*class).tp_name = c"fiberback._fiberback.Waker".as_ptr();
         (*class).tp_basicsize = size_of::<WakerObject>() as ffi::Py_ssize_t;
-        (*class).tp_flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+        set_flags(class, ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION);
         (*class).tp_doc = c"Ends the wait of a parked stack.".as_ptr();
         (*class).tp_call = Some(tp_call);
         (*class).tp_dealloc = Some(tp_dealloc);
