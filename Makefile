@@ -6,7 +6,7 @@ export CARGO
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-rust demo-python test test-rust test-python test-all lint \
 	lint-rust lint-python lint-all sanitize bench bench-rust bench-python \
-	cross-check msrv wheel doc
+	cross-check msrv wheel wheels doc
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -35,6 +35,9 @@ test-all: ## What takes long: slow tests, every CPython, random order, bare mach
 wheel: ## Build the Python package's wheel and sdist into target/wheels
 	.ci/python/wheel
 
+wheels: ## Build, check and try manylinux wheels of every supported CPython
+	.ci/python/wheels
+
 doc: ## Build the Rust documentation
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --all-features
 
@@ -55,12 +58,13 @@ bench-rust:
 bench-python:
 	.ci/python/bench
 
-lint: lint-rust lint-python lint-all ## All lints: rustfmt, clippy, docs; ruff, mypy, stubtest; spelling, dependencies
+lint: lint-rust lint-python lint-all ## All lints: rustfmt, clippy, docs; ruff, mypy, stubtest; spelling, dependencies, workflows
 
 # What concerns both halves.
 lint-all:
 	.ci/spelling
 	.ci/dependencies
+	.ci/workflows
 
 lint-python:
 	.ci/python/lint

@@ -11,7 +11,7 @@
  * So the first Rust frame that has a table stops the thread there for the rest of the process's life,
  * without the GIL: what CPython itself does since 3.14 (`PyThread_hang_thread`). Frames without one have
  * nothing to clean up. The personality routine begins by asking for the table (library/std/src/sys/personality/
- * gcc.rs); the linker has that question of this module's come here (`--wrap`, see build.rs).
+ * gcc.rs); the linker has that question of this module's come here (`--wrap`, see build/main.rs).
  */
 #define _GNU_SOURCE
 #include <Python.h>

@@ -1,4 +1,4 @@
-//! The constants that `build.rs` made from `layout.c`, and the one way to use them.
+//! The constants that `build/facts.rs` made from `layout.c`, and the one way to use them.
 
 #![allow(dead_code)] // Each version's file names its own subset.
 

@@ -1,6 +1,6 @@
 /* Facts about CPython's structures, taken from the headers of the interpreter that we build for.
  *
- * Nothing here runs and nothing of this file is linked: `build.rs` compiles it, finds the table in
+ * Nothing here runs and nothing of this file is linked: `build/facts.rs` compiles it, finds the table in
  * the object file by its magic, and writes a Rust constant for each entry. All logic is in Rust.
  *
  * An entry that a version does not have is left out here; the Rust file of that version then does
@@ -60,7 +60,7 @@ struct table {
 
 const struct table fiberback_layout = {
     "fiberback-facts",
-    0x0102030405060708LL, /* tells build.rs the byte order, and that it found the real thing */
+    0x0102030405060708LL, /* tells build/facts.rs the byte order, and that it found the real thing */
     {
         FACT(BUILT_VERSION_HEX, PY_VERSION_HEX),
 #ifdef Py_DEBUG
