@@ -37,7 +37,7 @@ What to do where:
 `from fiberback import greenback` serves code that was written for greenback, `from fiberback import nest`
 code that was written for nest_asyncio, `fiberback.asgiref` code that was written for asgiref, `fiberback.gevent` for asyncio-gevent;
 `fiberback.greenlet` is greenlet on fiberback's own fibers, for all that stands on it;
-`fiberback.threads` has an event loop in a thread of its own.
+`fiberback.threads` has an event loop in a thread of its own, `fiberback.devlib` what devlib has of this kind.
 
 `help(fiberback.await_)` has the details. `python -m fiberback` prints what it finds on this machine,
 `python -m fiberback errors` what each error means.
@@ -144,6 +144,7 @@ if not _typing.TYPE_CHECKING:
             "asgi",
             "asgiref",
             "dbapi",
+            "devlib",
             "django",
             "gevent",
             "greenback",

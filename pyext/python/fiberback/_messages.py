@@ -322,6 +322,27 @@ LOOP_THREAD_OWN = Message(
     "LoopThread {name!r} cannot be closed by code that its own loop runs",
     "Call 'close()' in another thread, 'asyncio.to_thread(loop_thread.close)' without awaiting it, say",
 )
+PORTAL_BACKEND = Message(
+    "portal-backend",
+    "fiberback.threads.start_blocking_portal() runs asyncio's loop, not {backend!r}",
+    "Use 'anyio.from_thread.start_blocking_portal' for that one",
+)
+PORTAL_NOT_STARTED = Message(
+    "portal-not-started",
+    "The function given to 'start_task' has ended without having called 'task_status.started()'",
+    "Call it there, or use 'start_task_soon'",
+)
+DEVLIB_ACCESS = Message(
+    "devlib-access",
+    'PathAccess() takes the namespace "host" or "target" and the mode "r" or "w", not {namespace!r} and '
+    "{mode!r}",
+    'Type PathAccess("target", path, "w")',
+)
+DEVLIB_OVERLAP = Message(
+    "devlib-overlap",
+    "What ran concurrently has accessed what overlaps: {mine} (in {one}) and {theirs} (in {other})",
+    "Await these one after the other",
+)
 
 # --- portals, run, decorators ----------------------------------------------------------------------
 

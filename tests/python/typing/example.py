@@ -13,8 +13,8 @@ from typing import assert_type
 import fiberback
 import fiberback.greenback as greenback
 import fiberback.sqlalchemy
-from fiberback import asgiref, nest
-from fiberback.threads import LoopThread
+from fiberback import asgiref, devlib, nest
+from fiberback.threads import LoopThread, ThreadRunner, asyncio_run, start_blocking_portal
 
 
 async def number(text: str, base: int = 10) -> int:
@@ -95,6 +95,24 @@ def synchronous(client: Client) -> None:
         assert_type(loop_thread.loop, asyncio.AbstractEventLoop)
         for each in loop_thread.wrap_iter(numbers()):
             assert_type(each, int)
+
+
+class Device:
+    @devlib.asyncf
+    async def pull(self, path: str) -> int:
+        return len(path)
+
+
+def helpers() -> None:
+    assert_type(Device().pull("a"), int)
+    assert_type(devlib.run(Device().pull.asyn("a")), int)
+    assert_type(devlib.run(number("1")), int)
+    assert_type(asyncio_run(number("1"), True), int)
+    with ThreadRunner(debug=False) as runner:
+        assert_type(runner.run_as_future(number("1")).result(), int)
+    with start_blocking_portal() as portal:
+        assert_type(portal.call(number, "1"), int)
+        assert_type(portal.start_task_soon(number, "1", name="one").result(), int)
 
 
 def nested() -> None:

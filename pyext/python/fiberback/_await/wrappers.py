@@ -75,10 +75,10 @@ class async_context(Generic[T_co]):
         kind: Any = type(self._manager)
         enter = getattr(kind, "__aenter__", None)
         if enter is None:
-            raise TypeError(_not_a_context_manager(kind))
+            raise TypeError(not_a_context_manager(kind))
         self._exit: Any = getattr(kind, "__aexit__", None)
         if self._exit is None:
-            raise TypeError(f"{_not_a_context_manager(kind)} (missed __aexit__ method)")
+            raise TypeError(f"{not_a_context_manager(kind)} (missed __aexit__ method)")
         result: T_co = self._await(enter(self._manager))
         return result
 
@@ -86,7 +86,7 @@ class async_context(Generic[T_co]):
         return self._await(self._exit(self._manager, *exc))
 
 
-def _not_a_context_manager(kind: type) -> str:
+def not_a_context_manager(kind: type) -> str:
     return f"{kind.__name__!r} object does not support the asynchronous context manager protocol"
 
 

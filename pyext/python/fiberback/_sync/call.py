@@ -49,7 +49,10 @@ class SyncFunction(Generic[P, T]):
         if bind is None:
             return self
         bound = bind(self.asyn, instance, owner)
-        return self if bound is self.asyn else SyncFunction(bound, self._fallback)
+        return self if bound is self.asyn else self._bound(bound)
+
+    def _bound(self, asyn: Callable[..., Any]) -> SyncFunction[..., Any]:
+        return SyncFunction(asyn, self._fallback)
 
     def __repr__(self) -> str:
         return f"fiberback.sync({self.asyn!r})"

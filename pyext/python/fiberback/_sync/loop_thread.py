@@ -13,7 +13,12 @@ from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from .. import _messages
-from .._await.wrappers import async_context, async_generator_iter, async_iter
+from .._await.wrappers import (
+    async_context,
+    async_generator_iter,
+    async_iter,
+    not_a_context_manager,
+)
 from .._fiberback import await_, leak
 from .._portal.call_portal import as_coroutine
 from .._run.run import run
@@ -185,9 +190,14 @@ class LoopThread:
     def wrap_context(
         self, cm: AbstractAsyncContextManager[T] | Callable[[], AbstractAsyncContextManager[T]]
     ) -> async_context[T]:
-        """An async context manager, or what makes one when called in the loop, for a plain `with`."""
+        """An async context manager, or what makes one when called in the loop, for a plain `with`.
+
+        Raises TypeError for what is neither.
+        """
         manager: Any = cm
-        if not hasattr(type(cm), "__aenter__") and callable(cm):
+        if not hasattr(type(cm), "__aenter__"):
+            if not callable(cm):
+                raise TypeError(not_a_context_manager(type(cm)))
             manager = self.run(_call(cm))
         wrapped: _Context[Any] = _Context(manager)
         wrapped._await = self.run
