@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-VERSION = "%d.%d" % sys.version_info[:2]
+VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
 OTHER = "3.12" if VERSION != "3.12" else "3.13"
 
 
@@ -21,7 +21,9 @@ def script():
     """The one of the build that is tested."""
     target = os.environ.get("CARGO_TARGET_DIR")
     if target is None:
-        pytest.skip("these tests need a build of ./pyext: .ci/python/test makes it (CARGO_TARGET_DIR)")
+        pytest.skip(
+            "these tests need a build of ./pyext: .ci/python/test makes it (CARGO_TARGET_DIR)"
+        )
     found = list(Path(target).glob("*/build/fiberback-python-*/build-script-main"))
     assert found, f"no build script in {target}"
     return max(found, key=lambda path: path.stat().st_mtime)
@@ -29,7 +31,14 @@ def script():
 
 @pytest.fixture
 def build(script, tmp_path):
-    def run(version=VERSION, implementation="CPython", abi=None, include=None, python=sys.executable, **more):
+    def run(
+        version=VERSION,
+        implementation="CPython",
+        abi=None,
+        include=None,
+        python=sys.executable,
+        **more,
+    ):
         config = {
             "implementation": implementation,
             "version": version,
@@ -59,8 +68,14 @@ def build(script, tmp_path):
         if include is not None:
             environment["FIBERBACK_PYTHON_INCLUDE"] = os.pathsep.join(map(str, include))
         pyext = Path(__file__).parents[3] / "pyext"
-        done = subprocess.run([script], env=environment, cwd=pyext, capture_output=True, text=True, timeout=100)
-        errors = [line.removeprefix("cargo::error=") for line in done.stdout.splitlines() if "::error=" in line]
+        done = subprocess.run(
+            [script], env=environment, cwd=pyext, capture_output=True, text=True, timeout=100
+        )
+        errors = [
+            line.removeprefix("cargo::error=")
+            for line in done.stdout.splitlines()
+            if "::error=" in line
+        ]
         assert "panicked" not in done.stderr, done.stderr
         assert len(errors) == (done.returncode != 0), (done.returncode, done.stdout, done.stderr)
         return errors[0] if errors else ""
@@ -77,7 +92,9 @@ def headers_of(version, folder, extra=""):
         text = config.read()
     (folder / "pyconfig.h").write_text(text + extra)
     level = folder / "patchlevel.h"
-    was, now = (f"#define PY_MINOR_VERSION        {name.split('.')[1]}" for name in (VERSION, version))
+    was, now = (
+        f"#define PY_MINOR_VERSION        {name.split('.')[1]}" for name in (VERSION, version)
+    )
     text = level.read_text()
     assert was in text
     level.write_text(text.replace(was, now))
@@ -109,7 +126,11 @@ def test_versions_without_a_file(build, version):
 
 def test_missing_headers_name_the_package(build, tmp_path):
     said = build(include=[tmp_path / "nowhere"])
-    assert "Python.h" in said and f"apt-get install python{VERSION}-dev" in said and str(tmp_path) in said
+    assert (
+        "Python.h" in said
+        and f"apt-get install python{VERSION}-dev" in said
+        and str(tmp_path) in said
+    )
     assert "FIBERBACK_PYTHON_INCLUDE" in said
 
 
