@@ -50,6 +50,10 @@ from __future__ import annotations
 import typing as _typing
 from importlib import import_module as _import_module
 
+# First of all: what `_fiberback` is, the native module ("native") or the fallback on greenlet ("pure").
+from ._pure.choose import implementation as implementation
+
+# isort: split
 from ._await import dispatch as _dispatch
 from ._await.can_await import can_await as can_await
 from ._await.no_await import no_await as no_await
