@@ -525,6 +525,24 @@ DUMP_NOT_CAUGHT = Message(
     "Have that program call 'fiberback.dump_on(signal.{name})' when it begins",
 )
 
+WATCH_THRESHOLD = Message(
+    "watch-threshold",
+    "fiberback.watch() takes a positive number of seconds, got {value!r}",
+    "Type 'fiberback.watch(threshold=0.1)'",
+)
+WATCH_REPORT = Message(
+    "watch-report",
+    "fiberback.watch() reports to a function, and {value!r} is none",
+    "Type 'report=fn', which is called with a 'fiberback.Blocked', or leave it out: then the logger \"fiberback\" "
+    "gets a warning",
+)
+LOOP_BLOCKED = Message(
+    "loop-blocked",
+    "the event loop {loop} in thread {thread!r} has been blocked for {seconds:.2f} s so far by {who}, in {call}",
+    "Type {instead} instead",
+    "\n{stack}{waiting}",
+)
+
 # --- warnings ----------------------------------------------------------------------------------------
 
 RUN_WORK_LEFT = Message(
