@@ -89,7 +89,7 @@ class Beat:
             self.blocked = None
 
     def _ask(self) -> None:
-        loop = self._loop()
+        loop: Any = self._loop()
         answer: list[float] = []
 
         def beat() -> None:

@@ -151,7 +151,6 @@ def _in_python(module: str, function: str) -> tuple[str, str] | tuple[()] | None
 
 def _in_c(function: Any) -> str | None:
     """What to type instead of a C function, or of what has a method in C; None if that is not known to block."""
-    owner = getattr(type(function), "__objclass__", None)
     if type(function) is BuiltinFunctionType:
         bound: Any = function.__self__
         home = (
@@ -176,7 +175,7 @@ def _in_c(function: Any) -> str | None:
     return None
 
 
-_METHODS = (type(str.join), type(str.__add__))
+_METHODS: tuple[Any, ...] = (type(str.join), type(str.__add__))
 _HARMLESS = {"close", "fileno", "locked", "release", "put", "getpid", "fspath", "environ"}
 _STARTS = (
     "LOAD_GLOBAL",
@@ -190,13 +189,13 @@ _STARTS = (
 
 def _loaded(frame: FrameType) -> Iterator[tuple[str, Any]]:
     """What the line that the frame executes has loaded so far by name, the last first: names with their values."""
-    names = {**frame.f_builtins, **frame.f_globals, **locals_of(frame)}
-    found = []
+    names: dict[str, Any] = {**frame.f_builtins, **frame.f_globals, **locals_of(frame)}
+    found: list[tuple[str, Any]] = []
     for path in _paths(frame.f_code, frame.f_lasti):
         value = _value(names, path)
         if value is not None:
             found.append((".".join(path), value))
-    return reversed(found)
+    yield from reversed(found)
 
 
 def _paths(code: CodeType, last: int) -> Iterator[tuple[str, ...]]:
