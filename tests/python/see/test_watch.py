@@ -50,8 +50,18 @@ class Reports:
 
 @pytest.fixture
 def reports(fb):
+    yield from watched(fb, SHORT)
+
+
+@pytest.fixture
+def patient(fb):
+    """For what must not be reported even if the machine has no time for a thread that it should run."""
+    yield from watched(fb, 1)
+
+
+def watched(fb, threshold):
     reports = Reports()
-    with fb.watch(SHORT, report=reports):
+    with fb.watch(threshold, report=reports):
         yield reports
     assert not [one for one in threading.enumerate() if one.name == "fiberback-watch"]
 
@@ -287,11 +297,11 @@ def test_what_would_make_it_wait(reports, kind, call, instead):
     blocks, release = kind(reports)
 
     async def main():
-        thread = until_reported(reports, release)
         blocks()
-        thread.join()
 
+    thread = until_reported(reports, release)
     asyncio.run(main())
+    thread.join()
     blocked = reports.all[0]
     assert blocked.call.endswith(call), blocked
     assert instead in blocked.instead, blocked
@@ -384,25 +394,25 @@ def other_loop_blocks(reports, count):
     return thread
 
 
-def test_a_loop_that_idles_is_not_blocked(fb, aio, reports):
+def test_a_loop_that_idles_is_not_blocked(fb, aio, patient):
     """However long: another one's blocks are reported meanwhile."""
 
     async def idles():
-        thread = other_loop_blocks(reports, 5)
         await asyncio.to_thread(thread.join)
 
+    thread = other_loop_blocks(patient, 2)
     aio.run(idles)
-    assert [one.thread for one in reports.all] == ["other"] * 5
+    assert [one.thread for one in patient.all] == ["other"] * 2
 
 
-def test_a_busy_loop_that_goes_on_is_not_blocked(fb, aio, reports):
+def test_a_busy_loop_that_goes_on_is_not_blocked(fb, aio, patient):
     async def busy():
-        thread = other_loop_blocks(reports, 5)
         while thread.is_alive():
             await asyncio.sleep(0)
 
+    thread = other_loop_blocks(patient, 2)
     aio.run(busy)
-    assert [one.thread for one in reports.all] == ["other"] * 5
+    assert [one.thread for one in patient.all] == ["other"] * 2
 
 
 @pytest.mark.parametrize("module", ["bdb", "pdb", "code"])
@@ -412,9 +422,9 @@ def test_a_debugger_s_prompt(fb, reports, module):
     exec(compile(text, __import__(module).__file__, "exec"), prompt)
 
     async def main():
-        thread = other_loop_blocks(reports, 3)
         prompt["interaction"](thread.join)
 
+    thread = other_loop_blocks(reports, 3)
     asyncio.run(main())
     assert [one.thread for one in reports.all] == ["other"] * 3
 

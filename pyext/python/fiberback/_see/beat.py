@@ -46,6 +46,7 @@ class Beat:
         processor = processor_time(self._ident)
         # With what it has waited for a processor: somebody may well hold the GIL meanwhile.
         has_run = 2 * (sum(processor) - sum(self._processor)) >= stalled
+        waited = processor[1] - self._processor[1]
         self._processor = processor
         if self._answer:
             self.end(self._answer[0])
@@ -64,6 +65,8 @@ class Beat:
             self._since = now
         elif not has_run:  # nothing ran: the process was stopped
             self._since += stalled
+        elif not stalled:  # the machine is busy: that is no fault of the code's
+            self._since = min(now, self._since + waited)
         self._code = code
         if self.blocked is not None:
             self.blocked.seconds = now - self._since
