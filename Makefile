@@ -6,7 +6,7 @@ export CARGO
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-rust demo-python test test-rust test-python test-all lint \
 	lint-rust lint-python lint-all sanitize bench bench-rust bench-python \
-	cross-check msrv wheel wheels doc
+	cross-check msrv wheel wheels fallback-wheel doc
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -32,8 +32,12 @@ test-python: ## Run the Python tests alone, on this machine's python3
 test-all: ## What takes long: slow tests, every CPython, random order, bare machines (hours)
 	.ci/run slow
 
-wheel: ## Build the Python package's wheel and sdist into target/wheels
+wheel: ## Build the Python package's wheels, with and without the native module, and sdist into target/wheels
 	.ci/python/wheel
+	.ci/python/fallback-wheel
+
+fallback-wheel: ## Build the wheel without the native module (py3-none-any) into target/wheels
+	.ci/python/fallback-wheel
 
 wheels: ## Build, check and try manylinux wheels of every supported CPython
 	.ci/python/wheels

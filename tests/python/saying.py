@@ -24,5 +24,5 @@ def says(told, code, *words):
 
 def pattern(part):
     """Of a text in whose fields anything may stand."""
-    pieces = re.split(r"\{\w+(?:!\w)?(?::\w)?\}", part.replace("{{", "{").replace("}}", "}"))
+    pieces = re.split(r"\{\w+(?:!\w)?(?::[^}]*)?\}", part.replace("{{", "{").replace("}}", "}"))
     return "(?s:.*)".join(map(re.escape, pieces))

@@ -23,7 +23,18 @@ COMMAND = "__main__.py"  # on top of all
 SERVES, STANDS_IN_FOR = "Serves", "Stands in for"
 # From below to above: each may import from those before it, and from itself. The last two, libraries
 # that we serve and libraries that we stand in for, know nothing of each other.
-ROOMS = ["_loop", "_portal", "_deadlock", "_thread", "_await", "_run", "_group", "_sync", "_see"]
+ROOMS = [
+    "_pure",
+    "_loop",
+    "_portal",
+    "_deadlock",
+    "_thread",
+    "_await",
+    "_run",
+    "_group",
+    "_sync",
+    "_see",
+]
 ORDER = [NATIVE, FLOOR, *ROOMS, NAMES, SERVES, STANDS_IN_FOR, COMMAND]
 
 

@@ -221,7 +221,7 @@ def test_the_docs_have_each_message():
 
 def shown(words):
     """What is to be typed as code, and fields by their names."""
-    field = r"\{(\w+)(?:!\w)?(?::\w)?\}"
+    field = r"\{(\w+)(?:!\w)?(?::[^}]*)?\}"
     code = re.compile(r"(?<!\w)'([^']*)'(?!\w)")
     words = code.sub(lambda match: "`" + re.sub(field, r"\1", match[1]) + "`", words)
     words = re.sub(field, r"*\1*", words)

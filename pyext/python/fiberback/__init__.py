@@ -31,7 +31,8 @@ What to do where:
 - several waits at once: `gather(a(), b())`, `map(fn, items, limit=8)`, `with TaskGroup() as group:`;
 - in a library that cannot know: `sync(coroutine)`, or `@sync` on an `async def`;
 - where nothing may wait: `no_await()`;
-- "my task hangs": `print(dump())`, `dump_on(signal.SIGQUIT)`, `stacks()`.
+- "my task hangs": `print(dump())`, `dump_on(signal.SIGQUIT)`, `stacks()`;
+- "my loop is slow": `watch(threshold=0.1)` says who blocks it.
 
 `fiberback.sqlalchemy`, `.django`, `.peewee`, `.dbapi`, `.asgi` and `.playwright` serve these libraries;
 `from fiberback import greenback` serves code that was written for greenback, `from fiberback import nest`
@@ -50,6 +51,10 @@ from __future__ import annotations
 import typing as _typing
 from importlib import import_module as _import_module
 
+# First of all: what `_fiberback` is, the native module ("native") or the fallback on greenlet ("pure").
+from ._pure.choose import implementation as implementation
+
+# isort: split
 from ._await import dispatch as _dispatch
 from ._await.can_await import can_await as can_await
 from ._await.no_await import no_await as no_await
@@ -79,10 +84,13 @@ from ._portal.trio_instrument import AutoPortalInstrument as AutoPortalInstrumen
 from ._run.enable import Enabled as Enabled
 from ._run.enable import enable as enable
 from ._run.run import run as run
+from ._see.blocked import Blocked as Blocked
 from ._see.dump import dump as dump
 from ._see.dump_on import dump_on as dump_on
 from ._see.stacks import Stack as Stack
 from ._see.stacks import stacks as stacks
+from ._see.watch import Watch as Watch
+from ._see.watch import watch as watch
 from ._stacks import get_stack_size as get_stack_size
 from ._stacks import set_stack_size as set_stack_size
 from ._stacks import stats as stats
@@ -95,11 +103,13 @@ from ._thread.to_thread import to_thread as to_thread
 
 __all__ = [
     "AutoPortalInstrument",
+    "Blocked",
     "Enabled",
     "Stack",
     "StackMemoryError",
     "TaskGroup",
     "TaskHandle",
+    "Watch",
     "__version__",
     "async_context",
     "async_iter",
@@ -130,6 +140,7 @@ __all__ = [
     "thread_runner",
     "to_thread",
     "trim",
+    "watch",
     "with_portal_run",
     "with_portal_run_sync",
     "with_portal_run_tree",

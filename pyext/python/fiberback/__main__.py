@@ -106,12 +106,21 @@ def facts() -> Iterator[tuple[str, str]]:
     build = " ".join(platform.python_build())
     yield "Python", f"{platform.python_implementation()} {platform.python_version()} ({build})"
     yield "", sys.executable
+    yield "module", module()
     yield "system", f"{platform.platform()}, {os.cpu_count()} processors"
     yield "event loops", ", ".join(["asyncio", *installed(LOOPS)])
     yield "libraries", ", ".join(installed(LIBRARIES)) or "none that fiberback knows"
     yield "greenlet", greenlet()
-    size = fiberback.get_stack_size()
-    yield "stacks", f"{size >> 10} KiB of address space each, {guards()}"
+    if fiberback.implementation == "native":
+        size = fiberback.get_stack_size()
+        yield "stacks", f"{size >> 10} KiB of address space each, {guards()}"
+
+
+def module() -> str:
+    if fiberback.implementation == "native":
+        return "native"
+    why = "FIBERBACK_PURE is set" if os.environ.get("FIBERBACK_PURE") else "no native module here"
+    return f"pure ({why}): portals on greenlet, no waits without one in tasks of stock loops"
 
 
 def installed(modules: dict[str, str]) -> list[str]:
@@ -130,10 +139,15 @@ def greenlet() -> str:
         from . import greenlet as ours
 
         return f"fiberback.greenlet, as greenlet {ours.__version__}"
+    if fiberback.implementation == "pure" and fiberback.stats()["greenlet_loaded"]:
+        return (
+            f"{getattr(sys.modules['greenlet'], '__version__', 'built in')}, which portals work on"
+        )
     if fiberback.stats()["greenlet_loaded"]:
         return f"{sys.modules['greenlet'].__version__}, loaded: portals keep one stack for life"
     if importlib.util.find_spec("greenlet") is None:
-        return "not installed (fiberback needs none)"
+        needs = "none" if fiberback.implementation == "native" else "it, for portals"
+        return f"not installed (fiberback needs {needs})"
     return "installed, not loaded (SQLAlchemy, gevent or greenback load it when they are used)"
 
 

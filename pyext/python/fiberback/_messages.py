@@ -8,8 +8,6 @@ raise.
 
 from __future__ import annotations
 
-from ._fiberback import messages as _native
-
 
 class Message(str):
     """What a misuse error says: `text. cure [fiberback:code]`, then what belongs below it.
@@ -29,7 +27,11 @@ class Message(str):
 
 def table() -> list[Message]:
     """All messages, by their codes."""
-    native = (Message(*line.split("\t")) for line in _native.splitlines())
+    from ._fiberback import (
+        messages,  # not above: the fallback, which it may be, raises some of ours
+    )
+
+    native = (Message(*line.split("\t")) for line in messages.splitlines())
     ours = (value for value in globals().values() if isinstance(value, Message))
     return sorted((*native, *ours), key=lambda message: message.code)
 
@@ -126,6 +128,44 @@ ASYNCIO_IN_TWO = Message(
     "'import _asyncio' came before 'import asyncio', which leaves asyncio with two halves that do not know "
     "of each other: 'asyncio.current_task()' is None in every task, and timeouts and task groups fail",
     "Type 'import asyncio' before whatever imports '_asyncio'",
+)
+
+# --- without the native module ----------------------------------------------------------------------
+
+PURE_USED = Message(
+    "pure-fallback",
+    "fiberback has no native module for {python}: portals work on the greenlet package, and "
+    "'fiberback.await_()' without a portal in tasks of stock asyncio loops, stack sizes and fiberback.greenlet "
+    "do not",
+    "Nothing needs to be done; 'python -m fiberback' tells what is used, and CPython 3.11 to 3.15 with the GIL on "
+    "Linux has the native module ('pip install --force-reinstall fiberback')",
+)
+PURE_NO_PARKING = Message(
+    "pure-no-parking",
+    "fiberback.await_() was called in a task or callback without a portal, and to wait there takes the native "
+    "module, which this installation of fiberback does not have",
+    "Start the program with 'fiberback.run(main())', or call 'fiberback.enable()' once while the loop runs; for "
+    "this task alone type 'await fiberback.ensure_portal()' first, for this call alone 'await "
+    "fiberback.with_portal_run_sync(fn)'. Or install the native module: 'pip install --force-reinstall fiberback' "
+    "on CPython 3.11 to 3.15 with the GIL, on Linux",
+)
+NEEDS_GREENLET = Message(
+    "needs-greenlet",
+    "fiberback.await_() was called in a task, and to suspend it takes the native module, which this installation "
+    "of fiberback does not have, or the package greenlet, which is not installed",
+    "Type 'pip install greenlet'",
+)
+NEEDS_NATIVE = Message(
+    "needs-native",
+    "{what} needs fiberback's native module, which this installation does not have",
+    "Type 'pip install --force-reinstall fiberback' on CPython 3.11 to 3.15 with the GIL, on Linux, where there "
+    "are wheels with it",
+)
+PYODIDE_CANNOT = Message(
+    "pyodide-no-switch",
+    "fiberback.await_() was called where Pyodide cannot switch stacks (pyodide.ffi.can_run_sync() is False)",
+    "Run this code by 'pyodide.runPythonAsync(code)' or 'function.callPromising()', in an engine with JavaScript "
+    "Promise Integration ('node --experimental-wasm-stack-switching')",
 )
 
 # --- await_ of what cannot be awaited: added to the interpreter's own words ------------------------
@@ -483,6 +523,24 @@ DUMP_NOT_CAUGHT = Message(
     "dump-not-caught",
     "process {pid} does not handle {name}, which would end it: nothing was sent",
     "Have that program call 'fiberback.dump_on(signal.{name})' when it begins",
+)
+
+WATCH_THRESHOLD = Message(
+    "watch-threshold",
+    "fiberback.watch() takes a positive number of seconds, got {value!r}",
+    "Type 'fiberback.watch(threshold=0.1)'",
+)
+WATCH_REPORT = Message(
+    "watch-report",
+    "fiberback.watch() reports to a function, and {value!r} is none",
+    "Type 'report=fn', which is called with a 'fiberback.Blocked', or leave it out: then the logger \"fiberback\" "
+    "gets a warning",
+)
+LOOP_BLOCKED = Message(
+    "loop-blocked",
+    "the event loop {loop} in thread {thread!r} has been blocked for {seconds:.2f} s so far by {who}, in {call}",
+    "Type {instead} instead",
+    "\n{stack}{waiting}",
 )
 
 # --- warnings ----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from . import _fiberback
+from . import _counts, _fiberback
 
 
 class Stats(TypedDict):
@@ -46,6 +46,11 @@ class Stats(TypedDict):
     loops_not_passed_on: int
     """Event loops that stayed on their own stack while callers without a portal waited, since there was
     no other: 0, unless memory or address space is short. A RuntimeWarning says so once."""
+    loops_blocked: int
+    """How often code has blocked an event loop for longer than a `watch` allows, and was reported."""
+    looks_given_up: int
+    """Event loops whose tasks `stacks` or `watch` could not list, for other threads changed them again and
+    again: it says so in its result."""
     reserved_bytes: int
     """Address space of all stacks, in bytes; not memory."""
     greenlet_loaded: int
@@ -85,7 +90,11 @@ def stats() -> Stats:
     Fibers are those of the calling thread, stacks those of the process (since the last
     `set_stack_size`). Cheap enough for monitoring, not meant for inner loops.
     """
-    return _fiberback.stats()
+    return {
+        **_fiberback.stats(),
+        "loops_blocked": _counts.loops_blocked,
+        "looks_given_up": _counts.looks_given_up,
+    }
 
 
 def trim() -> int:

@@ -202,6 +202,11 @@ def what_waits() -> None:
         assert_type([frame.name for frame in stack.frames], list[str])
     assert_type(fiberback.dump(format="json"), str)
     assert_type(fiberback.dump_on(signal.SIGQUIT, file=sys.stderr), Callable[[], None])
+    reports: list[fiberback.Blocked] = []
+    with fiberback.watch(0.05, report=reports.append) as watching:
+        assert_type(watching, fiberback.Watch)
+    watching.stop()
+    assert_type([(one.seconds, one.task, one.waiting) for one in reports][0][1], str | None)
 
 
 if __name__ == "__main__":

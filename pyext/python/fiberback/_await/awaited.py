@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import opcode
 import sys
+from types import FrameType
 from typing import Any
 
 from .. import _messages
@@ -15,9 +16,13 @@ _CALLS = {opcode.opmap[name] for name in ("PRECALL", "CALL") if name in opcode.o
 _UNIT = 2  # bytes of an instruction
 
 
-def check(result: Any) -> None:
-    """Raises TypeError, as `await` would, if the coroutine that has called `await_` awaits the result."""
-    frame = sys._getframe(1)
+def check(result: Any, frame: FrameType | None = None) -> None:
+    """Raises TypeError, as `await` would, if the coroutine that has called `await_` awaits the result.
+
+    `frame` is the caller's, where it is not the one below this.
+    """
+    if frame is None:
+        frame = sys._getframe(1)
     code, at = frame.f_code.co_code, frame.f_lasti
     # With one argument: so it is `await_` itself that is called, or what gives its result.
     if code[at] not in _CALLS or code[at + 1] != 1:

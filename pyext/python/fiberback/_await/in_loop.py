@@ -12,7 +12,9 @@ from .._fiberback import portal_of
 from .._loop import forked
 from .._loop.current_task import current_task
 from .._loop.library import current_library
+from .._loop.parking import is_stock
 from .._portal.task_factory import is_for_all
+from .._pure import choose
 
 # Trio's own system task, in which the callbacks of `run_sync_soon` are called (trio/_core/_entry_queue.py).
 _RUNS_CALLBACKS = "<TrioToken.run_sync_soon task>"
@@ -30,6 +32,8 @@ def _why() -> str:
     library = current_library()
     if library == "trio" and forked.is_on_parents_trio():
         return _messages.TRIO_FORKED
+    if not choose.can_switch:
+        return _messages.NEEDS_GREENLET
     if task is not None and portal_of(task) is not None:
         return _messages.MUST_YIELD.format(library=library)
     if library == "trio":
@@ -38,6 +42,8 @@ def _why() -> str:
     loop = _get_running_loop()
     if library != "asyncio" or loop is None:
         return _messages.NO_PORTAL.format(library=library)
+    if is_stock(loop) and choose.implementation == "pure" and not is_for_all(loop):
+        return _messages.PURE_NO_PARKING
     if task is None:
         return _messages.LOOP_NO_TASK.format(loop=_name_of(loop))
     if getattr(loop, "_nest_patched", None) is True:

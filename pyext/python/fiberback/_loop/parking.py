@@ -19,6 +19,7 @@ from typing import Any
 
 from .. import _messages
 from .._fiberback import run_hosted, set_parking
+from .._pure import choose
 from . import closing
 from .library import is_trio_in_charge
 
@@ -135,6 +136,11 @@ def is_stock(loop: Any) -> bool:
         or function is hosted_run_once
         or function is base_events.BaseEventLoop._run_once  # type: ignore[attr-defined]
     )
+
+
+def can_park(loop: Any) -> bool:
+    """Whether callers of `await_` can be parked on the loop."""
+    return choose.implementation == "native" and is_stock(loop)
 
 
 def is_hosted(loop: Any) -> bool:

@@ -26,7 +26,7 @@ from typing import Any
 
 from .. import _messages
 from .._fiberback import bestow, end_hosted, portal_of, unbestow, watch_loops
-from .._loop.parking import hosted_run_once, is_stock
+from .._loop.parking import can_park, hosted_run_once
 from .._portal.task_factory import begin_for_all, end_for_all
 
 _lock = threading.Lock()
@@ -42,7 +42,7 @@ class _State:
         self.scopes = 0
         self._loop = weakref.ref(loop)
         self._given: list[weakref.ref[Any]] = []
-        self._hosts = is_stock(loop)
+        self._hosts = can_park(loop)
 
     def open(self) -> None:
         loop: Any = self._loop()

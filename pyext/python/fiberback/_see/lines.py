@@ -50,7 +50,7 @@ _BETWEEN = {
 _MOST = 10_000
 
 
-def _is_loops(code: CodeType) -> bool:
+def is_loops(code: CodeType) -> bool:
     file = code.co_filename
     return (
         file in _LOOPS
@@ -59,7 +59,7 @@ def _is_loops(code: CodeType) -> bool:
     )
 
 
-def _is_shown(code: CodeType) -> bool:
+def is_shown(code: CodeType) -> bool:
     file = code.co_filename
     return not (is_ours(file) or file == "<fiberback>" or file == _FUTURES)
 
@@ -67,7 +67,7 @@ def _is_shown(code: CodeType) -> bool:
 def above_loop(lines: Iterable[Line]) -> Iterator[Line]:
     """Of a stack from the innermost frame, what is above the code that runs the loop."""
     for line in lines:
-        if _is_loops(line[0]):
+        if is_loops(line[0]):
             return
         yield line
 
@@ -85,7 +85,7 @@ def summary(lines: Iterable[Line]) -> traceback.StackSummary:
     return traceback.StackSummary.from_list(
         traceback.FrameSummary(code.co_filename, line, code.co_qualname, lookup_line=False)
         for code, line in lines
-        if _is_shown(code)
+        if is_shown(code)
     )
 
 
