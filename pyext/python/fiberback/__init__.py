@@ -62,6 +62,7 @@ from ._await.wrappers import async_context as async_context
 from ._await.wrappers import async_iter as async_iter
 from ._await.wrappers import autoawait as autoawait
 from ._await.wrappers import decorate_as_sync as decorate_as_sync
+from ._face.syncify import syncify as syncify
 from ._fiberback import _C_API as _C_API  # for native extensions
 from ._fiberback import StackMemoryError as StackMemoryError
 from ._fiberback import __version__ as __version__
@@ -136,6 +137,7 @@ __all__ = [
     "stacks",
     "stats",
     "sync",
+    "syncify",
     "task_factory",
     "thread_runner",
     "to_thread",
