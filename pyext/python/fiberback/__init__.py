@@ -30,6 +30,7 @@ What to do where:
 - where there is no event loop: call `await_`; `thread_runner()` chooses the loop and closes it;
 - several waits at once: `gather(a(), b())`, `map(fn, items, limit=8)`, `with TaskGroup() as group:`;
 - in a library that cannot know: `sync(coroutine)`, or `@sync` on an `async def`;
+- a class, an object or a module that is async, for sync code: `syncify(httpx.AsyncClient)`;
 - where nothing may wait: `no_await()`;
 - "my task hangs": `print(dump())`, `dump_on(signal.SIGQUIT)`, `stacks()`;
 - "my loop is slow": `watch(threshold=0.1)` says who blocks it.

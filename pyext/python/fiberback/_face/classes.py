@@ -7,6 +7,7 @@ face's `read` is the async one, for what it reads from is async; `aclose` is `cl
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import inspect
 import threading
@@ -15,19 +16,22 @@ import typing
 from abc import ABC
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 from . import functions
 from .face import Face, FaceType
 from .functions import like
 from .home import Home
-from .inward import arguments
 from .kinds import DUNDERS, is_async_function
 from .known import bind, face_of
 from .outward import attribute, face, outcome
+from .parameters import arguments
 
 _lock = threading.RLock()
-_classes: WeakKeyDictionary[type, FaceType] = WeakKeyDictionary()
+# By the ids of the async classes, which live as long as their faces do.
+_classes: WeakValueDictionary[int, FaceType] = WeakValueDictionary()
+# Those of modules, which live on; one that a function has made goes when its last object does.
+_kept: list[FaceType] = []
 
 _SKIPPED = {
     *("__new__", "__init__", "__del__", "__init_subclass__", "__subclasshook__", "__class__"),
@@ -39,7 +43,12 @@ _SKIPPED = {
     *("__eq__", "__ne__", "__hash__", "__orig_bases__", "__parameters__", "__type_params__"),
     *("__class_getitem__", "__abstractmethods__", "_abc_impl", "__set_name__", "__match_args__"),
     *("__dataclass_fields__", "__dataclass_params__", "__firstlineno__", "__static_attributes__"),
-    *("_is_protocol", "_is_runtime_protocol", "__protocol_attrs__", "__non_callable_proto_members__"),
+    *(
+        "_is_protocol",
+        "_is_runtime_protocol",
+        "__protocol_attrs__",
+        "__non_callable_proto_members__",
+    ),
     *DUNDERS,
     "__await__",
 }
@@ -53,9 +62,11 @@ def face_class(asyn: type) -> Any:
     if made is not None:
         return made  # people's own
     with _lock:
-        found = _classes.get(asyn)
-        if found is None:
-            found = _classes[asyn] = _make(asyn)
+        found = _classes.get(id(asyn))
+        if found is None or found.asyn is not asyn:
+            found = _classes[id(asyn)] = _make(asyn)
+            if "<locals>" not in asyn.__qualname__:
+                _kept.append(found)
         return found
 
 
@@ -81,6 +92,14 @@ def _make(asyn: type) -> FaceType:
     return FaceType(asyn.__name__, tuple(bases) or (Face,), namespace)
 
 
+def _reduce_class(cls: Any) -> Any:
+    """A class that was made is pickled as that of its async class, others by their names."""
+    return (face_class, (cls.asyn,)) if cls._fiberback_is_made else cls.__qualname__
+
+
+copyreg.pickle(FaceType, _reduce_class)
+
+
 def variant(cls: Any, options: Any) -> Any:
     """The class of faces of the same objects that have other options."""
     namespace = {
@@ -102,7 +121,7 @@ def _init_of(asyn: type) -> Callable[..., None]:
         cls = type(self)
         inner = cls._fiberback_inner
         home = Home(cls._fiberback_options)
-        args, kwds = arguments(home, args, kwds)
+        args, kwds = arguments(home, inner, args, kwds)
         (value,) = home.run(_construct, (self, home, inner, args, kwds), {})
         bind(self, value, home)
         if type(value) is not inner and cls._fiberback_is_made:
@@ -149,7 +168,7 @@ def _member(asyn: type, name: str, member: Any) -> Any:
     if isinstance(member, staticmethod):
         return staticmethod(_static(asyn, name, member))
     if isinstance(member, classmethod):
-        return classmethod(_of_class(asyn, name, member))  # type: ignore[arg-type]
+        return classmethod(_of_class(asyn, name, member))
     if isinstance(member, type) or not hasattr(type(member), "__get__"):
         return Value(asyn, name)
     if isinstance(member, (functools.partialmethod, functools.singledispatchmethod)):
@@ -258,7 +277,7 @@ def _add_protocols(asyn: type, namespace: dict[str, Any]) -> None:
         namespace["__iter__"] = _itself
     if own.get("__await__") is not None:
         namespace["__await__"] = _as_it_is(asyn, "__await__")
-        if not hasattr(asyn, "__call__"):  # noqa: B004  # the class's, not the object's
+        if not any("__call__" in vars(base) for base in asyn.__mro__):
             namespace["__call__"] = _wait
 
 

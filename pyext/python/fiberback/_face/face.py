@@ -16,6 +16,7 @@ from .known import IsFace, bind
 from .outward import attribute, outcome
 from .subclasses import derived
 
+
 class FaceType(IsFace):
     """The class of faces' classes. `asyn` is the async class."""
 
@@ -37,7 +38,7 @@ class FaceType(IsFace):
         super().__init__(name, bases, namespace)
 
     @property
-    def asyn(cls) -> type:
+    def asyn(cls) -> Any:
         return cls._fiberback_class
 
     def __getattr__(cls, name: str) -> Any:
@@ -62,7 +63,7 @@ class Face(metaclass=FaceType):
     _fiberback_home: Home
     _fiberback_object: Any
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         """For `isinstance`. (What asks for the real class, `type`, is told.)"""
         try:
@@ -102,13 +103,13 @@ class Face(metaclass=FaceType):
 
     def __repr__(self) -> str:
         value = self._fiberback_object
-        if type(value).__repr__ is not object.__repr__:
+        if _has_own(value, "__repr__"):
             return repr(value)
         return f"fiberback.syncify({value!r})"
 
     def __str__(self) -> str:
         value = self._fiberback_object
-        return str(value) if type(value).__str__ is not object.__str__ else repr(self)
+        return str(value) if _has_own(value, "__str__") else repr(self)
 
     def __eq__(self, other: object) -> Any:
         return self._fiberback_object == into(self._fiberback_home, other)
@@ -136,6 +137,10 @@ class Face(metaclass=FaceType):
         return bind(object.__new__(type(self)), value, Home(self._fiberback_home.options))
 
 
+def _has_own(value: Any, name: str) -> bool:
+    return getattr(type(value), name) is not getattr(object, name)
+
+
 def _restore(kind: type[Face] | None, value: Any) -> Any:
     if kind is not None:
         return bind(object.__new__(kind), value, Home(kind._fiberback_options))
@@ -151,4 +156,3 @@ def _is_own(cls: type, name: str) -> bool:
             made = isinstance(base, FaceType) and base._fiberback_is_made
             return not made and hasattr(type(vars(base)[name]), "__set__")
     return False
-

@@ -9,13 +9,13 @@ from typing import Any
 
 from .annotations import in_sync, returned
 from .home import Home
-from .inward import arguments
 from .outward import face
+from .parameters import arguments
 
 
 def call(home: Home, function: Callable[..., Any], args: Any, kwds: Any) -> Any:
     """What a face's function does."""
-    args, kwds = arguments(home, args, kwds)
+    args, kwds = arguments(home, function, args, kwds)
     return face(home, home.run(function, args, kwds))
 
 

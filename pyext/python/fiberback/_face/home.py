@@ -68,7 +68,7 @@ class Home:
 
     def _first(self, awaitable: Any) -> Any:
         options = self.options
-        coro = _settled(self, awaitable)
+        coro: Any = _settled(self, awaitable)
         try:
             if isinstance(options.home, LoopThread):
                 return options.home.run(coro)
@@ -107,8 +107,10 @@ class Home:
         try:
             result = function(*args, **kwds)
         except RuntimeError as error:
+            # What `asyncio.get_running_loop` says, for the function, or for `create_task`.
             if loop is not None or here is not None or error.args != ("no running event loop",):
                 raise
+            _close_what_was_to_start(error)
         else:
             return self.wait(result) if is_waited_for(result) else result
         return self.wait(_run(function, args, kwds))
@@ -133,6 +135,16 @@ def _runs_in_another_thread(loop: asyncio.AbstractEventLoop) -> bool:
     return not here or is_trio_running()
 
 
+def _close_what_was_to_start(error: BaseException) -> None:
+    """The coroutine that `create_task` was given, which would warn that nobody awaited it."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    coro = traceback.tb_frame.f_locals.get("coro") if traceback is not None else None
+    if type(coro) is CoroutineType and getcoroutinestate(coro) == CORO_CREATED:
+        coro.close()
+
+
 # Coroutine functions, so that who runs them finds async generators among their arguments.
 async def _settled(home: Home, awaitable: Any) -> Any:
     home.settle()
@@ -142,4 +154,3 @@ async def _settled(home: Home, awaitable: Any) -> Any:
 async def _run(function: Callable[..., Any], args: Any, kwds: Any) -> Any:
     result = function(*args, **kwds)
     return await result if is_waited_for(result) else result
-

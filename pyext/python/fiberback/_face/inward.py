@@ -11,7 +11,6 @@ import functools
 import inspect
 import opcode
 import sys
-from collections.abc import Callable
 from types import FrameType, FunctionType, MethodType
 from typing import Any
 
@@ -36,8 +35,9 @@ def into(home: Home, value: Any, depth: int = _DEPTH) -> Any:
     """The async object of a face, a function that can be awaited, or the value."""
     cls = type(value)
     if isinstance(cls, IsFace):
-        home.share(value._fiberback_home)
-        return value._fiberback_object
+        owner: Any = value
+        home.share(owner._fiberback_home)
+        return owner._fiberback_object
     if cls is list or cls is tuple or cls is dict:
         return through(value, lambda each: into(home, each, depth - 1)) if depth else value
     if cls is FunctionType or cls is MethodType or cls is functools.partial:
@@ -53,7 +53,7 @@ def _function(home: Home, value: Any) -> Any:
     if "_fiberback_asyn" in value.__dict__:
         if not isinstance(value, MethodType):
             return value._fiberback_asyn
-        owner = value.__self__
+        owner: Any = value.__self__
         if isinstance(type(owner), IsFace):
             return getattr(owner._fiberback_object, value.__name__)
     return value if is_async_function(value) else Callback(home, value)
@@ -69,7 +69,9 @@ class Callback(Lent):
         self._fiberback_lent = function
         self._home, self._is_async = home, is_async
         if is_async:
-            inspect.markcoroutinefunction(self) if hasattr(inspect, "markcoroutinefunction") else None
+            inspect.markcoroutinefunction(self) if hasattr(
+                inspect, "markcoroutinefunction"
+            ) else None
 
     def __call__(self, *args: Any, **kwds: Any) -> Any:
         if self._is_async or _awaits(sys._getframe(1)):
@@ -107,9 +109,3 @@ def _awaits(frame: FrameType) -> bool:
     while code[at] in _CALLS or code[at] == 0:  # zeros are what is noted about the call
         at += _UNIT
     return code[at] == _AWAITS
-
-
-def arguments(home: Home, args: Any, kwds: Any) -> tuple[Any, Any]:
-    return [into(home, each) for each in args], {
-        name: into(home, each) for name, each in kwds.items()
-    }

@@ -63,7 +63,9 @@ def is_async_function(function: Any) -> bool:
         return False
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         return True
-    inner = getattr(function, "__wrapped__", None)  # `@asynccontextmanager`, and what keeps its function
+    inner = getattr(
+        function, "__wrapped__", None
+    )  # `@asynccontextmanager`, and what keeps its function
     if inner is not None and inspect.isasyncgenfunction(inner):
         return True
     if isinstance(function, functools.partial):

@@ -15,6 +15,7 @@ class ModuleFace(ModuleType):
     """`asyn` is the async module."""
 
     _fiberback_module: ModuleType
+    asyn: ModuleType
 
     def __init__(self, asyn: ModuleType, options: Options, package: str | None = None) -> None:
         super().__init__(asyn.__name__, asyn.__doc__)
@@ -36,7 +37,11 @@ class ModuleFace(ModuleType):
     def _fiberback_face_of(self, value: Any) -> Any:
         options, package = self._fiberback_options, self._fiberback_package
         if isinstance(value, ModuleType):
-            return ModuleFace(value, options, package) if _is_within(value.__name__, package) else value
+            return (
+                ModuleFace(value, options, package)
+                if _is_within(value.__name__, package)
+                else value
+            )
         if type(value) is FunctionType and _is_within(value.__module__, package):
             return function_face(lambda: Home(options), value)
         return face(Home(options), value)

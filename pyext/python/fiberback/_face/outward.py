@@ -32,10 +32,16 @@ _ATOMS = {NoneType, bool, int, float, complex, str, bytes, bytearray}
 _FUNCTIONS = (FunctionType, MethodType, BuiltinMethodType, functools.partial)
 _DEPTH = 3
 
-# How faces are made; those who know set it.
-make_object: Callable[[Home, Any], Any]
-make_class: Callable[[type], Any]
-make_function: Callable[[Callable[[], Home], Any], Any]
+
+class Makers:
+    """How faces are made; those who know set it."""
+
+    object: Callable[[Home, Any], Any]
+    cls: Callable[[type], Any]
+    function: Callable[[Callable[[], Home], Any], Any]
+
+
+makers = Makers()
 
 
 def outcome(home: Home, value: Any) -> Any:
@@ -72,15 +78,15 @@ def face(home: Home, value: Any, depth: int = _DEPTH) -> Any:
     if isinstance(value, _FUNCTIONS):
         bound = getattr(value, "__self__", None)
         if is_async_function(value) or (bound is not None and is_async_value(bound)):
-            return make_function(lambda: home, value)
+            return makers.function(lambda: home, value)
         return value
     if isinstance(value, type):
         is_face = isinstance(value, IsFace)
-        return make_class(value) if not is_face and is_async_class(value) else value
+        return makers.cls(value) if not is_face and is_async_class(value) else value
     if isinstance(value, Lent):
         return value._fiberback_lent
     if not isinstance(cls, IsFace) and is_async_class(cls):
-        return make_object(home, value)
+        return makers.object(home, value)
     return value
 
 

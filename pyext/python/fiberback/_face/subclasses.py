@@ -12,12 +12,11 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from .._portal.call_portal import with_portal_run_sync
-from . import outward
 from .home import Home, Options
 from .inward import into
 from .iterators import async_iterator
 from .kinds import DUNDERS
-from .outward import face
+from .outward import face, makers
 
 _SYNC_DUNDERS = {sync: asyn for asyn, sync in DUNDERS.items()}
 
@@ -58,7 +57,7 @@ def _override(asyn: type, name: str) -> Any:
     sync_name = DUNDERS.get(name, name)
 
     def call(self: Any, args: Any, kwds: Any) -> Any:
-        own = outward.make_object(Home(Options()), self)
+        own = makers.object(Home(Options()), self)
         home = own._fiberback_home
         home.settle()
         args = [face(home, each) for each in args]

@@ -11,47 +11,72 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from .. import _messages
 from .._sync.loop_thread import LoopThread
-from . import outward
 from .classes import face_class, object_face, variant
 from .functions import function_face
 from .home import Home, Options
 from .known import IsFace, bind
 from .modules import ModuleFace
-from .outward import face
+from .outward import face, makers
 
 T = TypeVar("T")
 S = TypeVar("S")
 P = ParamSpec("P")
 
-outward.make_object = object_face
-outward.make_class = face_class
-outward.make_function = function_face
+makers.object = object_face
+makers.cls = face_class
+makers.function = function_face
 
 _modules: dict[tuple[str, Options], ModuleFace] = {}
 
 
 @overload
-def syncify(target: type[Any], raise_sync_error: bool = ..., **options: Any) -> Any: ...
+def syncify(
+    target: type[Any],
+    raise_sync_error: bool = ...,
+    *,
+    fallback: Literal["raise", "thread"] = ...,
+    home: LoopThread | asyncio.AbstractEventLoop | None = ...,
+) -> Any: ...
 @overload
 def syncify(
-    target: Callable[P, AsyncGenerator[T, S]], raise_sync_error: bool = ..., **options: Any
+    target: Callable[P, AsyncGenerator[T, S]],
+    raise_sync_error: bool = ...,
+    *,
+    fallback: Literal["raise", "thread"] = ...,
+    home: LoopThread | asyncio.AbstractEventLoop | None = ...,
 ) -> Callable[P, Generator[T, S, None]]: ...
 @overload
 def syncify(
-    target: Callable[P, AsyncIterator[T]], raise_sync_error: bool = ..., **options: Any
+    target: Callable[P, AsyncIterator[T]],
+    raise_sync_error: bool = ...,
+    *,
+    fallback: Literal["raise", "thread"] = ...,
+    home: LoopThread | asyncio.AbstractEventLoop | None = ...,
 ) -> Callable[P, Iterator[T]]: ...
 @overload
 def syncify(
     target: Callable[P, AbstractAsyncContextManager[T]],
     raise_sync_error: bool = ...,
-    **options: Any,
+    *,
+    fallback: Literal["raise", "thread"] = ...,
+    home: LoopThread | asyncio.AbstractEventLoop | None = ...,
 ) -> Callable[P, AbstractContextManager[T]]: ...
 @overload
 def syncify(
-    target: Callable[P, Awaitable[T]], raise_sync_error: bool = ..., **options: Any
+    target: Callable[P, Awaitable[T]],
+    raise_sync_error: bool = ...,
+    *,
+    fallback: Literal["raise", "thread"] = ...,
+    home: LoopThread | asyncio.AbstractEventLoop | None = ...,
 ) -> Callable[P, T]: ...
 @overload
-def syncify(target: Any, raise_sync_error: bool = ..., **options: Any) -> Any: ...
+def syncify(
+    target: Any,
+    raise_sync_error: bool = ...,
+    *,
+    fallback: Literal["raise", "thread"] = ...,
+    home: LoopThread | asyncio.AbstractEventLoop | None = ...,
+) -> Any: ...
 def syncify(
     target: Any,
     raise_sync_error: bool = False,
@@ -99,13 +124,18 @@ def syncify(
     options = Options(fallback, home, raise_sync_error)
     is_plain = options == Options()
     if isinstance(target, ModuleFace) or isinstance(type(target), IsFace):
-        return target if is_plain else syncify(
-            target.asyn, raise_sync_error, fallback=fallback, home=home
+        return (
+            target
+            if is_plain
+            else syncify(target.asyn, raise_sync_error, fallback=fallback, home=home)
         )
     if isinstance(target, ModuleType):
         if home is not None:
             return ModuleFace(target, options)
-        return _modules.setdefault((target.__name__, options), ModuleFace(target, options))
+        known = _modules.get((target.__name__, options))
+        if known is None or known.asyn is not target:
+            known = _modules[target.__name__, options] = ModuleFace(target, options)
+        return known
     if isinstance(target, type):
         made = target if isinstance(target, IsFace) else face_class(target)
         return made if is_plain else variant(made, options)
