@@ -38,7 +38,7 @@ def like(function: Callable[..., Any], asyn: Any) -> Callable[..., Any]:
         function.__wrapped__ = asyn  # type: ignore[attr-defined]
     vars(function).pop("_is_coroutine_marker", None)
     vars(function).pop("_is_coroutine_mark", None)
-    annotation = returned(function)
+    annotation = returned(asyn)
     sync = in_sync(annotation)
     if sync is not annotation and sync != annotation:
         try:
