@@ -22,7 +22,7 @@ from .known import IsFace
 from .outward import Lent, face, through
 
 _DEPTH = 3
-_AWAITS = opcode.opmap["GET_AWAITABLE"]
+_AWAITS = opcode.opmap.get("GET_AWAITABLE")  # CPython has it
 _CALLS = {
     opcode.opmap[name]
     for name in ("PRECALL", "CALL", "CALL_KW", "CALL_FUNCTION_EX")
