@@ -69,6 +69,7 @@ const struct table fiberback_layout = {
 #else
         FIELD(TS_TRACED_EVENT, PyThreadState, tracing_what),
 #endif
+        FIELD(TS_TRACE_OBJECT, PyThreadState, c_traceobj),
         FIELD(TS_EXC_INFO, PyThreadState, exc_info),
         FIELD(TS_CONTEXT, PyThreadState, context),
         FIELD(TS_CONTEXT_VER, PyThreadState, context_ver),
