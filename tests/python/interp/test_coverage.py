@@ -148,13 +148,26 @@ DRIVER = textwrap.dedent(
         measured_short.run(together, situation)
         measured.stop()
         assert sys.gettrace() is None, sys.gettrace()
-        data = measured.get_data()
-        read = data.arcs if branch == "branch" else data.lines
+        tracer = measured._collector.tracer_name()
         found = {
-            name: sorted(read(f"{place}/{name}.py") or [])
+            name: sorted(read(measured, tracer, f"{place}/{name}.py"))
             for name in ["measured_long", "measured_short"]
         }
-        results.append([measured._collector.tracer_name(), found])
+        results.append([tracer, found])
+
+
+    def read(measured, tracer, file):
+        data = measured.get_data()
+        if branch == "line":
+            return data.lines(file)
+        if tracer != "SysMonitor":
+            return data.arcs(file)
+        # It takes two lines of one code object that run one after the other for an arc, whichever calls they are
+        # of. What it reports are branches.
+        taken = measured._analyze(file).executed_branch_arcs()
+        return [(line, -1) for line in data.lines(file)] + [
+            (line, to) for line, ends in taken.items() for to in ends
+        ]
 
 
     measure(one_by_one)
