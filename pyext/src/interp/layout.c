@@ -196,6 +196,7 @@ const struct table fiberback_layout = {
         FIELD(GEN_FRAME_STATE, PyGenObject, gi_frame_state),
         FIELD(GEN_FINALIZER, PyAsyncGenObject, ag_origin_or_finalizer),
         FACT(GEN_CREATED, FRAME_CREATED),
+        FACT(GEN_SUSPENDED, FRAME_SUSPENDED),
         FACT(GEN_EXECUTING, FRAME_EXECUTING),
         FACT(GEN_CLEARED, FRAME_CLEARED),
 

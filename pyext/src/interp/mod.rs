@@ -26,6 +26,8 @@ pub(crate) mod references;
 pub(crate) mod selfcheck;
 mod shared;
 #[cfg(any(cpython = "3.14", cpython = "3.15"))]
+pub(crate) mod shown;
+#[cfg(any(cpython = "3.14", cpython = "3.15"))]
 mod stack_bounds;
 pub(crate) mod tracing;
 pub(crate) mod unlike;
@@ -288,8 +290,7 @@ impl State {
         unsafe { self.data_stack.free() }
     }
 
-    /// Forgets the fiber's tracer. (One that nobody forgets, for its thread ends without the GIL, stays for ever:
-    /// the collector that it belongs to has it, too.)
+    /// Forgets the fiber's tracer.
     ///
     /// # Safety
     ///

@@ -22,12 +22,21 @@
 use super::facts::{self, field};
 use crate::{error, names};
 use pyo3::ffi::{self, PyObject, PyThreadState};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::CStr;
 use std::ptr;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// A C stack's tracer; empty as long as no coverage.py traces its thread.
-pub(crate) struct OwnTracer(Option<Box<Kept>>);
+/// Whether a C stack has a tracer: not as long as no coverage.py traces its thread. (What is kept then is
+/// elsewhere, since records of fibers are as large as they may be.)
+pub(crate) struct OwnTracer(bool);
+
+thread_local! {
+    /// What is kept, by the address of the `OwnTracer`. Used with the GIL held, by the thread whose stacks they are; what
+    /// is left when the thread ends, without the GIL, is let go of without its references being dropped.
+    static KEPT: RefCell<HashMap<usize, Box<Kept>>> = RefCell::new(HashMap::new());
+}
 
 /// What tracers of either kind keep.
 struct Kept {
@@ -67,7 +76,22 @@ type Found = (Kind, *mut PyObject);
 
 impl OwnTracer {
     pub(super) const fn new() -> Self {
-        Self(None)
+        Self(false)
+    }
+
+    /// Takes out what is kept.
+    unsafe fn take(this: *mut Self) -> Option<Box<Kept>> {
+        // SAFETY: the state is alive (all callers).
+        unsafe { (*this).0 = false };
+        KEPT.try_with(|kept| kept.borrow_mut().remove(&this.addr())).ok().flatten()
+    }
+
+    /// Keeps that, where nothing is kept.
+    unsafe fn put(this: *mut Self, kept: Box<Kept>) {
+        // SAFETY: as in `take`. A thread that ends, and has no place any more, keeps nothing.
+        unsafe {
+            (*this).0 = KEPT.try_with(|all| all.borrow_mut().insert(this.addr(), kept)).is_ok();
+        }
     }
 
     /// Right before a switch to this stack, with the thread state still the resumer's.
@@ -79,7 +103,7 @@ impl OwnTracer {
     pub(super) unsafe fn enter(this: *mut Self, ts: *mut PyThreadState) {
         // SAFETY: passed on.
         unsafe {
-            if !current(ts).is_null() || (*this).0.is_some() {
+            if !current(ts).is_null() || (*this).0 {
                 Self::enter_slowly(this, ts);
             }
         }
@@ -92,22 +116,19 @@ impl OwnTracer {
         unsafe {
             error::keeping(|| {
                 let found = coverage_tracer(ts);
-                let is_kept = match (&(*this).0, found) {
-                    (Some(kept), Some((kind, tracer))) => {
-                        kept.kind == kind
-                            && match kind {
-                                Kind::C => kept.origin == origin_of(tracer),
-                                Kind::Py => kept.tracer == tracer,
-                            }
+                let mut kept = Self::take(this);
+                let is_of = kept.as_ref().is_some_and(|kept| match found {
+                    Some((Kind::C, tracer)) => {
+                        kept.kind == Kind::C && kept.origin == origin_of(tracer)
                     }
-                    _ => false,
-                };
-                if !is_kept {
-                    Kept::drop((*this).0.take());
-                    let Some((kind, tracer)) = found else { return };
-                    (*this).0 = Kept::new(ts, kind, tracer);
+                    Some((Kind::Py, tracer)) => kept.kind == Kind::Py && kept.tracer == tracer,
+                    None => false,
+                });
+                if !is_of {
+                    Kept::drop(kept.take());
+                    kept = found.and_then(|(kind, tracer)| Kept::new(ts, kind, tracer));
                 }
-                let Some(kept) = &mut (*this).0 else { return };
+                let Some(mut kept) = kept else { return };
                 kept.host = match kept.kind {
                     Kind::C => {
                         ffi::Py_INCREF(kept.tracer);
@@ -118,6 +139,7 @@ impl OwnTracer {
                         Host::Stack(PyStack::replace(kept.tracer, own))
                     }
                 };
+                Self::put(this, kept);
             });
         }
     }
@@ -131,7 +153,7 @@ impl OwnTracer {
     pub(super) unsafe fn leave(this: *mut Self, ts: *mut PyThreadState) {
         // SAFETY: passed on.
         unsafe {
-            if !current(ts).is_null() || (*this).0.is_some() {
+            if !current(ts).is_null() || (*this).0 {
                 Self::leave_slowly(this, ts);
             }
         }
@@ -144,38 +166,37 @@ impl OwnTracer {
         unsafe {
             error::keeping(|| {
                 let found = coverage_tracer(ts);
-                let mut is_kept = false;
-                if let Some(kept) = &mut (*this).0 {
-                    is_kept = found == Some((kept.kind, kept.tracer));
+                if let Some(mut kept) = Self::take(this) {
+                    let is_same = found == Some((kept.kind, kept.tracer));
                     match std::mem::replace(&mut kept.host, Host::None) {
                         Host::None => {}
                         Host::Tracer(host) => {
-                            let other = if is_kept { place(ts).replace(host) } else { host };
+                            let other = if is_same { place(ts).replace(host) } else { host };
                             ffi::Py_DECREF(other);
                         }
                         Host::Stack(stack) => {
-                            kept.own_stack = PyStack::replace((*kept).tracer, stack);
+                            kept.own_stack = PyStack::replace(kept.tracer, stack);
                         }
                     }
-                }
-                if is_kept {
-                    return;
+                    if is_same {
+                        return Self::put(this, kept);
+                    }
+                    Kept::drop(Some(kept));
                 }
                 // The code on this stack has set another tracer, or none. What it has set it has begun with.
-                Kept::drop((*this).0.take());
                 match found {
                     None => {}
                     Some((Kind::C, tracer)) => {
                         let host = another(ts, tracer);
                         if !host.is_null() {
-                            (*this).0 = Some(Kept::of(Kind::C, place(ts).replace(host), false));
+                            Self::put(this, Kept::of(Kind::C, place(ts).replace(host), false));
                         }
                     }
                     Some((Kind::Py, tracer)) => {
                         ffi::Py_INCREF(tracer);
                         let mut kept = Kept::of(Kind::Py, tracer, false);
                         kept.own_stack = PyStack::replace(tracer, PyStack::fresh());
-                        (*this).0 = Some(kept);
+                        Self::put(this, kept);
                     }
                 }
             });
@@ -189,7 +210,11 @@ impl OwnTracer {
     /// Attached; not entered.
     pub(super) unsafe fn forget(this: *mut Self) {
         // SAFETY: passed on; no reference is held.
-        unsafe { Kept::drop((*this).0.take()) }
+        unsafe {
+            if (*this).0 {
+                Kept::drop(Self::take(this));
+            }
+        }
     }
 }
 
