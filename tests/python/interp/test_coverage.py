@@ -66,7 +66,7 @@ LONG = "\n" * 300 + textwrap.dedent(
 )
 
 SHORT = textwrap.dedent(
-    '''\
+    """\
     import asyncio
     import fiberback, measured_long
 
@@ -105,7 +105,7 @@ SHORT = textwrap.dedent(
     def run(together, situation):
         how = {"portal": portal, "parked": parked, "thread": thread}[situation]
         return asyncio.run(main(together, how))
-    '''
+    """
 )
 
 DRIVER = textwrap.dedent(
