@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread;
 use support::{OnDrop, Wakes, yield_once, yields};
 
@@ -174,6 +174,184 @@ fn a_context_outlives_a_suspension_inside_the_poll_it_was_given_to() {
     event.set();
     let (_, waker) = Wakes::new();
     assert!(poll_with(run.as_mut(), &waker).is_ready());
+}
+
+/// How often a waker was cloned, and how often dropped.
+type Counted = Rc<Cell<(u32, u32)>>;
+
+/// A waker whose clones and drops are counted.
+fn counted() -> (Arc<Wakes>, Waker, Counted) {
+    struct Counts(Arc<Wakes>, Counted);
+    fn clone(data: *const ()) -> RawWaker {
+        let counts = data.cast::<Counts>();
+        // SAFETY: every waker that is there holds a reference, and all stay on this thread.
+        unsafe {
+            let (clones, drops) = (*counts).1.get();
+            (*counts).1.set((clones + 1, drops));
+            Rc::increment_strong_count(counts);
+        }
+        RawWaker::new(data, &TABLE)
+    }
+    fn wake(data: *const ()) {
+        wake_by_ref(data);
+        dropped(data);
+    }
+    fn wake_by_ref(data: *const ()) {
+        // SAFETY: as in `clone`.
+        Wake::wake_by_ref(unsafe { &(*data.cast::<Counts>()).0 });
+    }
+    fn dropped(data: *const ()) {
+        // SAFETY: as in `clone`; this was one of the references.
+        let counts = unsafe { Rc::from_raw(data.cast::<Counts>()) };
+        let (clones, drops) = counts.1.get();
+        counts.1.set((clones, drops + 1));
+    }
+    static TABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, dropped);
+    let (wakes, _) = Wakes::new();
+    let counts = Rc::new(Cell::new((0, 0)));
+    let data = Rc::into_raw(Rc::new(Counts(wakes.clone(), counts.clone()))).cast();
+    // SAFETY: the functions count references, and no waker of these leaves the thread.
+    (wakes, unsafe { Waker::from_raw(RawWaker::new(data, &TABLE)) }, counts)
+}
+
+#[test]
+fn only_the_first_waker_of_a_fiber_is_cloned() {
+    let (_, waker, counts) = counted();
+    let mut run = pin!(run(|| {
+        for _ in 0..100 {
+            await_(yields(1));
+            await_(std::future::ready(()));
+        }
+    }));
+    let mut polls = 0;
+    while poll_with(run.as_mut(), &waker).is_pending() {
+        polls += 1;
+        let (clones, drops) = counts.get();
+        assert_eq!(clones, drops, "a suspended fiber keeps a waker");
+    }
+    assert_eq!((polls, counts.get()), (100, (1, 1)));
+}
+
+#[test]
+fn a_lent_context_outlives_a_suspension_inside_the_poll_it_was_given_to() {
+    for depth in 1..4 {
+        let event = Event::default();
+        let inside = event.clone();
+        let mut run = Box::pin(run(move || {
+            // Two suspensions: from the second waker on they are lent.
+            await_(yields(2));
+            fn below(depth: u32, inside: &Event) {
+                let mut step = 0;
+                await_(poll_fn(|cx| {
+                    step += 1;
+                    if step > 1 {
+                        return Poll::Ready(());
+                    }
+                    match depth {
+                        1 => await_(inside.wait()),
+                        _ => below(depth - 1, inside),
+                    }
+                    // The poll of the `Run` that this context came from is over, its waker dropped.
+                    cx.waker().wake_by_ref();
+                    drop(cx.waker().clone());
+                    Poll::Pending
+                }));
+            }
+            below(depth, &inside);
+            await_(yields(1));
+        }));
+        let (wakes, waker, counts) = counted();
+        for _ in 0..3 {
+            assert!(poll_with(run.as_mut(), &waker).is_pending());
+        }
+        let before = wakes.count();
+        drop(waker);
+        let (clones, drops) = counts.get();
+        assert!(clones >= drops, "the unfinished poll's waker is gone");
+        event.set();
+        let (other_wakes, other) = Wakes::new();
+        let mut polls = 0;
+        while poll_with(run.as_mut(), &other).is_pending() {
+            polls += 1;
+            assert!(polls < 10, "never ready");
+        }
+        assert!(wakes.count() > before, "depth {depth}");
+        assert!(other_wakes.count() >= 1);
+        drop((run, other));
+        let (clones, drops) = counts.get();
+        assert_eq!(clones + 1, drops, "depth {depth}: a waker was leaked, or dropped twice");
+        assert_eq!(Arc::strong_count(&other_wakes), 1);
+    }
+}
+
+#[test]
+fn a_lent_waker_survives_a_refused_wait() {
+    let (wakes, waker) = Wakes::new();
+    let mut run = pin!(run(|| {
+        await_(yields(2));
+        let caught = std::panic::catch_unwind(|| {
+            let _guard = OnDrop(|| {
+                assert!(fiberback::try_await(yields(1)).unwrap_err().is_unwinding());
+                assert!(fiberback::try_await(std::future::ready(())).is_ok());
+            });
+            std::panic::resume_unwind(Box::new(()));
+        });
+        assert!(caught.is_err());
+        await_(yields(3));
+    }));
+    let mut polls = 0;
+    while poll_with(run.as_mut(), &waker).is_pending() {
+        polls += 1;
+    }
+    assert_eq!(polls, 5);
+    assert!(wakes.count() >= 5);
+}
+
+/// Clones that are equal to the waker at first, and later not.
+#[test]
+fn a_waker_that_cannot_be_kept_is_refused_inside_of_a_poll() {
+    thread_local! { static CHANGES: Cell<bool> = const { Cell::new(false) } }
+    fn clone(data: *const ()) -> RawWaker {
+        RawWaker::new(data.wrapping_byte_add(CHANGES.get().into()), &TABLE)
+    }
+    fn nothing(_: *const ()) {}
+    static TABLE: RawWakerVTable = RawWakerVTable::new(clone, nothing, nothing, nothing);
+    // SAFETY: the functions do nothing with the data.
+    let waker = unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &TABLE)) };
+    let mut run = pin!(run(|| {
+        let pending = |n: u32| {
+            let mut left = n;
+            poll_fn(move |_| match left {
+                0 => Poll::Ready(()),
+                _ => {
+                    left -= 1;
+                    Poll::Pending
+                }
+            })
+        };
+        await_(pending(2));
+        CHANGES.set(true);
+        await_(pending(2));
+        let nested = std::panic::catch_unwind(|| {
+            await_(poll_fn(|_| {
+                await_(pending(1));
+                Poll::Ready(())
+            }));
+        });
+        let message = *nested.unwrap_err().downcast::<&str>().unwrap();
+        assert!(message.contains("cannot wait inside of this poll"), "{message}");
+        await_(pending(2));
+        "goes on"
+    }));
+    let mut polls = 0;
+    let output = loop {
+        if let Poll::Ready(output) = poll_with(run.as_mut(), &waker) {
+            break output;
+        }
+        polls += 1;
+        assert!(polls < 100, "never ready");
+    };
+    assert_eq!((output, polls), ("goes on", 6));
 }
 
 /// `will_wake` may say no for ever, here because each clone has another data pointer.
@@ -394,8 +572,9 @@ async fn futures_unordered_drives_runs_each_by_its_own_waker() {
 #[test]
 fn a_waker_whose_drop_waits_on_the_fiber_it_is_replaced_on() {
     thread_local! { static WAITED: Cell<u32> = const { Cell::new(0) } }
-    fn clone(data: *const ()) -> RawWaker {
-        RawWaker::new(data, &TABLE)
+    // Two kinds of wakers in turns, so that none of them is lent, and all are cloned and dropped.
+    fn clone<const N: usize>(data: *const ()) -> RawWaker {
+        RawWaker::new(data, &TABLES[N])
     }
     fn nothing(_: *const ()) {}
     fn dropped(_: *const ()) {
@@ -408,10 +587,13 @@ fn a_waker_whose_drop_waits_on_the_fiber_it_is_replaced_on() {
             WAITING.set(false);
         }
     }
-    static TABLE: RawWakerVTable = RawWakerVTable::new(clone, nothing, nothing, dropped);
+    static TABLES: [RawWakerVTable; 2] = [
+        RawWakerVTable::new(clone::<0>, nothing, nothing, dropped),
+        RawWakerVTable::new(clone::<1>, nothing, nothing, dropped),
+    ];
     // SAFETY: the functions do nothing with the data.
     let waker = |n: usize| unsafe {
-        Waker::from_raw(RawWaker::new(std::ptr::without_provenance(n), &TABLE))
+        Waker::from_raw(RawWaker::new(std::ptr::without_provenance(n), &TABLES[n % 2]))
     };
     let mut run = pin!(run(|| {
         for _ in 0..10 {

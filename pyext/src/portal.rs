@@ -21,6 +21,8 @@
 use crate::barrier::barrier;
 use crate::coroutine_methods::{Outcome, as_method_result, exception_of};
 use crate::interp::references::{Visitor, set_finalized};
+#[cfg(any(cpython = "3.14", cpython = "3.15"))]
+use crate::interp::shown;
 use crate::interp::{self, CoroutineState};
 use crate::leaks::Reason;
 use crate::lines::Lines;
@@ -49,24 +51,45 @@ enum Phase {
     Suspended,
 }
 
-/// The Python object.
+/// The Python object. From 3.14 on its bytes lie such that debuggers outside the process find what they look for
+/// (`interp::shown`).
 #[repr(C)]
 pub(crate) struct PortalObject {
     owner: Owner,
     /// The inner coroutine; owned, null after `tp_clear`.
     coroutine: *mut PyObject,
     worker: *mut Worker,
-    weak_references: *mut PyObject,
-    /// For the portal of one call in a task.
-    pub(crate) scope: Scope,
     phase: Phase,
     /// A step has begun.
     stepped: bool,
     /// The coroutine is marked as finalized, for the time that the portal is suspended.
     marked: bool,
+    #[cfg(any(cpython = "3.14", cpython = "3.15"))]
+    shown_state: i8,
     /// When the last step was over, or suspended; valid if `stepped`.
     since: Since,
+    #[cfg(any(cpython = "3.14", cpython = "3.15"))]
+    shown_code: usize,
+    weak_references: *mut PyObject,
+    /// For the portal of one call in a task.
+    pub(crate) scope: Scope,
+    #[cfg(any(cpython = "3.14", cpython = "3.15"))]
+    _frame: usize,
+    #[cfg(any(cpython = "3.14", cpython = "3.15"))]
+    shown_instruction: usize,
+    #[cfg(any(cpython = "3.14", cpython = "3.15"))]
+    _stack: [u16; 5],
+    #[cfg(any(cpython = "3.14", cpython = "3.15"))]
+    shown_owner: i8,
 }
+
+#[cfg(any(cpython = "3.14", cpython = "3.15"))]
+const _: () = {
+    assert!(offset_of!(PortalObject, shown_state) == shown::STATE);
+    assert!(offset_of!(PortalObject, shown_code) == shown::CODE);
+    assert!(offset_of!(PortalObject, shown_instruction) == shown::INSTRUCTION);
+    assert!(offset_of!(PortalObject, shown_owner) == shown::OWNER);
+};
 
 /// What a step does to the inner coroutine. Both borrowed.
 #[derive(Clone, Copy)]
@@ -117,6 +140,7 @@ pub(crate) unsafe fn new(coroutine: *mut PyObject) -> *mut PyObject {
         (*portal).stepped = false;
         (*portal).marked = false;
         (*portal).since = Since::now();
+        show(portal);
         ffi::PyObject_GC_Track(portal.cast());
         portal.cast()
     }
@@ -225,6 +249,7 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                 }
                 (*portal).phase = Phase::Suspended;
                 (*portal).since = Since::now();
+                show_line(portal);
                 (PYGEN_NEXT, awaited)
             }
             Output::Done(status, result) => {
@@ -237,7 +262,9 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                 Thread::give_back(worker);
                 if status == PYGEN_NEXT {
                     (*portal).since = Since::now();
+                    show_line(portal);
                 } else {
+                    show_nothing(portal);
                     task_scopes::leave(&raw mut (*portal).scope);
                     forget_base(portal);
                 }
@@ -256,6 +283,49 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
         ffi::Py_DECREF(portal.cast());
         outcome
     }
+}
+
+/// Shows debuggers outside the process the coroutine's first frame.
+unsafe fn show(portal: *mut PortalObject) {
+    #[cfg(any(cpython = "3.14", cpython = "3.15"))]
+    // SAFETY: a new portal, or one between two steps; it keeps the coroutine, which keeps its code.
+    unsafe {
+        let (state, code, instruction) = shown::of((*portal).coroutine);
+        (*portal).shown_code = code;
+        (*portal).shown_instruction = instruction;
+        (*portal)._frame = 0;
+        (*portal)._stack = [0; 5];
+        (*portal).shown_owner = shown::OWNED;
+        (*portal).shown_state = state;
+    }
+    #[cfg(not(any(cpython = "3.14", cpython = "3.15")))]
+    let _ = portal;
+}
+
+/// The line that the first frame is at has changed.
+#[inline(always)]
+unsafe fn show_line(portal: *mut PortalObject) {
+    #[cfg(any(cpython = "3.14", cpython = "3.15"))]
+    // SAFETY: what is shown is an exact coroutine's.
+    unsafe {
+        if (*portal).shown_state != shown::NOTHING {
+            (*portal).shown_instruction = shown::instruction((*portal).coroutine);
+        }
+    }
+    #[cfg(not(any(cpython = "3.14", cpython = "3.15")))]
+    let _ = portal;
+}
+
+/// The coroutine has no frame any more.
+#[inline(always)]
+unsafe fn show_nothing(portal: *mut PortalObject) {
+    #[cfg(any(cpython = "3.14", cpython = "3.15"))]
+    // SAFETY: a portal.
+    unsafe {
+        (*portal).shown_state = shown::NOTHING;
+    }
+    #[cfg(not(any(cpython = "3.14", cpython = "3.15")))]
+    let _ = portal;
 }
 
 /// Keeps the collector from finalizing the coroutine of a portal whose step has suspended: it would
@@ -319,6 +389,7 @@ unsafe fn close(portal: *mut PortalObject) -> bool {
             if (*portal).coroutine.is_null() {
                 return true;
             }
+            show_nothing(portal);
             let result = names::call_none((*portal).coroutine, names::CLOSE.get());
             ffi::Py_XDECREF(result);
             return !result.is_null();
@@ -658,6 +729,7 @@ unsafe extern "C" fn tp_traverse(
 unsafe fn drop_coroutine(portal: *mut PortalObject) {
     // SAFETY: attached; the portal is idle.
     unsafe {
+        show_nothing(portal);
         let coroutine = std::mem::replace(&mut (*portal).coroutine, ptr::null_mut());
         ffi::Py_XDECREF(coroutine);
     }

@@ -168,7 +168,7 @@ impl Thread {
             let (idle, side_stacks) = (&mut (*this).idle, &mut (*this).side_stacks);
             let ended = idle.len();
             for worker in idle.drain(..) {
-                Worker::free(worker);
+                Worker::free_attached(worker);
             }
             (*this).workers -= ended;
             ended + side_stacks.trim()
@@ -231,7 +231,7 @@ impl Thread {
                 idle.push(worker);
             } else {
                 (*thread).workers -= 1;
-                Worker::free(worker);
+                Worker::free_attached(worker);
             }
         }
     }

@@ -221,6 +221,7 @@ impl Ambient for Swap {
         // whose block lives as long. Its state is pinned (on its fiber's memory) and, by the
         // module's invariant, was entered with this thread state if it is in the middle of a step.
         unsafe {
+            State::enter_tracer(&raw mut (*self.worker).state, self.ts);
             let outer = (*(*self.worker).local).current.replace(self.worker);
             (*self.worker).outer = outer;
             (*self.worker).ts = self.ts;
@@ -238,6 +239,7 @@ impl Ambient for Swap {
         unsafe {
             (*(*self.worker).local).current.set((*self.worker).outer);
             (*self.worker).state.leave(self.ts);
+            State::leave_tracer(&raw mut (*self.worker).state, self.ts);
         }
     }
 }
@@ -858,7 +860,20 @@ impl Worker {
         unsafe { &(*worker).mailbox }
     }
 
-    /// Ends an idle worker.
+    /// [`free`](Self::free), with what only the interpreter can free.
+    ///
+    /// # Safety
+    ///
+    /// As there, and attached.
+    pub(crate) unsafe fn free_attached(worker: *mut Self) {
+        // SAFETY: passed on.
+        unsafe {
+            State::forget_tracer(&raw mut (*worker).state);
+            Self::free(worker);
+        }
+    }
+
+    /// Ends an idle worker. The GIL may not be held.
     ///
     /// # Safety
     ///

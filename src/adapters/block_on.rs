@@ -27,6 +27,11 @@ use crate::error::AwaitError;
 /// has any beside it. See `fiberback::tokio::background` for how to have another (without I/O it has no
 /// descriptor), or to end it.
 ///
+/// A future that looks for its runtime when it is made, as `tokio::time::sleep(..)` does, is not moved by this: made on
+/// a thread with no runtime it panics, and made under a guard of a current-thread runtime that nobody drives it waits
+/// for ever, as with tokio's own `Handle::block_on`. Made inside, `block_on(async { sleep(..).await })`, it finds the
+/// runtime of the table.
+///
 /// What the future spawns, as a client does for its connections, is on the runtime that the table names. So if a
 /// client is used both in a runtime and on threads outside of it, some of its connections are on a runtime that
 /// may have ended by the next call, or that nobody drives then (a current-thread one, between two calls of

@@ -12,7 +12,7 @@
 //! | word | holds | null when |
 //! |---|---|---|
 //! | `hot` | the waker to poll with | off a fiber, before the first wait, during a poll, while suspended, cancelled |
-//! | `home` | what `hot` returns to after a poll | before the first wait, while suspended outside any poll, cancelled |
+//! | `home` | what `hot` returns to after a poll | before the first wait, while a waker is dropped or cloned outside any poll, cancelled |
 //! | `state` | the `Waiter` | off a fiber, or on a fiber that is not `run`'s |
 //!
 //! So the one load of `hot` answers every question that an `await_` of a ready future has to ask.

@@ -18,6 +18,7 @@ DOCUMENTS = [
     "docs/costs.md",
     "docs/jupyter.md",
     "docs/pytest.md",
+    "docs/tools.md",
     "docs/known-crashes.md",
     "CONTRIBUTING.md",
     "README.md",

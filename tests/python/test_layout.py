@@ -33,6 +33,7 @@ ROOMS = [
     "_run",
     "_group",
     "_sync",
+    "_face",
     "_see",
 ]
 ORDER = [NATIVE, FLOOR, *ROOMS, NAMES, SERVES, STANDS_IN_FOR, COMMAND]

@@ -30,6 +30,7 @@ What to do where:
 - where there is no event loop: call `await_`; `thread_runner()` chooses the loop and closes it;
 - several waits at once: `gather(a(), b())`, `map(fn, items, limit=8)`, `with TaskGroup() as group:`;
 - in a library that cannot know: `sync(coroutine)`, or `@sync` on an `async def`;
+- a class, an object or a module that is async, for sync code: `syncify(httpx.AsyncClient)`;
 - where nothing may wait: `no_await()`;
 - "my task hangs": `print(dump())`, `dump_on(signal.SIGQUIT)`, `stacks()`;
 - "my loop is slow": `watch(threshold=0.1)` says who blocks it.
@@ -62,6 +63,7 @@ from ._await.wrappers import async_context as async_context
 from ._await.wrappers import async_iter as async_iter
 from ._await.wrappers import autoawait as autoawait
 from ._await.wrappers import decorate_as_sync as decorate_as_sync
+from ._face.syncify import syncify as syncify
 from ._fiberback import _C_API as _C_API  # for native extensions
 from ._fiberback import StackMemoryError as StackMemoryError
 from ._fiberback import __version__ as __version__
@@ -136,6 +138,7 @@ __all__ = [
     "stacks",
     "stats",
     "sync",
+    "syncify",
     "task_factory",
     "thread_runner",
     "to_thread",

@@ -277,6 +277,37 @@ RUNNER_CLOSE = Message(
     "Call 'fiberback.close_thread_runner()' after the await_() that this code runs in",
 )
 
+# --- syncify ---------------------------------------------------------------------------------------
+
+FACE_WHAT = Message(
+    "face-what",
+    "syncify() takes an async function, a class, an object or a module, got {value!r}",
+    "Type 'fiberback.syncify(httpx.AsyncClient)', say, or, to wait for one coroutine, 'fiberback.sync(coroutine)'",
+)
+FACE_HOME = Message(
+    "face-home",
+    "this object lives on the event loop {loop}, where its first call waited, and that loop does not run, or runs "
+    "below this code in the same thread",
+    "Make the object where it is used: in the thread, or below the loop, that calls it; or give it a loop that "
+    "always runs: 'fiberback.syncify(cls, home=fiberback.threads.LoopThread())'",
+)
+FACE_NO_LOOP = Message(
+    "face-no-loop",
+    "a function of fiberback.syncify(…, raise_sync_error=True) was called where no event loop runs, in a thread "
+    "that works for none",
+    "Type 'raise_sync_error=False' to have the thread's own runner run it",
+)
+FACE_INIT = Message(
+    "face-init",
+    "this object of {name}, a class derived from one of fiberback.syncify(), has no async object yet",
+    "Call 'super().__init__(…)' first in its '__init__'",
+)
+FACE_CALL = Message(
+    "face-call",
+    "this is yet to be awaited",
+    "Call it without arguments, 'x()', for the result, or enter it by 'with'",
+)
+
 # --- nest ------------------------------------------------------------------------------------------
 
 NEST_MISPATCHED = Message(

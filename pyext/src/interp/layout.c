@@ -85,6 +85,7 @@ const struct table fiberback_layout = {
 #else
         FIELD(TS_TRACED_EVENT, PyThreadState, tracing_what),
 #endif
+        FIELD(TS_TRACE_OBJECT, PyThreadState, c_traceobj),
         FIELD(TS_EXC_INFO, PyThreadState, exc_info),
         FIELD(TS_CONTEXT, PyThreadState, context),
         FIELD(TS_CONTEXT_VER, PyThreadState, context_ver),
@@ -211,6 +212,7 @@ const struct table fiberback_layout = {
         FIELD(GEN_FRAME_STATE, PyGenObject, gi_frame_state),
         FIELD(GEN_FINALIZER, PyAsyncGenObject, ag_origin_or_finalizer),
         FACT(GEN_CREATED, FRAME_CREATED),
+        FACT(GEN_SUSPENDED, FRAME_SUSPENDED),
         FACT(GEN_EXECUTING, FRAME_EXECUTING),
         FACT(GEN_CLEARED, FRAME_CLEARED),
 

@@ -21,9 +21,12 @@ pub(crate) mod frames;
 #[cfg_attr(cpython = "3.11", path = "uninstrumented.rs")]
 pub(crate) mod instrumentation;
 pub(crate) mod level;
+mod own_tracer;
 pub(crate) mod references;
 pub(crate) mod selfcheck;
 mod shared;
+#[cfg(any(cpython = "3.14", cpython = "3.15"))]
+pub(crate) mod shown;
 #[cfg(any(cpython = "3.14", cpython = "3.15"))]
 mod stack_bounds;
 pub(crate) mod tracing;
@@ -39,6 +42,7 @@ mod version;
 use crate::messages;
 use facts::field;
 use instrumentation::Instrumented;
+use own_tracer::OwnTracer;
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use shared::{Context, DataStack, Exceptions};
 use std::ffi::c_int;
@@ -56,6 +60,7 @@ pub(crate) struct State {
     exceptions: Exceptions,
     data_stack: DataStack,
     context: Context,
+    tracer: OwnTracer,
     /// How many trace functions the resumer is in.
     host_tracing: i32,
 }
@@ -77,6 +82,7 @@ impl State {
             exceptions: Exceptions::new(),
             data_stack,
             context: Context::new(),
+            tracer: OwnTracer::new(),
             host_tracing: 0,
         }
     }
@@ -85,6 +91,28 @@ impl State {
     pub(crate) fn pin(&mut self) {
         self.version.pin();
         self.exceptions.pin();
+    }
+
+    /// Before [`enter`](Self::enter), with the thread state whole: a tracer that keeps a stack gets the fiber's.
+    ///
+    /// # Safety
+    ///
+    /// As [`enter`](Self::enter). No reference to the state may be held: Python's code may run.
+    #[inline(always)]
+    pub(crate) unsafe fn enter_tracer(this: *mut Self, ts: *mut PyThreadState) {
+        // SAFETY: passed on.
+        unsafe { OwnTracer::enter(&raw mut (*this).tracer, ts) }
+    }
+
+    /// After [`leave`](Self::leave): undoes [`enter_tracer`](Self::enter_tracer). An error that is set stays.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    #[inline(always)]
+    pub(crate) unsafe fn leave_tracer(this: *mut Self, ts: *mut PyThreadState) {
+        // SAFETY: passed on.
+        unsafe { OwnTracer::leave(&raw mut (*this).tracer, ts) }
     }
 
     /// Puts the fiber's state into the thread state, right before the switch to the fiber.
@@ -260,6 +288,16 @@ impl State {
     pub(crate) unsafe fn free(&mut self) {
         // SAFETY: clean, so no frame is alive.
         unsafe { self.data_stack.free() }
+    }
+
+    /// Forgets the fiber's tracer.
+    ///
+    /// # Safety
+    ///
+    /// Attached; the state must not be entered. No reference to it may be held.
+    pub(crate) unsafe fn forget_tracer(this: *mut Self) {
+        // SAFETY: passed on.
+        unsafe { OwnTracer::forget(&raw mut (*this).tracer) }
     }
 
     /// Shows the collector the references that the fiber's frames own.

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -259,6 +260,58 @@ def test_portals_in_two_threads_at_once_and_one_that_is_dropped_elsewhere():
     assert run(code) == "wrong-thread]\n7\n"
 
 
+def test_a_portal_that_is_dropped_leaves_a_coroutine_alone_that_others_have():
+    code = """
+    import asyncio, fiberback, gc
+
+    async def main():
+        async def work():
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            return 7
+
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        fiberback.bestow_portal(task)
+        assert fiberback._fiberback.unbestow(task)
+        gc.collect()
+        return await task
+
+    print(asyncio.run(main()))
+    """
+    assert run(code) == "7\n"
+
+
+def test_what_goes_wrong_in_a_dropped_portal_is_told():
+    code = """
+    import fiberback, sys, types
+
+    @types.coroutine
+    def wait():
+        yield
+
+    async def work():
+        try:
+            fiberback.await_(wait())
+        finally:
+            raise KeyError("at the end")
+
+    for hook in (sys.__unraisablehook__, lambda told: print(repr(told.exc_value), file=sys.stderr)):
+        sys.unraisablehook = hook
+        coro = fiberback.with_portal_run(work)
+        coro.send(None)
+        del coro
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, "FIBERBACK_PURE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and done.stderr.count("KeyError") >= 2
+    assert done.stderr.startswith("Exception ignored in") and "TypeError" not in done.stderr
+
+
 PYODIDE = """
 import asyncio, sys, types
 
@@ -316,3 +369,75 @@ def test_pyodide_runs_what_is_awaited_in_a_task_and_takes_over_what_that_sets():
     if sys.version_info < (3, 12):
         pytest.skip("Task.get_context() came with 3.12")
     assert run(PYODIDE + textwrap.dedent(code)) == "42 set inside True\n"
+
+
+@pytest.mark.slow
+@pytest.mark.time_limit(900)
+@pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="no node and npm")
+def test_in_pyodide(tmp_path):
+    """npm's, in Node, with WebAssembly's stack switching and without."""
+    import fiberback
+
+    subprocess.run(["npm", "install", "--silent", "pyodide@314.0.7"], cwd=tmp_path, check=True)
+    script = [TESTS / "pure" / "in_pyodide.mjs", tmp_path / "node_modules" / "pyodide"]
+    script += [pathlib.Path(fiberback.__file__).parent, TESTS / "pure" / "in_pyodide.py"]
+
+    def in_node(*flags):
+        done = subprocess.run(["node", *flags, *script], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.splitlines()
+
+    said = in_node("--experimental-wasm-stack-switching")
+    assert said == ["pure True", "raised 'x'", "8", "'int' object can't be awaited"]
+    said = in_node()
+    assert said[0] == "pure False" and "[fiberback:pyodide-no-switch]" in said[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.time_limit(900)
+def test_on_pypy():
+    """In tasks, in threads and without a loop: what the wheel's own test does, on the sources."""
+    import fiberback
+
+    pypy = shutil.which("pypy3")
+    version = "import sys; print(sys.version_info >= (3, 11))"
+    if pypy is None or subprocess.check_output([pypy, "-c", version], text=True) != "True\n":
+        pytest.skip("no pypy3 of Python 3.11 or later: 'apt-get install pypy3' on Debian 13")
+    code = """
+    import asyncio, contextvars, fiberback
+
+    variable = contextvars.ContextVar("variable", default=0)
+
+    async def answer():
+        await asyncio.sleep(0)
+        variable.set(variable.get() + 1)
+        return 42
+
+    def ask():
+        before = variable.get()
+        result = fiberback.await_(answer())
+        assert variable.get() == before + 1
+        return result
+
+    async def main():
+        calls = (fiberback.with_portal_run_sync(ask) for _ in range(3))
+        return [ask(), *await asyncio.gather(*calls), await asyncio.to_thread(ask)]
+
+    async def prepared():
+        await fiberback.ensure_portal()
+        task = asyncio.create_task(fiberback.with_portal_run_sync(fiberback.await_, asyncio.sleep(60)))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        return ask()
+
+    assert fiberback.implementation == "pure"
+    assert fiberback.run(main()) == [42] * 5
+    assert asyncio.run(prepared()) == ask() == 42
+    print("fine")
+    """
+    folder = pathlib.Path(fiberback.__file__).parents[1]
+    program = f"import sys; sys.path.append({str(folder)!r})\n" + textwrap.dedent(code)
+    done = subprocess.run([pypy, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "fine\n", done.stdout + done.stderr

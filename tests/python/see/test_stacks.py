@@ -490,6 +490,39 @@ def test_keeps_nothing_alive(fb):
     gc.collect()
 
 
+@pytest.mark.parametrize("failures", [3, 1000])
+def test_tasks_that_change_while_they_are_listed(fb, monkeypatch, failures):
+    """Listed again; and where that does not help, it is said, and counted."""
+    all_tasks, left = asyncio.all_tasks, [failures]
+
+    def changes(of=None):
+        if of is loop and left[0]:
+            left[0] -= 1
+            raise RuntimeError("Set changed size during iteration")
+        return all_tasks(of)
+
+    async def main():
+        nonlocal loop
+        loop = asyncio.get_running_loop()
+        task = asyncio.create_task(asyncio.sleep(600), name="waits")
+        await settled()
+        monkeypatch.setattr(asyncio, "all_tasks", changes)
+        before = fb.stats()["looks_given_up"]
+        text = fb.dump()
+        is_given_up = failures == 1000
+        assert fb.stats()["looks_given_up"] == before + is_given_up
+        assert ("(its tasks are missing" in text) is is_given_up
+        assert ("task 'waits'" in text) is not is_given_up
+        if is_given_up:
+            [stack] = [one for one in every(fb.stacks()) if one.kind == "loop"]
+            assert stack.loop == repr(loop) and not stack.is_whole
+        monkeypatch.undo()
+        task.cancel()
+
+    loop = None
+    asyncio.run(main())
+
+
 def test_json(fb):
     async def main():
         until = asyncio.Event()

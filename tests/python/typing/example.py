@@ -73,6 +73,21 @@ def named() -> None:
     assert_type(balanced(1, to=2), int)
 
 
+class Session:
+    async def get(self) -> int:
+        return 1
+
+
+def faces() -> None:
+    assert_type(fiberback.syncify(number)("8", base=8), int)
+    assert_type(list(fiberback.syncify(letters)()), list[str])
+    assert_type(fiberback.syncify(number, raise_sync_error=False)("8"), int)
+    with fiberback.syncify(resource)() as data:
+        assert_type(data, bytes)
+    session = fiberback.syncify(Session, home=LoopThread())()
+    assert session.get() == 1
+
+
 class Client:
     @fiberback.sync
     async def get(self, url: str, *, retries: int = 0) -> bytes:

@@ -32,24 +32,19 @@ if not can_switch:
     def _enter(context: Any) -> None: ...
 
 elif sys.implementation.name == "pypy":
-    import __pypy__  # type: ignore[import-not-found]
+    # `Context.run` keeps in its own frame what was there before: only the innermost can be lent.
 
     def _leave() -> list[Any]:
-        left: list[Any] = []
-        while True:
-            context: Any = current_context()
-            if not context._is_entered:
-                return left
-            left.append((context, context._prev_context))
-            __pypy__.set_contextvar_context(context._prev_context)
-            context._prev_context, context._is_entered = None, False
+        context: Any = current_context()
+        if not context._is_entered:
+            return []
+        context._is_entered = False
+        return [context]
 
     def _enter(context: Any) -> None:
-        this, before = context
-        if this._is_entered:
+        if context._is_entered:
             raise RuntimeError
-        this._is_entered, this._prev_context = True, before
-        __pypy__.set_contextvar_context(this)
+        context._is_entered = True
 
 elif slots.can_write:
     import ctypes

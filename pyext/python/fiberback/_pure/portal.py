@@ -202,7 +202,6 @@ class Portal:
         return False
 
     def __del__(self) -> None:
-        coro = self._coroutine
         stack = self._stack
         if self._phase == _SUSPENDED and stack is not None:
             # On another thread greenlet itself ends it, when that thread next switches.
@@ -211,9 +210,10 @@ class Portal:
             _suspended.pop(id(self), None)
         elif (
             self._phase == _IDLE
-            and type(coro) is CoroutineType
-            and _is_started(coro)
-            and _is_last_reference(coro)
+            and can_switch
+            and type(self._coroutine) is CoroutineType
+            and inspect.getcoroutinestate(self._coroutine) == inspect.CORO_SUSPENDED
+            and _references(self) == _ALONE
         ):
             # Its own finalizer would run its `finally` blocks where nothing can wait.
             self._finish()
@@ -304,10 +304,22 @@ def _is_started(coro: Any) -> bool:
     return inspect.getcoroutinestate(coro) in (inspect.CORO_SUSPENDED, inspect.CORO_RUNNING)
 
 
-def _is_last_reference(coro: Any) -> bool:
+def _references(portal: Portal) -> int:
+    """To a portal's coroutine, as far as they are counted."""
     count = getattr(sys, "getrefcount", None)
-    # The portal's, the caller's, the parameter's and the call's.
-    return count is not None and count(coro) <= 4
+    return -1 if count is None else count(portal._coroutine)
+
+
+def _references_of_one_alone() -> int:
+    async def sample() -> None: ...
+
+    portal = Portal(sample())
+    count = _references(portal)
+    portal.close()
+    return count if count > 0 else 0
+
+
+_ALONE = _references_of_one_alone()
 
 
 def unwrap_idle(portal: Portal) -> Any:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from types import SimpleNamespace
 from typing import Any
 
 
 def report(error: BaseException, thing: object) -> None:
+    if sys.unraisablehook is sys.__unraisablehook__:  # takes nothing that was not made in C
+        print(f"Exception ignored in: {thing!r}", file=sys.stderr)
+        traceback.print_exception(error)
+        return
     told: Any = SimpleNamespace(
         exc_type=type(error),
         exc_value=error,
@@ -18,4 +23,4 @@ def report(error: BaseException, thing: object) -> None:
     try:
         sys.unraisablehook(told)
     except Exception:
-        sys.__unraisablehook__(told)
+        traceback.print_exc()

@@ -1,6 +1,6 @@
 """What switches stacks: the greenlet package, and the contextvars context that a stack runs in.
 
-CPython's greenlets have a context each, which can be set while they do not run. PyPy's share the thread's, so
+Greenlets have a context each, which can be set while they do not run. Those of older PyPys share the thread's, so
 whoever switches puts it back.
 
 Without greenlet (in Pyodide, say) there is nothing to switch with: portals step their coroutines where they
@@ -28,7 +28,7 @@ GreenletExit: Any = getattr(_greenlet, "GreenletExit", _NeverRaised)
 _Greenlet: Any = getattr(_greenlet, "greenlet", object)
 can_switch = getcurrent is not None
 
-if sys.implementation.name == "pypy":
+if sys.implementation.name == "pypy" and not hasattr(_Greenlet, "gr_context"):
     import __pypy__  # type: ignore[import-not-found]
 
     _get, _set = __pypy__.get_contextvar_context, __pypy__.set_contextvar_context

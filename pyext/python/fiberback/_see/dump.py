@@ -93,7 +93,11 @@ def _one(stack: Stack, indent: str) -> str:
     if stack.in_circle:
         head.append("IN A CIRCLE: it waits for itself")
     lines = "".join(traceback.format_list(stack.frames)) or "  (no frame to be seen)\n"
-    if not stack.is_whole:
+    if stack.kind == "loop":
+        lines = (
+            "  (its tasks are missing: they were changed whenever they were listed; ask again)\n"
+        )
+    elif not stack.is_whole:
         lines += "  (frames are missing: greenlet is loaded; under fiberback.run or enable all are seen)\n"
     text = ", ".join(head) + "\n" + lines
     return "".join(indent + line for line in text.splitlines(keepends=True))

@@ -30,6 +30,7 @@ from .._thread.host import is_host
 from .._thread.runner import ThreadRunner
 from . import loops
 from .lines import Walk, above_loop, above_thread, summary
+from .tasks import tasks_of
 from .tree import in_circles, owners
 from .wakers import Wakers
 
@@ -40,9 +41,10 @@ _CHANNEL, _RUNNER = Channel._wait.__code__, ThreadRunner._run.__code__
 class Stack:
     """One call stack that waits, or the one of a task that runs: what `stacks` returns."""
 
-    kind: Literal["task", "thread", "caller", "fiber"]
+    kind: Literal["task", "thread", "caller", "fiber", "loop"]
     """A "task" of asyncio's or Trio's; a "thread" that waits in `await_`; a "caller" that waits in `await_` in no
-    task and without a portal (a callback of the loop's); a "fiber": a portal that no task known here steps."""
+    task and without a portal (a callback of the loop's); a "fiber": a portal that no task known here steps; a
+    "loop" whose tasks could not be listed, for its thread has changed them again and again."""
     name: str
     """The task's or thread's name, or the function's."""
     state: Literal["waiting", "ready", "running"]
@@ -158,10 +160,15 @@ class _Look:
     # Each kind.
 
     def _add_loop(self, loop: Any, ident: int | None) -> list[Any]:
-        try:
-            tasks = sorted(asyncio.all_tasks(loop), key=_age)
-        except RuntimeError:  # changed again and again by the loop's own thread
+        found = tasks_of(loop)
+        if found is None:
+            name = self._name(ident)
+            self._add(
+                loop,
+                Stack("loop", repr(loop), "running", is_whole=False, loop=repr(loop), thread=name),
+            )
             return []
+        tasks = sorted(found, key=_age)
         wakers = Wakers(loop, self._thread_of_work)
         try:
             current = asyncio.current_task(loop)

@@ -35,7 +35,7 @@ class SyncFunction(Generic[P, T]):
         self._fallback = fallback
 
     def __call__(self, *args: P.args, **kwds: P.kwargs) -> T:
-        result: T = _wait(self.asyn(*args, **kwds), self._fallback)
+        result: T = wait(self.asyn(*args, **kwds), self._fallback)
         return result
 
     @overload
@@ -112,10 +112,10 @@ def sync(  # type: ignore[misc]  # `fallback` is taken out of the function's own
         return SyncFunction(unbound, fallback)
     if inspect.isawaitable(what):
         if not (args or kwds):
-            return _wait(what, fallback)
+            return wait(what, fallback)
     elif callable(what):
         if args or kwds:
-            return _wait(what(*args, **kwds), fallback)
+            return wait(what(*args, **kwds), fallback)
         return SyncFunction(what, fallback)
     return _not_awaitable(what)
 
@@ -126,7 +126,8 @@ def _not_awaitable(what: Any) -> Any:
     raise TypeError(_messages.SYNC_WHAT.format(value=what))
 
 
-def _wait(awaitable: Any, fallback: Literal["raise", "thread"]) -> Any:
+def wait(awaitable: Any, fallback: Literal["raise", "thread"]) -> Any:
+    """The result of `awaitable`, wherever this is; `fallback` as `sync` has it."""
     if fallback == "raise" or not inspect.isawaitable(awaitable):
         return await_(awaitable)
     attempt = Attempt(awaitable)

@@ -1,0 +1,1 @@
+"""What is the sync face of async code? Which things get one, and where their calls wait."""
