@@ -58,6 +58,7 @@ def _as_json(stack: Stack) -> dict[str, Any]:
 def _text(found: list[Stack]) -> Iterator[str]:
     counts: dict[str, int] = {}
     place: tuple[str | None, str | None] | None = None
+    texts: dict[Any, str] = {}  # of stacks, many of which are alike
     queue = list(found)
     for stack in queue:
         counts[stack.kind] = counts.get(stack.kind, 0) + 1
@@ -74,11 +75,11 @@ def _text(found: list[Stack]) -> Iterator[str]:
         stack_queue = [(root, 0)]
         while stack_queue:
             stack, depth = stack_queue.pop()
-            yield _one(stack, "    " * depth)
+            yield _one(stack, "    " * depth, texts)
             stack_queue += ((child, depth + 1) for child in reversed(stack.children))
 
 
-def _one(stack: Stack, indent: str) -> str:
+def _one(stack: Stack, indent: str, texts: dict[Any, str]) -> str:
     head = [f"{stack.kind} {stack.name!r}" + (f" in {stack.group}" if stack.group else "")]
     if stack.state != "waiting":
         head.append(stack.state)
@@ -92,7 +93,11 @@ def _one(stack: Stack, indent: str) -> str:
         head.append(f"times out in {stack.times_out_in:.1f} s")
     if stack.in_circle:
         head.append("IN A CIRCLE: it waits for itself")
-    lines = "".join(traceback.format_list(stack.frames)) or "  (no frame to be seen)\n"
+    key = tuple((frame.filename, frame.lineno, frame.name) for frame in stack.frames)
+    lines = texts.get(key)
+    if lines is None:
+        lines = "".join(traceback.format_list(stack.frames)) or "  (no frame to be seen)\n"
+        texts[key] = lines
     if stack.kind == "loop":
         lines = (
             "  (its tasks are missing: they were changed whenever they were listed; ask again)\n"
