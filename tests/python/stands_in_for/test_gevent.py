@@ -163,6 +163,56 @@ def test_on_uvloop(kind):
     assert said == ["True"]
 
 
+FACTORIES = {
+    "of somebody's": "loop.set_task_factory(somebodys); fiberback.gevent.enable()",
+    "set later": "fiberback.gevent.enable(); loop.set_task_factory(somebodys)",
+    "taken off": "loop.set_task_factory(somebodys); fiberback.gevent.enable(); loop.set_task_factory(None); made.extend('12')",
+    "of fiberback.enable": "loop.set_task_factory(somebodys); fiberback.enable(); fiberback.gevent.enable()",
+    "of fiberback.enable, later": "fiberback.gevent.enable(); fiberback.enable(); loop.set_task_factory(somebodys)",
+    "eager": "loop.set_task_factory(asyncio.eager_task_factory); fiberback.gevent.enable(); made.extend('12')",
+    "twice": "loop.set_task_factory(somebodys); fiberback.gevent.enable(); fiberback.gevent.enable()",
+}
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_whoever_makes_the_tasks(kind, factory):
+    """A task factory of others', whenever it is set, makes the tasks; and several wait for gevent at once."""
+    if factory == "eager" and sys.version_info < (3, 12):
+        pytest.skip("eager tasks are 3.12's")
+    said = run(
+        textwrap.dedent("""
+        made, started = [], []
+
+        def somebodys(loop, coroutine, **named):
+            made.append(coroutine)
+            return asyncio.Task(coroutine, loop=loop, **named)
+
+        async def task(number):
+            started.append(number)
+            deep(lambda: gevent.sleep(0.02))
+            return number, list(started), await_(asyncio.sleep(0.001, "awaited"))
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            FACTORY
+            ticking = asyncio.ensure_future(tick())
+            for found in await asyncio.gather(*(asyncio.create_task(task(it)) for it in range(3))):
+                print(*found)
+            print(len(made) >= 2, len(ticks) > 2)
+            ticking.cancel()
+            try:
+                loop.create_task(5)
+            except TypeError as error:
+                print(error)
+
+        asyncio.run(main())
+        """).replace("FACTORY", FACTORIES[factory]),
+        kind,
+    )
+    assert said[:4] == [f"{number} [0, 1, 2] awaited" for number in range(3)] + ["True True"]
+    assert said[4].startswith("a coroutine was expected")
+
+
 def test_errors_timeouts_and_cancellation(script):
     said = script("""
         async def fails():

@@ -43,6 +43,17 @@ class _InheritingFactory:
         return _make(self.inner, loop, coro, kwds)
 
 
+class _WrappingFactory:
+    """Tasks of something put around the coroutines that are meant."""
+
+    def __init__(self, inner: Any, wrap: Callable[[Any], Any]) -> None:
+        self.inner = inner
+        self.wrap = wrap
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, coro: Any, **kwds: Any) -> Any:
+        return _make(self.inner, loop, self.wrap(coro), kwds)
+
+
 class _TellingFactory:
     """Somebody is told of each task."""
 
@@ -83,6 +94,7 @@ class _Around:
         self._ours: Any = None
         self.for_all = 0
         self.for_heirs = 0
+        self.wrap: Callable[[Any], Any] | None = None
         self.tell: Callable[[Any], object] | None = None
         self._before = {name: _own(loop, name) for name in ("set_task_factory", "get_task_factory")}
         try:
@@ -97,6 +109,8 @@ class _Around:
             ours = create_task_factory(ours)
         elif self.for_heirs:
             ours = _InheritingFactory(ours)
+        if self.wrap is not None:
+            ours = _WrappingFactory(ours, self.wrap)  # inside of the portal
         if self.tell is not None:
             ours = _TellingFactory(ours, self.tell)
         if ours is not self._theirs:
@@ -131,6 +145,8 @@ class _Around:
         make = eager.__closure__[0].cell_contents
 
         def make_with_portal(coro: Any, **kwds: Any) -> Any:
+            if self.wrap is not None:
+                coro = self.wrap(coro)
             if self.for_all or (self.for_heirs and _is_heir(kwds.get("context"))):
                 coro = _with_portal(coro)
             task = make(coro, **kwds)
@@ -201,6 +217,17 @@ def is_for_all(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether new tasks of `loop` have portals, if the loop makes them."""
     around = getattr(_own(loop, "set_task_factory"), "__self__", None) or _on_sealed.get(loop)
     return isinstance(around, _Around) and around.for_all > 0
+
+
+def wrap_coroutines(loop: asyncio.AbstractEventLoop, wrap: Callable[[Any], Any]) -> bool:
+    """From now on every new task of `loop` runs `wrap(coroutine)`, whatever its task factory is or becomes, and a
+    portal is put around that. One for a loop. False if it is so already."""
+    around = _around(loop)
+    if around.wrap is wrap:
+        return False
+    around.wrap = wrap
+    around.update()
+    return True
 
 
 class Telling:
