@@ -8,10 +8,12 @@ rounds, ratios the medians of each round's ratio.
   no other greenlet and with 10,000 that are suspended as deep.
 - A new greenlet, its first switch and its end.
 - Resident memory of a greenlet that is suspended, 1 and 20 frames deep, with 5,000 of them.
-- SQLAlchemy: `await_only` of a coroutine that is done, in `greenlet_spawn`; and with aiosqlite installed queries
-  of an `AsyncSession` on SQLite.
+- SQLAlchemy: `await_only` of a coroutine that is done, in `greenlet_spawn`.
+- With aiosqlite installed queries of an `AsyncSession` on SQLite. Most of that is not greenlet's, and all of it waits
+  for a thread, so that it is measured apart: a process of each kind is there all the time, they run blocks of
+  queries in turn, and their processor time counts, elapsed time beside it.
 
-`--rounds N`, `--quick`.
+`--rounds N`, `--quick`, `--queries` (those alone).
 """
 
 from __future__ import annotations
@@ -109,22 +111,62 @@ async def sqlalchemy(times):
     began = time.perf_counter()
     await greenlet_spawn(waits)
     found = {"SQLAlchemy's await_only": (time.perf_counter() - began) / times * 1e9}
-    if importlib.util.find_spec("aiosqlite") is None:
-        return found
+    return found
+
+
+def queries(count):
+    """A block of queries for each line of standard input: nanoseconds a query, of the processor's and elapsed."""
     from sqlalchemy import text
     from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-    engine = create_async_engine("sqlite+aiosqlite://")
-    queries = max(times // 50, 20)
-    async with AsyncSession(engine) as session:
-        began = time.perf_counter()
-        for _ in range(queries):
+    async def block(session):
+        began = time.process_time(), time.perf_counter()
+        for _ in range(count):
             (await session.execute(text("select 1"))).scalar()
-        found["a query of an AsyncSession (aiosqlite)"] = (
-            (time.perf_counter() - began) / queries * 1e9
+        ended = time.process_time(), time.perf_counter()
+        return [(after - before) / count * 1e9 for before, after in zip(began, ended, strict=True)]
+
+    async def main():
+        engine = create_async_engine("sqlite+aiosqlite://")
+        async with AsyncSession(engine) as session:
+            await block(session)
+            for _ in sys.stdin:
+                print(json.dumps(await block(session)), flush=True)
+        await engine.dispose()
+
+    asyncio.run(main())
+
+
+def compare_queries(rounds, count):
+    """The blocks of both sides, each the next to the other's, either first in turn."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, "--side", side, "--queries", "--block", str(count)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
-    await engine.dispose()
-    return found
+        for side in ("ours", "greenlet")
+    ]
+    blocks = []
+    for number in range(rounds):
+        found = {}
+        for process in processes if number % 2 else reversed(processes):
+            process.stdin.write("\n")
+            process.stdin.flush()
+            found[process] = json.loads(process.stdout.readline())
+        blocks.append([found[process] for process in processes])
+    for process in processes:
+        process.stdin.close()
+        process.wait()
+    for index, time_of in enumerate(("processor's time", "elapsed")):
+        ours, theirs = ([block[side][index] for block in blocks] for side in (0, 1))
+        name = f"a query of an AsyncSession, {time_of}"
+        yield name, statistics.median(ours), statistics.median(theirs), ratios(ours, theirs)
+
+
+def ratios(ours, theirs):
+    return statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
 
 
 def resident():
@@ -154,12 +196,17 @@ def main():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--side", choices=["ours", "greenlet"])
     parser.add_argument("--memory", type=int)
+    parser.add_argument("--queries", action="store_true")
+    parser.add_argument("--block", type=int, default=200)
     options = parser.parse_args()
     if options.side:
         if options.side == "ours":
             import fiberback.greenlet
 
             fiberback.greenlet.install()
+        if options.queries:
+            queries(options.block)
+            return
         depth, quick = options.memory, options.quick
         print(json.dumps(measure(quick) if depth is None else memory(depth, quick)))
         return
@@ -168,15 +215,24 @@ def main():
             print(f"needs {name}: pip install {name}")
             return
     rounds = 1 if options.quick else options.rounds
-    found = [(side("ours", options.quick), side("greenlet", options.quick)) for _ in range(rounds)]
     print(f"{platform.python_implementation()} {platform.python_version()}, {rounds} rounds")
     print(f"{'':45}{'fiberback':>12}{'greenlet':>12}{'ratio':>8}")
-    for name in found[0][0]:
-        ours = statistics.median(each[0][name] for each in found)
-        theirs = statistics.median(each[1][name] for each in found)
-        ratio = statistics.median(each[0][name] / each[1][name] for each in found)
-        unit = "" if name.startswith("bytes") else " ns"
-        print(f"{name:45}{ours:>9,.0f}{unit:3}{theirs:>9,.0f}{unit:3}{ratio:>8.2f}")
+    if not options.queries:
+        found = [
+            (side("ours", options.quick), side("greenlet", options.quick)) for _ in range(rounds)
+        ]
+        for name in found[0][0]:
+            ours, theirs = ([each[of][name] for each in found] for of in (0, 1))
+            row(name, statistics.median(ours), statistics.median(theirs), ratios(ours, theirs))
+    if importlib.util.find_spec("aiosqlite") is not None:
+        blocks = 2 if options.quick else 10 * rounds
+        for found_there in compare_queries(blocks, 20 if options.quick else options.block):
+            row(*found_there)
+
+
+def row(name, ours, theirs, ratio):
+    unit = "" if name.startswith("bytes") else " ns"
+    print(f"{name:45}{ours:>9,.0f}{unit:3}{theirs:>9,.0f}{unit:3}{ratio:>8.2f}")
 
 
 if __name__ == "__main__":

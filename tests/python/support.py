@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import importlib
 import os
+import signal
 import sys
 import tarfile
 from typing import Any
@@ -42,6 +44,13 @@ def import_or_skip(name: str) -> Any:
             raise
         version = sys.version.split()[0]
         pytest.skip(f"{name} is not installed for Python {version}", allow_module_level=True)
+
+
+def takes_long() -> None:
+    """For a test that runs somebody's whole suite: neither conftest.py nor pytest's faulthandler shall take it for a
+    hang. What it starts has a limit of its own."""
+    faulthandler.cancel_dump_traceback_later()
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 class Handle:

@@ -8,16 +8,14 @@ The suites are downloaded when this test runs (`sdists`).
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 
 import pytest
 import sdists
-from support import import_or_skip, only_fiberback
+from support import import_or_skip, only_fiberback, takes_long
 
 # Both releases on one interpreter, to keep a run on all of them short.
 pytestmark = [
@@ -89,10 +87,7 @@ def database_url(driver, request):
 
 
 def run_pytest(folder, arguments, **environment):
-    # A whole suite in one test: seconds on a machine of one's own, minutes on a busy one. Neither
-    # conftest.py nor pytest's faulthandler shall take that for a hang before `timeout` does.
-    faulthandler.cancel_dump_traceback_later()
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    takes_long()
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     done = subprocess.run(
         command,

@@ -6,12 +6,14 @@ What holds for greenlet as well is run against both: this file run as a script i
 from __future__ import annotations
 
 import contextvars
+import copy
 import functools
 import gc
 import importlib
 import importlib.util
 import os
 import pathlib
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -93,6 +95,38 @@ def test_states(greenlet):
     assert (bool(g), g.dead, g.gr_frame) == (False, True, None)
     main = greenlet.getcurrent()
     assert (bool(main), main.dead, main.parent) == (True, False, None)
+
+
+@both
+def test_it_is_neither_copied_nor_pickled(greenlet):
+    suspended = greenlet.greenlet(lambda: greenlet.getcurrent().parent.switch())
+    suspended.switch()
+    for each in (greenlet.greenlet(int), suspended, greenlet.getcurrent()):
+        for way in (pickle.dumps, lambda it: pickle.dumps(it, 0), copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match=r"cannot (pickle|serialize) '(greenlet\.)?greenlet' object"):
+                way(each)
+
+
+@both
+def test_slots_of_a_subclass(greenlet):
+    class Slotted(greenlet.greenlet):
+        __slots__ = ("seen",)
+
+        def run(self, value):
+            self.seen = value
+            return self.parent.switch(self.seen)
+
+    g = Slotted()
+    with pytest.raises(AttributeError):
+        _ = g.seen
+    g.beside = []  # there is a __dict__, too
+    there = weakref.ref(g)
+    assert (g.switch(there), g.seen, g.beside) == (there, there, [])
+    g.beside.append(g)
+    del g
+    gc.collect()
+    if greenlet.__name__ == "fiberback.greenlet":  # greenlet does not find such a cycle
+        assert there() is None
 
 
 @both

@@ -20,7 +20,20 @@ def run_on_uvloop(main):
     return fiberback.run(main, loop_factory=import_or_skip("uvloop").new_event_loop)
 
 
-RUNS = {"portals": fiberback.run, "parked": asyncio.run, "uvloop": run_on_uvloop}
+def run_enabled(main):
+    async def prepared():
+        with fiberback.enable():
+            return await asyncio.ensure_future(main)
+
+    return asyncio.run(prepared())
+
+
+RUNS = {
+    "portals": fiberback.run,
+    "parked": asyncio.run,
+    "enabled": run_enabled,
+    "uvloop": run_on_uvloop,
+}
 
 
 @pytest.fixture(params=RUNS)
@@ -51,19 +64,18 @@ def test_a_greenlet_waits_for_its_task(run):
 
 def test_the_loop_goes_on_meanwhile(run):
     async def main():
-        ticks = []
+        ticked = asyncio.Event()
 
         async def ticker():
-            while True:
+            for _ in range(3):
                 await asyncio.sleep(0)
-                ticks.append(1)
+            ticked.set()
 
         ticking = asyncio.ensure_future(ticker())
-        assert greenlet.greenlet(waits).switch(7) == 7
-        ticking.cancel()
-        return len(ticks)
+        assert greenlet.greenlet(lambda: fiberback.await_(ticked.wait())).switch()
+        await ticking
 
-    assert run(main()) > 1
+    run(main())
 
 
 def test_nested_greenlets_stay_where_they_are(run):
@@ -157,6 +169,108 @@ def test_begun_in_one_task_and_gone_on_with_in_another(run):
         return await asyncio.create_task(second(), name="two")
 
     assert run(main()) == [1, "second", "two"]
+
+
+def test_begun_before_a_loop_and_gone_on_with_in_two_and_after_them(run):
+    def body():
+        there = []
+        for number in range(4):
+            there.append(waits(number))
+            there.append(greenlet.getcurrent().parent.switch())
+        return there
+
+    async def main(value):
+        await asyncio.sleep(0)
+        return g.switch(value)
+
+    g = greenlet.greenlet(body)
+    assert g.switch() == ()
+    assert run(main("first")) == ()
+    assert run(main("second")) == ()
+    assert g.switch("after") == ()
+    assert g.switch("end") == [0, "first", 1, "second", 2, "after", 3, "end"]
+    assert g.dead
+
+
+def test_a_task_group_cancels_what_waits_in_a_greenlet(run):
+    log = []
+
+    def body():
+        try:
+            fiberback.await_(asyncio.sleep(60))
+        finally:
+            log.append("unwound")
+
+    async def main():
+        async def waiting():
+            greenlet.greenlet(body).switch()
+
+        async def fails():
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            raise KeyError("sibling")
+
+        with pytest.raises(ExceptionGroup) as caught:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(waiting())
+                group.create_task(fails())
+        return [type(error) for error in caught.value.exceptions]
+
+    assert run(main()) == [KeyError]
+    assert log == ["unwound"]
+
+
+def test_a_task_group_inside_of_a_greenlet(run):
+    async def both():
+        async with asyncio.TaskGroup() as group:
+            return [await task for task in [group.create_task(later(n)) for n in range(2)]]
+
+    def body():
+        inner = greenlet.greenlet(lambda: fiberback.await_(both()))
+        return inner.switch(), fiberback.await_(both())
+
+    async def main():
+        async with asyncio.timeout(30):
+            return greenlet.greenlet(body).switch()
+
+    assert run(main()) == ([0, 1], [0, 1])
+
+
+def test_in_two_tasks_of_trios():
+    """Begun in one and gone on with in another; and refused while the first one's await_ is not done."""
+    trio = import_or_skip("trio")
+
+    def body():
+        fiberback.await_(trio.sleep(0))
+        got = greenlet.getcurrent().parent.switch("from the first")
+        begun.set()
+        fiberback.await_(done.wait())
+        return got
+
+    async def first(g):
+        assert await fiberback.with_portal_run_sync(g.switch) == "from the first"
+
+    async def second(g):
+        assert await fiberback.with_portal_run_sync(g.switch, "from the second") == "from the second"
+
+    async def main():
+        nonlocal begun, done
+        begun, done = trio.Event(), trio.Event()
+        g = greenlet.greenlet(body)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first, g)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(second, g)
+            await begun.wait()
+            await trio.lowlevel.checkpoint()
+            for attempt in (g.switch, lambda: g.throw(KeyError)):
+                with pytest.raises(greenlet.error, match=r"\[fiberback:greenlet-waits\]"):
+                    attempt()
+            done.set()
+        return g.dead
+
+    begun = done = None
+    assert trio.run(main)
 
 
 def test_a_greenlet_that_waits_is_not_switched_to(run):

@@ -6,21 +6,18 @@ installed.
 
 from __future__ import annotations
 
-import faulthandler
 import importlib.util
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 
 import pytest
 import sdists
-from support import import_or_skip, only_fiberback
+from support import import_or_skip, only_fiberback, takes_long
 
 pytestmark = [
     only_fiberback,
-    pytest.mark.slow,
     pytest.mark.skipif(
         sys.version_info[:2] != (3, 12), reason="libraries' own suites run on 3.12 only"
     ),
@@ -40,6 +37,8 @@ import greenlet, sqlalchemy
 assert sqlalchemy.__file__.startswith(os.getcwd()), sqlalchemy.__file__
 assert greenlet.__name__ == "fiberback.greenlet"
 """
+
+ON_AIOSQLITE = "sqlite+aiosqlite:///:memory:"
 
 # What is otherwise with ours, and why.
 OTHERWISE = {
@@ -65,9 +64,7 @@ def ours(tmp_path_factory):
 
 
 def run_pytest(folder, env, *arguments):
-    # A whole suite in one test: neither conftest.py nor pytest's faulthandler shall take that for a hang.
-    faulthandler.cancel_dump_traceback_later()
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    takes_long()
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stdout[-12000:] + done.stderr[-2000:]
@@ -81,14 +78,35 @@ def test_greenback(ours, tmp_path):
     run_pytest(source, ours, "greenback/_tests")
 
 
+def sqlalchemys_tests(version, folder):
+    """The folder of its checkout, and its tests of asyncio."""
+    source = sdists.unpack("sqlalchemy", version, folder)
+    (source / "fiberback_plugin.py").write_text(SQLALCHEMY)
+    concurrency = next((source / "test" / "base").glob("test_concurrency*.py"))
+    return source, ["test/ext/asyncio", str(concurrency.relative_to(source))]
+
+
+# What it cancels waits for a stopped thread, with greenlet as well.
+NOT_ON_AIOSQLITE = ("--deselect", "test/ext/asyncio/test_cancellation.py")
+
+
+def test_some_of_sqlalchemys(ours, tmp_path):
+    import_or_skip("aiosqlite")
+    source, tests = sqlalchemys_tests("2.1.9", tmp_path)
+    tests[0] += "/test_session.py"
+    run_pytest(source, ours, "-p", "fiberback_plugin", "--dburi", ON_AIOSQLITE, *tests)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["2.1.9", "2.0.58"])
 @pytest.mark.parametrize("driver", ["aiosqlite", "asyncpg"])
 def test_sqlalchemy(ours, tmp_path, version, driver, request):
     import_or_skip(driver)
-    source = sdists.unpack("sqlalchemy", version, tmp_path)
-    (source / "fiberback_plugin.py").write_text(SQLALCHEMY)
-    url = "sqlite+aiosqlite:///:memory:"
-    if driver != "aiosqlite":
+    source, tests = sqlalchemys_tests(version, tmp_path)
+    url = ON_AIOSQLITE
+    if driver == "aiosqlite":
+        tests += NOT_ON_AIOSQLITE
+    else:
         database = request.getfixturevalue("database")
         # What SQLAlchemy's README.unittests.rst asks for.
         database.sql(
@@ -96,10 +114,6 @@ def test_sqlalchemy(ours, tmp_path, version, driver, request):
             "CREATE EXTENSION citext"
         )
         url = database.url(driver)
-    concurrency = next((source / "test" / "base").glob("test_concurrency*.py"))
-    tests = ["test/ext/asyncio", str(concurrency.relative_to(source))]
-    if driver == "aiosqlite":  # what it cancels waits for a stopped thread, with greenlet as well
-        tests += ["--deselect", "test/ext/asyncio/test_cancellation.py"]
     run_pytest(source, ours, "-p", "fiberback_plugin", "--dburi", url, *tests)
 
 
@@ -110,6 +124,7 @@ def run_gevent(module, env):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", gevents_tests())
 def test_gevent(ours, module):
     """What passes with greenlet passes with ours."""

@@ -15,6 +15,7 @@ import random
 import sys
 import threading
 import time
+import weakref
 
 import fiberback
 import fiberback.greenlet as greenlet
@@ -24,6 +25,9 @@ PART = int(sys.argv[1]) if len(sys.argv) > 1 else 0
 SEED = int(sys.argv[3]) if len(sys.argv) > 3 else PART
 STEPS = int(sys.argv[4]) if len(sys.argv) > 4 else 20_000
 SWITCHES = int(sys.argv[5]) if len(sys.argv) > 5 else 0
+
+# In a soak most of the time would go into whole collections, of which there are some at each seed's end, too.
+GENERATIONS = [0] * 60 + [1] * 3 + [2] if SWITCHES else [0, 1, 2]
 
 VARIABLE = contextvars.ContextVar("variable", default=None)
 
@@ -45,6 +49,7 @@ def generator(world, value):
 
 
 switches = itertools.count()  # calls that others have come back from
+made_here = weakref.WeakSet()  # greenlets, other than those of threads that end
 
 
 class World:
@@ -57,6 +62,7 @@ class World:
         self.pool = []
         self.others = others if others is not None else []  # another world's pool, or a thread's
         self.noted = 0
+        self.is_to_end = threading.current_thread() is threading.main_thread()
         self.main = greenlet.getcurrent()
 
     def note(self):
@@ -114,6 +120,8 @@ class World:
         elif choice < 50:
             kind = greenlet.greenlet if self.random.random() < 0.5 else Own
             made = kind(self.body)
+            if self.is_to_end:
+                made_here.add(made)
             if self.random.random() < 0.3 and self.pool:
                 try:
                     made.parent = self.random.choice(self.pool)
@@ -136,7 +144,7 @@ class World:
         elif choice < 64:
             raise Bang
         elif choice < 67:
-            gc.collect(self.random.randrange(3))
+            gc.collect(self.random.choice(GENERATIONS))
         elif choice < 72 and self.can_wait:
             try:
                 fiberback.await_(asyncio.sleep(0))
@@ -252,12 +260,30 @@ def one(kind, seed):
     gc.collect()
 
 
+def end_what_would_not():
+    """One that has switched away when it was dropped is there for ever; and may have done so in a collection, which
+    goes on when it does. No world takes further steps."""
+    while left := [each for each in list(made_here) if each]:
+        for each in left:
+            if each:
+                try:
+                    each.throw()
+                except (Bang, ZeroDivisionError):
+                    pass
+    cycle = World(0, 0, can_wait=False)
+    cycle.me = cycle
+    cycle = weakref.ref(cycle)
+    gc.collect()
+    assert cycle() is None, "a collection has never ended"
+
+
 def soak():
     """What stays behind must not grow: it is printed beside each seed."""
     began = time.monotonic()
     for seed in itertools.count(SEED):
         print("part", seed % 4, "seed", seed, end=" ", flush=True)
         one(seed % 4, seed)
+        end_what_would_not()
         count = int(repr(switches)[len("count(") : -1])
         with open("/proc/self/statm") as file:
             resident = int(file.read().split()[1]) * 4
