@@ -226,7 +226,9 @@ def test_whoever_makes_the_tasks(kind, factory):
 
 def test_what_is_patched_has_a_task_wait(kind, way):
     """`monkey.patch_all()`: urllib, locks, queues, processes and threads in tasks, against a server of the loop's."""
-    patched = COMMON.replace("import asyncio,", "from gevent import monkey; monkey.patch_all()\nimport asyncio,")
+    patched = COMMON.replace(
+        "import asyncio,", "from gevent import monkey; monkey.patch_all()\nimport asyncio,"
+    )
     assert patched != COMMON
     said = run(
         textwrap.dedent("""

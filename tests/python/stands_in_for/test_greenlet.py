@@ -103,7 +103,9 @@ def test_it_is_neither_copied_nor_pickled(greenlet):
     suspended.switch()
     for each in (greenlet.greenlet(int), suspended, greenlet.getcurrent()):
         for way in (pickle.dumps, lambda it: pickle.dumps(it, 0), copy.copy, copy.deepcopy):
-            with pytest.raises(TypeError, match=r"cannot (pickle|serialize) '(greenlet\.)?greenlet' object"):
+            with pytest.raises(
+                TypeError, match=r"cannot (pickle|serialize) '(greenlet\.)?greenlet' object"
+            ):
                 way(each)
 
 

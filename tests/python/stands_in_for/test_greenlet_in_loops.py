@@ -251,7 +251,9 @@ def test_in_two_tasks_of_trios():
         assert await fiberback.with_portal_run_sync(g.switch) == "from the first"
 
     async def second(g):
-        assert await fiberback.with_portal_run_sync(g.switch, "from the second") == "from the second"
+        assert (
+            await fiberback.with_portal_run_sync(g.switch, "from the second") == "from the second"
+        )
 
     async def main():
         nonlocal begun, done

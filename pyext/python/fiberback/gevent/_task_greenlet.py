@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio import Future
+from asyncio import AbstractEventLoop, Future
 from asyncio.tasks import _enter_task, _leave_task
 from collections.abc import Callable, Coroutine
 from typing import Any
