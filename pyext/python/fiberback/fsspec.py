@@ -1,0 +1,180 @@
+"""Serves fsspec: `install()`, and its filesystems' sync methods let the event loop that runs there go on.
+
+fsspec runs the I/O of its async filesystems on a loop in a thread of its own, and `fsspec.asyn.sync`, on which
+every sync method stands (`fs.cat(...)`, `file.read()`, the mappings that zarr and others read), blocks the calling
+thread until that is done: in a running event loop, all of it. After `install()` the caller is suspended instead.
+
+The I/O stays on the filesystem's loop. Sessions, connection pools and locks of a filesystem are bound to the loop that it
+was made for, and its instances are cached and shared by all loops and threads of the process: run on the
+caller's loop, the second loop that uses one would find them bound to the first. What it costs is a hand-over between
+threads for each call, which fsspec has anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import sys
+import threading
+from asyncio import AbstractEventLoop, _get_running_loop
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+from types import TracebackType
+from typing import Any
+
+from . import _extras
+from ._fiberback import await_
+from ._loop.library import current_library
+from ._sync import caller
+
+__all__ = ["Installed", "install", "uninstall"]
+
+_extras.need(__name__, "fsspec", "fsspec")
+# It has no types.
+_asyn: Any = import_module("fsspec.asyn")
+_FSTimeoutError: Any = import_module("fsspec.exceptions").FSTimeoutError
+_ZARR = "zarr.core.sync"
+
+_lock = threading.RLock()
+_installed: _Replaced | None = None
+
+
+def install() -> Installed:
+    """Have `fsspec.asyn.sync` suspend its caller where an event loop runs, in the whole process, until `uninstall()`.
+
+    With a portal the caller's task is suspended, on a stock asyncio loop the caller is parked, on Trio it takes a portal;
+    where nothing can wait (uvloop without a portal) the thread is blocked, as fsspec does. Threads without a loop
+    are served by fsspec as ever. In the filesystem's own loop, where fsspec raises NotImplementedError, the caller is
+    suspended, too.
+
+    Cancelling the caller cancels the I/O, and is raised when that has ended. All that one task has done so runs in one
+    task of the filesystem's loop, in the caller's context. `timeout` is fsspec's, and raises FSTimeoutError.
+
+    zarr 3, which has a loop and a `sync` of its own, is served likewise if it is loaded: import it first, or call this
+    again after that.
+
+    Modules that have imported `sync` by its name are served as well, if they are loaded by then or later.
+    `with install():` undoes it at its end, unless it had been installed before.
+    """
+    global _installed
+    with _lock:
+        if _installed is not None:
+            _installed.serve_zarr()
+            return Installed(None)
+        _installed = _Replaced()
+        return Installed(_installed)
+
+
+def uninstall() -> None:
+    """Undo `install()`; calls that wait go on. Does nothing where nothing is installed."""
+    Installed(_installed).uninstall()
+
+
+class Installed:
+    """What `install` returns. As a context manager it undoes at its end what it did."""
+
+    def __init__(self, replaced: _Replaced | None) -> None:
+        self._replaced = replaced
+
+    def uninstall(self) -> None:
+        """Put back fsspec's function, wherever it was replaced by this `install()`."""
+        global _installed
+        with _lock:
+            if self._replaced is not None and self._replaced is _installed:
+                _installed = None
+                self._replaced.undo()
+
+    def __enter__(self) -> Installed:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.uninstall()
+
+
+class _Replaced:
+    """`sync`, in all modules that have it under this name."""
+
+    def __init__(self) -> None:
+        self._pairs: list[tuple[Any, Any]] = []
+        self._replace(_asyn.sync, _fsspecs)
+        self.serve_zarr()
+
+    def _replace(self, original: Any, make: Callable[[Any], Any]) -> None:
+        ours = make(original)
+        self._pairs.append((original, ours))
+        _put(original, ours)
+
+    def serve_zarr(self) -> None:
+        module = sys.modules.get(_ZARR)
+        if module is not None and len(self._pairs) == 1 and hasattr(module, "sync"):
+            self._replace(module.sync, _zarrs)
+
+    def undo(self) -> None:
+        for original, ours in self._pairs:
+            _put(ours, original)
+
+
+def _put(old: Any, new: Any) -> None:
+    for module in list(sys.modules.values()):
+        names = getattr(module, "__dict__", None)
+        if isinstance(names, dict) and names.get("sync") is old:
+            names["sync"] = new
+
+
+def _fsspecs(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def sync(
+        loop: AbstractEventLoop | None,
+        func: Callable[..., Awaitable[Any]],
+        *args: Any,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        if current_library() is None or loop is None or loop.is_closed():
+            return original(loop, func, *args, timeout=timeout, **kwargs)
+        try:
+            return _wait(loop, func(*args, **kwargs), timeout)
+        except TimeoutError as error:
+            raise _FSTimeoutError from error
+
+    return sync
+
+
+def _zarrs(original: Callable[..., Any]) -> Callable[..., Any]:
+    known: dict[int, AbstractEventLoop] = {}
+
+    async def here() -> AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    @functools.wraps(original)
+    def sync(
+        coro: Awaitable[Any], loop: AbstractEventLoop | None = None, timeout: float | None = None
+    ) -> Any:
+        if current_library() is None:
+            return original(coro, loop, timeout)
+        if loop is None:
+            # zarr's own loop, made and set up by zarr, once in each process.
+            loop = known.get(os.getpid())
+            if loop is None or loop.is_closed():
+                loop = known[os.getpid()] = original(here())
+        return _wait(loop, coro, timeout)
+
+    return sync
+
+
+def _wait(loop: AbstractEventLoop, awaitable: Awaitable[Any], timeout: float | None) -> Any:
+    running = _run(awaitable, timeout)
+    if _get_running_loop() is loop:
+        return await_(running)
+    return caller.wait(loop, running)
+
+
+async def _run(awaitable: Awaitable[Any], timeout: float | None) -> Any:
+    # As fsspec has it, 0 is none.
+    return await (asyncio.wait_for(awaitable, timeout) if timeout else awaitable)
