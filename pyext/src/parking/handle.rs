@@ -25,9 +25,10 @@ struct Layout {
     cancelled: isize,
 }
 
-struct Cached(UnsafeCell<Option<Layout>>);
+/// Nothing as long as nobody has looked; no layout if handles are not as they are expected to be.
+struct Cached(UnsafeCell<Option<Option<Layout>>>);
 
-// SAFETY: only accessed with the GIL held; written once, by `prepare`.
+// SAFETY: only accessed with the GIL held; written once, by `layout`.
 unsafe impl Sync for Cached {}
 
 static LAYOUT: Cached = Cached(UnsafeCell::new(None));
@@ -42,14 +43,16 @@ pub(super) struct Call {
     context: *mut PyObject,
 }
 
-/// To be called once, after the hooks are set. Handles that are not laid out as expected have their `_run`
-/// called.
-///
-/// # Safety
-///
-/// Attached, no error set.
-pub(super) unsafe fn prepare() {
-    // SAFETY: the contract; no borrow of the cell is alive.
+/// How handles are laid out; none if their `_run` is to be called.
+#[inline]
+unsafe fn layout() -> Option<Layout> {
+    // SAFETY: attached, no error set; the cell is copied out of, and no borrow of it alive.
+    unsafe { (*LAYOUT.0.get()).unwrap_or_else(|| look()) }
+}
+
+#[cold]
+unsafe fn look() -> Option<Layout> {
+    // SAFETY: as in `layout`.
     unsafe {
         let class = hooks::HANDLE.get();
         let slot = |name: &names::Name| {
@@ -59,10 +62,8 @@ pub(super) unsafe fn prepare() {
             ffi::Py_XDECREF(descriptor);
             offset
         };
-        if hooks::STOCK_RUN.get() == ffi::Py_None() {
-            return;
-        }
-        *LAYOUT.0.get() = (|| {
+        let found = (|| {
+            (hooks::STOCK_RUN.get() != ffi::Py_None()).then_some(())?;
             Some(Layout {
                 callback: slot(&names::CALLBACK_FIELD)?,
                 arguments: slot(&names::ARGUMENTS_FIELD)?,
@@ -70,6 +71,8 @@ pub(super) unsafe fn prepare() {
                 cancelled: slot(&names::CANCELLED_FLAG)?,
             })
         })();
+        *LAYOUT.0.get() = Some(found);
+        found
     }
 }
 
@@ -100,7 +103,7 @@ impl Call {
     pub(super) unsafe fn of(ts: *mut PyThreadState, handle: *mut PyObject) -> Option<Self> {
         // SAFETY: the contract. Objects of exactly that class have the slots that were found in it.
         unsafe {
-            let layout = (*LAYOUT.0.get())?;
+            let layout = layout()?;
             if !ptr::eq(ffi::Py_TYPE(handle).cast(), hooks::HANDLE.get())
                 || Instrumented::may_be_told(ts, hooks::STOCK_RUN_CODE.get())
             {

@@ -164,7 +164,6 @@ pub(crate) unsafe extern "C" fn set_parking(
             for (at, hook) in HOOKS.into_iter().enumerate() {
                 hook.set(ffi::Py_NewRef(*arguments.add(at)));
             }
-            crate::parking::handle::prepare();
             ffi::Py_NewRef(ffi::Py_None())
         }
     })
