@@ -184,8 +184,8 @@ def install(is_future: Any, answer: Any) -> None:
 
 def _stock_run() -> tuple[Any, Any]:
     """`asyncio.Handle._run` and its code; twice None if it is not asyncio's own, or does other things."""
-    run = asyncio.Handle._run  # type: ignore[attr-defined]
-    code = getattr(run, "__code__", None)
+    run: Any = asyncio.Handle._run
+    code: Any = getattr(run, "__code__", None)
     known = (
         type(run) is types.FunctionType
         and code.co_filename == asyncio.Handle.cancel.__code__.co_filename
