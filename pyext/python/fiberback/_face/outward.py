@@ -29,7 +29,7 @@ from .kinds import (
 from .known import IsFace
 
 _ATOMS = {NoneType, bool, int, float, complex, str, bytes, bytearray}
-_FUNCTIONS: tuple[type, ...] = (FunctionType, MethodType, BuiltinMethodType, functools.partial)
+_FUNCTIONS: tuple[type[Any], ...] = (FunctionType, MethodType, BuiltinMethodType, functools.partial)
 _DEPTH = 3
 
 

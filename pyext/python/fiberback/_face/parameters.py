@@ -20,8 +20,8 @@ from .home import Home
 from .inward import Callback, into
 from .iterators import Items, async_iterator
 
-_GENERATORS: tuple[type, ...] = (GeneratorType, Items)
-_FUNCTIONS: tuple[type, ...] = (FunctionType, MethodType, functools.partial)
+_GENERATORS: tuple[type[Any], ...] = (GeneratorType, Items)
+_FUNCTIONS: tuple[type[Any], ...] = (FunctionType, MethodType, functools.partial)
 _ITERABLES = ("AsyncIterable", "AsyncIterator", "AsyncGenerator")
 _ITERABLE = re.compile(rf"\b({'|'.join(_ITERABLES)})\b")
 _CALLABLE = re.compile(r"\bCallable\[.*\b(Awaitable|Coroutine)\b")
