@@ -78,7 +78,7 @@ pub(crate) struct PortalObject {
     #[cfg(any(cpython = "3.14", cpython = "3.15"))]
     shown_instruction: usize,
     #[cfg(any(cpython = "3.14", cpython = "3.15"))]
-    _stack: [u16; 5],
+    _stack: [u16; shown::BETWEEN],
     #[cfg(any(cpython = "3.14", cpython = "3.15"))]
     shown_owner: i8,
 }
@@ -294,7 +294,7 @@ unsafe fn show(portal: *mut PortalObject) {
         (*portal).shown_code = code;
         (*portal).shown_instruction = instruction;
         (*portal)._frame = 0;
-        (*portal)._stack = [0; 5];
+        (*portal)._stack = [0; shown::BETWEEN];
         (*portal).shown_owner = shown::OWNED;
         (*portal).shown_state = state;
     }

@@ -22,6 +22,8 @@ pub(crate) const STATE: usize = facts::GEN_FRAME_STATE as usize;
 pub(crate) const CODE: usize = (facts::GEN_FRAME + facts::FRAME_CODE) as usize;
 pub(crate) const INSTRUCTION: usize = (facts::GEN_FRAME + facts::FRAME_INSTR) as usize;
 pub(crate) const OWNER: usize = (facts::GEN_FRAME + facts::FRAME_OWNER) as usize;
+/// Words of two bytes between the last two: free-threaded builds have more there.
+pub(crate) const BETWEEN: usize = (OWNER - INSTRUCTION - size_of::<usize>()) / 2;
 
 /// There is a frame, which waits for nothing that the tools could go on to.
 const SUSPENDED: i8 = facts::GEN_SUSPENDED as i8;
