@@ -1,6 +1,7 @@
-"""The places where sync code has no task of its own, each a function that calls another one there.
+"""Places where sync code may wait, each a function that calls another one there.
 
-Without a loop, in the threads of asyncio, AnyIO, Trio and of ours, and in callbacks.
+In a task, on a portal or parked; and, those of `PLACES`, where it has no task of its own: without a loop, in the
+threads of asyncio, AnyIO, Trio and of ours, and in callbacks.
 """
 
 from __future__ import annotations
@@ -13,6 +14,28 @@ import threading
 
 import pytest
 from support import import_or_skip
+
+
+def on_portal(fn):
+    import fiberback
+
+    return asyncio.run(fiberback.with_portal_run_sync(fn))
+
+
+def parked(fn):
+    async def main():
+        return fn()
+
+    return asyncio.run(main())
+
+
+def in_worker(fn):
+    import fiberback
+
+    async def main():
+        return await asyncio.to_thread(fn)
+
+    return fiberback.run(main())
 
 
 def without_loop(fn):

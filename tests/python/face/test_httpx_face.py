@@ -10,6 +10,7 @@ import json
 import fiberback
 import pytest
 from fiberback import syncify
+from places import of_block, parked
 from support import import_or_skip, only_fiberback
 
 httpx = import_or_skip("httpx")
@@ -99,13 +100,6 @@ def on_portal(function):
     return fiberback.run(fiberback.with_portal_run_sync(function))
 
 
-def parked(function):
-    async def main():
-        return function()
-
-    return asyncio.run(main())
-
-
 def in_worker(function):
     async def main():
         return await asyncio.to_thread(function)
@@ -113,13 +107,8 @@ def in_worker(function):
     return asyncio.run(main())
 
 
-def without_loop(function):
-    with fiberback.thread_runner():
-        return function()
-
-
 @pytest.mark.parametrize(
-    "place", [on_portal, parked, in_worker, without_loop], ids=lambda each: each.__name__
+    "place", [on_portal, parked, in_worker, of_block], ids=lambda each: each.__name__
 )
 def test_behaves_as_the_sync_client(server, place):
     seen = []

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 import fiberback
 import pytest
 from fiberback import syncify
+from places import in_worker, of_block, on_portal, parked
 from saying import says
 from support import only_fiberback
 
@@ -232,30 +233,7 @@ class Derived(Face):
         return self.open().open()
 
 
-def on_portal(function):
-    return asyncio.run(fiberback.with_portal_run_sync(function))
-
-
-def parked(function):
-    async def main():
-        return function()
-
-    return asyncio.run(main())
-
-
-def in_worker(function):
-    async def main():
-        return await asyncio.to_thread(function)
-
-    return fiberback.run(main())
-
-
-def without_loop(function):
-    with fiberback.thread_runner():
-        return function()
-
-
-@pytest.fixture(params=[on_portal, parked, in_worker, without_loop], ids=lambda each: each.__name__)
+@pytest.fixture(params=[on_portal, parked, in_worker, of_block], ids=lambda each: each.__name__)
 def place(request):
     return request.param
 
@@ -751,7 +729,7 @@ def test_submodules():
         queue.put(1)
         return queue.get()
 
-    assert parked(function) == without_loop(function) == 1
+    assert parked(function) == of_block(function) == 1
     assert syncify(syncify(asyncio)) is syncify(asyncio) is face
     assert pickle.loads(pickle.dumps(face)).Queue is face.Queue
 

@@ -78,12 +78,12 @@ SHOWN = {
 }
 
 
-@pytest.mark.parametrize("how", list(SHOWN))
-def test_asyncio_ps_shows_every_task(tmp_path, how):
-    from asyncio.tools import build_async_tree, build_task_table, get_all_awaited_by
+def looked_at(tmp_path, program, *arguments):
+    """What asyncio's tools see of a process, once that has said "ready"; it ends when it is told to."""
+    from asyncio.tools import get_all_awaited_by
 
-    (tmp_path / "program.py").write_text(PROGRAM)
-    command = [sys.executable, "program.py", how]
+    (tmp_path / "program.py").write_text(program)
+    command = [sys.executable, "program.py", *arguments]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, cwd=tmp_path, text=True, **pipes) as process:
         try:
@@ -92,6 +92,14 @@ def test_asyncio_ps_shows_every_task(tmp_path, how):
         finally:
             process.communicate("\n")
     assert process.returncode == 0
+    return seen
+
+
+@pytest.mark.parametrize("how", list(SHOWN))
+def test_asyncio_ps_shows_every_task(tmp_path, how):
+    from asyncio.tools import build_async_tree, build_task_table
+
+    seen = looked_at(tmp_path, PROGRAM, how)
     stacks = {row[2]: row[3].split(" -> ") for row in build_task_table(seen)}
     assert {name: stacks[name] for name in SHOWN[how]} == SHOWN[how]
     tree = "\n".join(line for part in build_async_tree(seen) for line in part)
@@ -103,7 +111,7 @@ def test_asyncio_ps_shows_every_task(tmp_path, how):
 
 def test_a_task_that_has_ended_shows_nothing(tmp_path):
     """Its code may be gone; the task is still in somebody's hands."""
-    from asyncio.tools import build_task_table, get_all_awaited_by
+    from asyncio.tools import build_task_table
 
     program = """\
 import asyncio, gc, sys, fiberback
@@ -118,15 +126,5 @@ async def main():
     await asyncio.to_thread(sys.stdin.readline)
 fiberback.run(main())
 """
-    (tmp_path / "program.py").write_text(program)
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(
-        [sys.executable, "program.py"], cwd=tmp_path, text=True, **pipes
-    ) as process:
-        try:
-            assert process.stdout.readline() == "ready\n"
-            seen = get_all_awaited_by(process.pid)
-        finally:
-            process.communicate("\n")
-    assert process.returncode == 0
+    seen = looked_at(tmp_path, program)
     assert [row[3] for row in build_task_table(seen)] == ["main"]

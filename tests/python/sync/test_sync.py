@@ -13,6 +13,7 @@ import threading
 import fiberback
 import pytest
 from fiberback import sync
+from places import in_worker, on_portal, parked, without_loop
 from saying import says
 from support import import_or_skip, only_fiberback
 
@@ -33,28 +34,6 @@ def on_uvloop(function):
         return function()
 
     return import_or_skip("uvloop").new_event_loop().run_until_complete(main())
-
-
-def on_portal(function):
-    return asyncio.run(fiberback.with_portal_run_sync(function))
-
-
-def parked(function):
-    async def main():
-        return function()
-
-    return asyncio.run(main())
-
-
-def in_worker(function):
-    async def main():
-        return await asyncio.to_thread(function)
-
-    return fiberback.run(main())
-
-
-def without_loop(function):
-    return function()
 
 
 def on_trio(function):
