@@ -16,15 +16,14 @@ import asyncio
 import functools
 import os
 import sys
-import threading
 from asyncio import AbstractEventLoop, _get_running_loop
 from collections.abc import Awaitable, Callable
 from importlib import import_module
-from types import TracebackType
 from typing import Any
 
 from . import _extras
 from ._fiberback import await_
+from ._in_force import Handle, InForce
 from ._loop.library import current_library
 from ._sync import caller
 
@@ -36,8 +35,7 @@ _asyn: Any = import_module("fsspec.asyn")
 _FSTimeoutError: Any = import_module("fsspec.exceptions").FSTimeoutError
 _ZARR = "zarr.core.sync"
 
-_lock = threading.RLock()
-_installed: _Replaced | None = None
+_in_force: InForce[_Replaced] = InForce()
 
 
 def install() -> Installed:
@@ -57,44 +55,26 @@ def install() -> Installed:
     Modules that have imported `sync` by its name are served as well, if they are loaded by then or later.
     `with install():` undoes it at its end, unless it had been installed before.
     """
-    global _installed
-    with _lock:
-        if _installed is not None:
-            _installed.serve_zarr()
-            return Installed(None)
-        _installed = _Replaced()
-        return Installed(_installed)
+    with _in_force.lock:
+        replaced = _in_force.current
+        if replaced is not None:
+            replaced.serve_zarr()
+            return Installed(_in_force, None)
+        replaced = _in_force.current = _Replaced()
+        return Installed(_in_force, replaced)
 
 
 def uninstall() -> None:
     """Undo `install()`; calls that wait go on. Does nothing where nothing is installed."""
-    Installed(_installed).uninstall()
+    Installed(_in_force, _in_force.current).uninstall()
 
 
-class Installed:
+class Installed(Handle["_Replaced"]):
     """What `install` returns. As a context manager it undoes at its end what it did."""
-
-    def __init__(self, replaced: _Replaced | None) -> None:
-        self._replaced = replaced
 
     def uninstall(self) -> None:
         """Put back fsspec's function, wherever it was replaced by this `install()`."""
-        global _installed
-        with _lock:
-            if self._replaced is not None and self._replaced is _installed:
-                _installed = None
-                self._replaced.undo()
-
-    def __enter__(self) -> Installed:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.uninstall()
+        self._take_back()
 
 
 class _Replaced:

@@ -17,17 +17,16 @@ import atexit
 import contextlib
 import functools
 import sys
-import threading
 import warnings
 from asyncio import AbstractEventLoop, BaseEventLoop, _get_running_loop, runners
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
-from types import TracebackType
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 from . import _messages
 from ._fiberback import await_
+from ._in_force import Handle, InForce
 from ._portal.call_portal import coroutine_of
 from ._run.enable import Enabled
 from ._run.in_running_loop import in_place, suspend
@@ -38,8 +37,7 @@ __all__ = ["Applied", "apply", "run", "undo"]
 
 T = TypeVar("T")
 
-_lock = threading.RLock()
-_applied: _Patches | None = None
+_in_force: InForce[_Patches] = InForce()
 _stock_runner_run = runners.Runner.run
 
 
@@ -65,29 +63,29 @@ def apply(
     Where nest_asyncio has been applied before, its replacements stay, and there is no help: RuntimeWarning, or
     RuntimeError with `error_on_mispatched`. Raises TypeError for a `loop` that is none.
     """
-    global _applied
     if loop is not None and not isinstance(loop, AbstractEventLoop):
         raise TypeError(_messages.ENABLE_NOT_A_LOOP.format(value=loop))
-    with _lock:
-        if _applied is not None:
+    with _in_force.lock:
+        patches = _in_force.current
+        if patches is not None:
             # As in nest-asyncio2: all have to ask for it.
-            _applied.closes_loop = _applied.closes_loop and run_close_loop
+            patches.closes_loop = patches.closes_loop and run_close_loop
             if loop is not None:
-                _applied.serve(type(loop))
-            return Applied(None)
+                patches.serve(type(loop))
+            return Applied(_in_force, None)
         if hasattr(asyncio, "_nest_patched"):
             if error_on_mispatched:
                 raise RuntimeError(_messages.NEST_MISPATCHED)
             warnings.warn(_messages.NEST_MISPATCHED, RuntimeWarning, stacklevel=2)
-        _applied = _Patches(run_close_loop)
+        patches = _in_force.current = _Patches(run_close_loop)
         if loop is not None:
-            _applied.serve(type(loop))
-        return Applied(_applied)
+            patches.serve(type(loop))
+        return Applied(_in_force, patches)
 
 
 def undo() -> None:
     """Undo `apply()`; does nothing where nothing has been applied. Calls that wait go on as they would have."""
-    Applied(_applied).undo()
+    Applied(_in_force, _in_force.current).undo()
 
 
 def run(
@@ -104,8 +102,8 @@ def run(
 
     Raises what `main` raises, and what `await_` raises where it cannot wait.
     """
-    applied = _applied
-    closes_loop = applied is not None and applied.closes_loop
+    patches = _in_force.current
+    closes_loop = patches is not None and patches.closes_loop
     running = _get_running_loop()
     if running is not None:
         if closes_loop:
@@ -129,30 +127,12 @@ def run(
         return _to_the_end(loop, main)
 
 
-class Applied:
+class Applied(Handle["_Patches"]):
     """What `apply` returns. As a context manager it undoes at its end what it did."""
-
-    def __init__(self, patches: _Patches | None) -> None:
-        self._patches = patches
 
     def undo(self) -> None:
         """Put back what was there before this `apply()`, but for what somebody else has replaced since."""
-        global _applied
-        with _lock:
-            if self._patches is not None and self._patches is _applied:
-                _applied = None
-                self._patches.undo()
-
-    def __enter__(self) -> Applied:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.undo()
+        self._take_back()
 
 
 class _Patches:
