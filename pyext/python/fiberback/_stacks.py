@@ -50,7 +50,7 @@ class Stats(TypedDict):
     """How often code has blocked an event loop for longer than a `watch` allows, and was reported."""
     looks_given_up: int
     """Event loops whose tasks `stacks` or `watch` could not list, for other threads changed them again and
-    again: it says so in its result."""
+    again: `stacks` says so in its result; in `watch`'s report no tasks are named then."""
     reserved_bytes: int
     """Address space of all stacks, in bytes; not memory."""
     greenlet_loaded: int

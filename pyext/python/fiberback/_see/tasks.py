@@ -8,10 +8,9 @@ from typing import Any
 
 from .. import _counts
 
-_TRIES, _PAUSE = (
-    50,
-    0.0002,
-)  # asyncio itself tries a thousand times, without letting the others go on
+# asyncio itself tries a thousand times, without letting the others go on.
+_TRIES = 50
+_PAUSE = 0.0002  # seconds
 
 
 def tasks_of(loop: Any) -> list[Any] | None:
