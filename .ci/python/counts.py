@@ -17,6 +17,8 @@ def kind(message: str) -> str:
         return "need PostgreSQL"
     if "slow" in message:
         return "are slow (`make test-all` runs them)"
+    if "sampled" in message:
+        return "run on another CPython this time"
     if "registry" in message:
         return "need the package registry"
     if "is not installed for Python" in message:

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -31,6 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "time_limit(seconds): for a test that runs whole suites")
     config.addinivalue_line("markers", "leaks: for a test that has stacks given up, or has none")
     config.addinivalue_line("markers", "slow: runs only if FIBERBACK_SLOW is set")
+    config.addinivalue_line("markers", "sampled: see FIBERBACK_SAMPLE")
     leaks.watch_subprocesses()
 
 
@@ -39,11 +41,24 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`FIBERBACK_SLOW` runs the slow tests, too; `FIBERBACK_SHUFFLE` is the seed of a random order."""
+    """`FIBERBACK_SLOW` runs the slow tests, too; `FIBERBACK_SHUFFLE` is the seed of a random order.
+
+    `FIBERBACK_SAMPLE`, `K/N`: of the files that are marked `sampled`, for they take long and hardly depend on
+    the CPython, the K-th share of N only. Whoever sets it runs the others elsewhere.
+    """
     if not os.environ.get("FIBERBACK_SLOW"):
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="slow: `make test-all` runs it"))
+    sample = os.environ.get("FIBERBACK_SAMPLE")
+    if sample:
+        share, shares = map(int, sample.split("/"))
+        elsewhere = pytest.mark.skip(reason="sampled: runs on another CPython this time")
+        for item in items:
+            # By the name: not every version collects every file.
+            own = zlib.crc32(item.path.name.encode()) % shares == share
+            if item.get_closest_marker("sampled") and not own:
+                item.add_marker(elsewhere)
     seed = os.environ.get("FIBERBACK_SHUFFLE")
     if seed:
         random.Random(seed).shuffle(items)

@@ -13,7 +13,7 @@ import re
 import pytest
 from support import only_fiberback
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 ROOT = pathlib.Path(__file__).parents[2]
 TESTS = pathlib.Path(__file__).parent

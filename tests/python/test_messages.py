@@ -17,7 +17,7 @@ import pytest
 from saying import says, table
 from support import import_or_skip, only_fiberback
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 ROOT = pathlib.Path(__file__).parents[2]
 

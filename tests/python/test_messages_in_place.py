@@ -17,7 +17,7 @@ import pytest
 from saying import says
 from support import import_or_skip, only_fiberback, waiting_for_each_other
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 
 async def answer():

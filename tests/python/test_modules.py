@@ -8,7 +8,7 @@ import sys
 import pytest
 from support import only_fiberback
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 PROGRAM = """
 import sys, threading, types

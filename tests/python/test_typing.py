@@ -11,7 +11,7 @@ import sys
 import pytest
 from support import import_or_skip, only_fiberback
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 EXAMPLE = pathlib.Path(__file__).parent / "typing" / "example.py"
 

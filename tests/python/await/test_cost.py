@@ -18,7 +18,7 @@ import pytest
 from fiberback._user_frames import is_ours
 from support import only_fiberback
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 SCRIPT = pathlib.Path(__file__).with_name("cost_of_waits.py")
 MOST, ATTEMPTS = 2.0, 5

@@ -11,7 +11,7 @@ import pytest
 from saying import says
 from support import import_or_skip, only_fiberback
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 CLIENT = """
 import asyncio, fiberback, socket

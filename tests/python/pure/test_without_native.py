@@ -15,6 +15,7 @@ import pytest
 from support import only_fiberback
 
 pytestmark = [
+    pytest.mark.sampled,
     only_fiberback,
     pytest.mark.skipif(
         importlib.util.find_spec("greenlet") is None, reason="portals need greenlet there"

@@ -14,7 +14,7 @@ import warnings
 import pytest
 from support import import_or_skip, only_fiberback
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import time
 import pytest
 from support import import_or_skip, only_fiberback
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 
 @pytest.fixture(scope="session")  # Django's settings are the process's

@@ -20,7 +20,7 @@ import pytest
 import sdists
 from support import import_or_skip, only_fiberback
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 # The LTS is tested on one interpreter and the newest Django on another: see requirements.txt.
 VERSIONS = [(3, 11), (3, 13)]

@@ -10,7 +10,7 @@ import sys
 import pytest
 from support import import_or_skip, only_fiberback
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 
 def printed_by(name, how):

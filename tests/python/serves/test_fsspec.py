@@ -10,7 +10,7 @@ import fiberback
 import pytest
 from support import import_or_skip, only_fiberback
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 fsspec = import_or_skip("fsspec")
 asyn = import_or_skip("fsspec.asyn")

@@ -11,7 +11,7 @@ import pytest
 from inner_pytest import pytest_on
 from support import import_or_skip, only_fiberback
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 ASYNCIO = """
     import asyncio, contextvars

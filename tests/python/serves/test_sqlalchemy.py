@@ -21,7 +21,7 @@ import weakref
 import pytest
 from support import import_or_skip, make_backend, only_fiberback
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 sqlalchemy = import_or_skip("sqlalchemy")
 import_or_skip("aiosqlite")

@@ -8,7 +8,7 @@ import contextvars
 import pytest
 from support import import_or_skip, only_fiberback
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 starlette = import_or_skip("starlette")
 httpx = import_or_skip("httpx")

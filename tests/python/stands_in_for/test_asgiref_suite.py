@@ -17,7 +17,7 @@ from support import import_or_skip, only_fiberback
 import_or_skip("asgiref.sync")
 import_or_skip("pytest_asyncio")
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 # Those that assert the limitation which is lifted.
 LIFTED = ["tests/test_sync.py::test_async_to_sync_in_async"]

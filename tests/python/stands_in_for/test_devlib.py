@@ -17,7 +17,7 @@ from fiberback import devlib as asyn
 from saying import says
 from support import import_or_skip, only_fiberback
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 variable = contextvars.ContextVar("variable", default="unset")
 

@@ -14,7 +14,7 @@ import pytest
 import sdists
 from support import import_or_skip, only_fiberback
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 COMMON = """
 import sys

@@ -12,7 +12,7 @@ import pytest
 import sdists
 from support import import_or_skip, only_fiberback
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 VERSION = "1.3.0"
 

@@ -18,7 +18,7 @@ import zipfile
 import pytest
 from support import import_or_skip, only_fiberback, takes_long
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 VERSION = "3.5.6"
 

@@ -13,6 +13,7 @@ import sdists
 from support import only_fiberback
 
 pytestmark = [
+    pytest.mark.sampled,
     only_fiberback,
     pytest.mark.skipif(
         sys.version_info[:2] not in ((3, 13), (3, 14)),

@@ -12,7 +12,7 @@ import pytest
 import sdists
 from support import only_fiberback
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 VERSION = "2.0.3"
 
