@@ -61,6 +61,23 @@ def runs():
             )
 
 
+def run_until_it_hangs(command, env):
+    """One that hangs dies by SIGABRT, so that faulthandler says where its threads are."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
+    with process:
+        try:
+            output = process.communicate(timeout=110)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)
+            output = process.communicate()
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, *output)
+
+
 @pytest.mark.parametrize(("script", "arguments"), list(runs()))
 def test_script(script, arguments):
     expected = expectations(script)
@@ -69,13 +86,7 @@ def test_script(script, arguments):
         pytest.skip(f"is for Python {expected['python'][0]} and later")
     env = dict(os.environ, PYTHONFAULTHANDLER="", FIBERBACK_UNDER_TEST=UNDER_TEST)
     del env["PYTHONFAULTHANDLER"]
-    done = subprocess.run(
-        [sys.executable, str(script), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=env,
-    )
+    done = run_until_it_hangs([sys.executable, "-X", "faulthandler", str(script), *arguments], env)
     report = f"\n--- stdout\n{done.stdout[-3000:]}\n--- stderr\n{done.stderr[-3000:]}"
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
