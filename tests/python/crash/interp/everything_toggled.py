@@ -17,6 +17,8 @@ import weakref
 
 import fiberback
 
+gc.freeze()  # collections are of what the program makes
+
 sys.unraisablehook = lambda _: None
 sys.setswitchinterval(1e-5)
 RANDOM = random.Random(7)

@@ -29,6 +29,8 @@ import xml.etree.ElementTree as ElementTree
 
 import fiberback
 
+gc.freeze()  # collections are of what the program makes
+
 warnings.simplefilter("ignore")
 sys.unraisablehook = lambda _: None
 DEPTHS = (3_000, 100_000)

@@ -9,6 +9,8 @@ import sys
 import fiberback
 from fiberback._fiberback import Portal
 
+gc.freeze()  # collections are of what the program makes
+
 sys.unraisablehook = lambda _: None
 rng = random.Random(1)
 

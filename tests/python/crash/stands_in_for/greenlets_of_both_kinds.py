@@ -15,6 +15,8 @@ except ImportError:
 import fiberback
 import fiberback.greenlet as ours
 
+gc.freeze()  # collections are of what the program makes
+
 KINDS = [real, ours]
 
 

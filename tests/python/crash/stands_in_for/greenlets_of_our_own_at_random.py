@@ -20,6 +20,8 @@ import weakref
 import fiberback
 import fiberback.greenlet as greenlet
 
+gc.freeze()  # collections are of what the program makes
+
 faulthandler.enable()
 PART = int(sys.argv[1]) if len(sys.argv) > 1 else 0
 SEED = int(sys.argv[3]) if len(sys.argv) > 3 else PART
