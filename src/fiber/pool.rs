@@ -98,9 +98,9 @@ impl StackPoolBuilder {
     /// Linux.
     ///
     /// So this is what a burst of fibers leaves behind, however many and deep they were: 16 MiB, and 2 MiB for
-    /// each thread. It is estimated: of stacks that have touched much one in four is asked, of others one in
-    /// sixteen. Of fibers that differ much, twice as much may be left; and a thread's last few (four, or
-    /// sixteen) may not have been asked at all.
+    /// each thread. It is estimated: of stacks that have touched much every other one is asked, of others one in
+    /// sixteen. Of fibers that differ much, twice as much may be left; and a thread's last few (four; after
+    /// fibers that touch little, 32) may not have been asked at all.
     pub fn high_water_bytes(mut self, bytes: usize) -> Self {
         self.high_water_bytes = bytes;
         self

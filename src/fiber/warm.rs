@@ -26,8 +26,9 @@ const TAKES_BETWEEN_LOOKS: u8 = 64;
 /// What stacks may have touched, roughly, for the next one of which is looked: so where fibers go deep, more
 /// of them are looked at.
 const BYTES_BETWEEN_LOOKS: usize = 256 << 10;
-/// So many are not looked at however deep they are: a list that goes up and down by a few would be all the time.
-const LEAST_STEP: usize = 4;
+/// Twice as many are not looked at however deep they are: a list that goes up and down by a few would be all the
+/// time.
+const LEAST_STEP: usize = 2;
 
 /// Takes a slot that this thread keeps of a pool, with its strong reference.
 #[inline]
@@ -162,9 +163,8 @@ impl Cache {
     /// Up to which length the list may grow from its present one.
     #[inline]
     fn limit(&self) -> usize {
-        // To the next multiple, and one more.
-        let rounded = self.slots.len().next_multiple_of(self.step);
-        (rounded + self.step).min(self.slots.capacity())
+        // On the way of each stack that is taken, so no division.
+        (self.slots.len() + 2 * self.step).min(self.slots.capacity())
     }
 
     /// Called when the list has grown to its limit, and `next` is to be added: sets another limit, or, if
