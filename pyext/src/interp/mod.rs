@@ -15,6 +15,8 @@
 //! One file for each CPython version, all with the same verbs; what is the same in all of them is
 //! in `shared.rs`. `README.md` beside this file says how to add a version.
 
+#[cfg(not(cpython = "3.11"))]
+mod c_calls;
 pub(crate) mod contexts;
 pub(crate) mod facts;
 pub(crate) mod frames;

@@ -4,13 +4,16 @@
 //! called for each frame that is suspended, and that for PY_RESUME where it goes on. Other tools are not told:
 //! what they want events for is not the time that calls take.
 //!
-//! Of the calls of C functions that such a frame is in only that of `await_` is known, and that of a callback's context. `cProfile`, whose own record
-//! says which they are, is told of all: `lsprof.rs`.
+//! It is told of the C functions, too, that such a frame is in. `cProfile` has them on its own record (`lsprof.rs`).
+//! For others they are noted from the first switch on (`c_calls.rs`); before that `await_` is known, and what runs
+//! a callback of the loop.
 
+use super::c_calls::{self, CCall};
 use super::frames::Place;
 use super::instrumentation::Instrumented;
 use super::lsprof::{self, Call};
 use super::profiled::{Owned, await_function, context_run_of};
+use crate::error;
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::ffi::{CStr, c_long};
 use std::ptr;
@@ -42,8 +45,8 @@ static NOBODY: AtomicU32 = AtomicU32::new(0);
 pub(super) enum Told {
     /// `cProfile`, by its address: what it was in, from the outermost call in.
     Lsprof(usize, Vec<Call>),
-    /// Another one.
-    Frames,
+    /// Another one: the C functions that the frames were in, from the innermost out.
+    Frames(Vec<Option<CCall>>),
 }
 
 /// Whether there may be such a tool.
@@ -55,6 +58,22 @@ pub(super) enum Told {
 pub(super) unsafe fn may_be(ts: *mut PyThreadState) -> bool {
     // SAFETY: passed on.
     unsafe { Instrumented::now(ts).number() != NOBODY.load(Ordering::Relaxed) }
+}
+
+/// Right before a switch to a stack: the tool's calls of C functions are noted from here on.
+///
+/// # Safety
+///
+/// `ts` must be the attached thread state.
+#[cold]
+#[inline(never)]
+pub(super) unsafe fn look(ts: *mut PyThreadState) {
+    // SAFETY: passed on, without an error.
+    unsafe {
+        if Instrumented::now(ts).number() != VERSION.load(Ordering::Relaxed) {
+            error::keeping(|| drop(Tool::now(ts)));
+        }
+    }
 }
 
 impl Told {
@@ -81,14 +100,21 @@ impl Told {
                 calls.reverse();
                 return Some(Self::Lsprof(profiler.addr(), calls));
             }
-            tool.tell_of_await(&tool.c_returns, code);
+            let mut calls = Vec::new();
+            let mut known = None;
+            if !tool.calls.0.is_null() && c_calls::is_empty() {
+                known = CCall::of(await_function());
+            }
             for place in frames {
-                if let Some(function) = context_run_of(place) {
-                    tool.tell_of_function(&tool.c_returns, place.code(), function.0);
+                let call = c_calls::take(place).or_else(|| known.take());
+                let call = call.or_else(|| CCall::of(context_run_of(place)?));
+                if let Some(call) = &call {
+                    tool.tell_of_call(&tool.c_returns, place.code(), call);
                 }
                 tool.tell(&tool.yields, &[place.code(), zero(), ffi::Py_None()]);
+                calls.push(call);
             }
-            Some(Self::Frames)
+            Some(Self::Frames(calls))
         }
     }
 
@@ -113,14 +139,16 @@ impl Told {
                     return;
                 }
             }
+            let mut calls = match told {
+                Some(Self::Frames(calls)) if tool.lsprof().is_none() => calls,
+                _ => Vec::new(),
+            };
             for place in frames.iter().rev() {
                 tool.tell(&tool.resumes, &[place.code(), zero()]);
-                if let Some(function) = context_run_of(place) {
-                    tool.tell_of_function(&tool.calls, place.code(), function.0);
+                if let Some(Some(call)) = calls.pop() {
+                    tool.tell_of_call(&tool.calls, place.code(), &call);
+                    c_calls::put(place, call);
                 }
-            }
-            if tool.lsprof().is_some() || told.is_some() {
-                tool.tell_of_await(&tool.calls, code);
             }
         }
     }
@@ -177,13 +205,28 @@ impl Tool {
             if wanted == -1 || wanted & yields == 0 || wanted & resumes == 0 {
                 return None;
             }
-            let tool = Self {
-                yields: callback(monitoring, yields)?,
-                resumes: callback(monitoring, resumes)?,
-                calls: callback(monitoring, number(c"CALL")?)?,
-                c_returns: callback(monitoring, number(c"C_RETURN")?)?,
+            let none = || Owned(ptr::null_mut());
+            let mut tool = Self {
+                yields: callback(monitoring, yields, |found| found)?,
+                resumes: callback(monitoring, resumes, |found| found)?,
+                calls: none(),
+                c_returns: none(),
             };
-            (!tool.yields.0.is_null() && !tool.resumes.0.is_null()).then_some(tool)
+            if tool.yields.0.is_null() || tool.resumes.0.is_null() {
+                return None;
+            }
+            let is_lsprof = tool.lsprof().is_some();
+            let noting = |noting: fn(Owned) -> Owned| {
+                move |found| if is_lsprof { found } else { noting(found) }
+            };
+            let calls = callback(monitoring, number(c"CALL")?, noting(c_calls::noting_calls))?;
+            tool.calls = c_calls::noted(calls);
+            let ends = [c"C_RAISE", c"C_RETURN"];
+            for end in ends {
+                let end = callback(monitoring, number(end)?, noting(c_calls::noting_ends))?;
+                tool.c_returns = c_calls::noted(end);
+            }
+            Some(tool)
         }
     }
 
@@ -244,35 +287,15 @@ impl Tool {
                 ffi::PyErr_Clear();
                 return;
             }
-            self.tell_of_function(callback, code, function.0);
-        }
-    }
-
-    /// That it is `await_` which the innermost frame has called.
-    unsafe fn tell_of_await(&self, callback: &Owned, code: *mut PyObject) {
-        // SAFETY: as above.
-        unsafe {
-            let function = await_function();
-            if !function.0.is_null() {
-                self.tell_of_function(callback, code, function.0);
+            if let Some(call) = CCall::of(function) {
+                self.tell_of_call(callback, code, &call);
             }
         }
     }
 
-    unsafe fn tell_of_function(
-        &self,
-        callback: &Owned,
-        code: *mut PyObject,
-        function: *mut PyObject,
-    ) {
+    unsafe fn tell_of_call(&self, callback: &Owned, code: *mut PyObject, call: &CCall) {
         // SAFETY: as above.
-        unsafe {
-            let monitoring = ffi::PySys_GetObject(c"monitoring".as_ptr());
-            if let Some(missing) = attribute(monitoring, c"MISSING") {
-                self.tell(callback, &[code, zero(), function, missing.0]);
-            }
-            ffi::PyErr_Clear();
-        }
+        unsafe { self.tell(callback, &[code, zero(), call.function.0, call.first.0]) }
     }
 }
 
@@ -310,8 +333,13 @@ unsafe fn call(object: *mut PyObject, name: &CStr, arguments: &[Owned]) -> Optio
     }
 }
 
-/// The tool's callback for an event: whoever registers another one is told which it was. Null if there is none.
-unsafe fn callback(monitoring: *mut PyObject, event: c_long) -> Option<Owned> {
+/// The tool's callback for an event: whoever registers another one is told which it was. Null if there is none. `instead`
+/// makes what is registered from then on of it.
+unsafe fn callback(
+    monitoring: *mut PyObject,
+    event: c_long,
+    instead: impl FnOnce(Owned) -> Owned,
+) -> Option<Owned> {
     // SAFETY: attached. No event is missed: nothing is run in between.
     unsafe {
         let register = c"register_callback";
@@ -320,8 +348,8 @@ unsafe fn callback(monitoring: *mut PyObject, event: c_long) -> Option<Owned> {
         if found.0 == ffi::Py_None() {
             return Some(Owned(ptr::null_mut()));
         }
-        let again = Owned(ffi::Py_NewRef(found.0));
-        call(monitoring, register, &[integer(ID), integer(event), again])?;
+        let instead = instead(Owned(ffi::Py_NewRef(found.0)));
+        call(monitoring, register, &[integer(ID), integer(event), instead])?;
         Some(found)
     }
 }

@@ -168,6 +168,10 @@ impl Profiled {
 pub(super) unsafe fn look(ts: *mut PyThreadState) {
     // SAFETY: passed on.
     unsafe {
+        #[cfg(not(cpython = "3.11"))]
+        if tool::may_be(ts) {
+            tool::look(ts);
+        }
         if !function(ts).is_null() {
             notice(ts);
         }
