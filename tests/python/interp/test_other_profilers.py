@@ -106,23 +106,29 @@ def test_viztracer(tmp_path, way, c_functions):
 
 @pytest.mark.parametrize("way", ["portal", "run"])
 def test_pyinstrument_in_async_mode(tmp_path, way):
-    """What the profiled task does is counted, and its waits as such; what others do meanwhile is not."""
+    """What the profiled task does is counted, and its waits as such. Of what others do meanwhile nothing is, but the
+    first turn, as with native coroutines."""
     import_or_skip("pyinstrument")
     program = """
     import pyinstrument
 
+    def burn():
+        busy_too(0.1)
+
+    busy_too = type(busy)(busy.__code__.replace(co_name="busy_too"), globals())
+
     def others():
-        for _ in range(3):
-            busy(0.1)
+        for _ in range(4):
+            burn()
             fiberback.await_(asyncio.sleep(0))
 
     def profiled():
         profiler = pyinstrument.Profiler(interval=0.001, async_mode="enabled")
         profiler.start()
-        busy(0.05)  # (or its first samples are others', with native coroutines, too)
+        busy(0.05)
         fiberback.await_(asyncio.sleep(0))
         busy(0.15)
-        fiberback.await_(asyncio.sleep(0.2))
+        fiberback.await_(asyncio.sleep(0.3))
         session = profiler.stop()
         seconds = {}
         def note(frame):
@@ -136,10 +142,10 @@ def test_pyinstrument_in_async_mode(tmp_path, way):
     run(two(profiled, others))
     """
     seconds, duration = json.loads(told(tmp_path, program, way).splitlines()[-1])
-    assert "others" not in seconds
-    assert seconds["busy"] >= 0.15 and seconds["[await]"] >= 0.2
-    assert seconds["busy"] + seconds["[await]"] <= duration * 1.02
-    assert seconds["busy"] + seconds["[await]"] >= duration * 0.8
+    assert seconds["busy"] >= 0.15 and seconds["[await]"] >= 0.25
+    assert seconds["[await]"] > seconds.get("burn", 0)
+    in_all = seconds["busy"] + seconds["[await]"] + seconds.get("burn", 0)
+    assert duration * 0.8 <= in_all <= duration * 1.02
 
 
 RUNNING = """
