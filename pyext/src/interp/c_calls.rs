@@ -9,7 +9,7 @@
 //! Frames are only compared, by their addresses.
 
 use super::frames::Place;
-use super::profiled::Owned;
+use super::known_calls::Owned;
 use super::shared::Frame;
 use super::version::Version;
 use pyo3::ffi::{self, PyMethodDef, PyMethodDefPointer, PyObject};

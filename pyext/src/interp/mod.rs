@@ -22,6 +22,7 @@ pub(crate) mod facts;
 pub(crate) mod frames;
 #[cfg_attr(cpython = "3.11", path = "uninstrumented.rs")]
 pub(crate) mod instrumentation;
+mod known_calls;
 pub(crate) mod level;
 #[cfg(not(cpython = "3.11"))]
 mod lsprof;
@@ -602,12 +603,6 @@ pub(crate) unsafe fn refusal(ts: *mut PyThreadState) -> Option<&'static str> {
         }
     }
     profiled::is_telling().then_some(messages::TOLD_OF_A_SWITCH)
-}
-
-/// The code object of base frames, borrowed; null before [`init`].
-#[cfg(not(cpython = "3.11"))]
-fn base_code() -> *mut PyObject {
-    BASE_CODE.load(Ordering::Relaxed)
 }
 
 /// Makes the code object for base frames, and whatever else is needed for ever. To be called once, at

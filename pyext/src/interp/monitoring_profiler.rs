@@ -11,8 +11,8 @@
 use super::c_calls::{self, CCall};
 use super::frames::Place;
 use super::instrumentation::Instrumented;
+use super::known_calls::{Owned, await_function, context_run_of};
 use super::lsprof::{self, Call};
-use super::profiled::{Owned, await_function, context_run_of};
 use crate::error;
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::ffi::{CStr, c_long};

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 
+import fiberback
 import pytest
 from support import import_or_skip, only_fiberback
-
-import fiberback
 
 pytestmark = only_fiberback
 
@@ -98,9 +97,7 @@ def test_context_variables_of_structlog(way):
         lines.append(event)
         raise structlog.DropEvent
 
-    logger = structlog.wrap_logger(
-        None, processors=[structlog.contextvars.merge_contextvars, note]
-    )
+    logger = structlog.wrap_logger(None, processors=[structlog.contextvars.merge_contextvars, note])
 
     async def query(number):
         logger.info("in", number=number)

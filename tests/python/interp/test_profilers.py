@@ -9,10 +9,9 @@ import pstats
 import sys
 import time
 
+import fiberback
 import pytest
 from support import only_fiberback
-
-import fiberback
 
 pytestmark = only_fiberback
 
@@ -246,7 +245,7 @@ def test_a_profile_function_cannot_wait_while_it_is_told_of_a_switch():
     finally:
         sys.setprofile(None)
     assert len(refused) == 1
-    assert "[fiberback:told-of-a-switch]" in refused[0]
+    assert "[fiberback:told-of-switch]" in refused[0]
 
 
 def figures(profiler):
