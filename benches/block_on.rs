@@ -5,9 +5,8 @@
 //! ```
 //!
 //! Three places: a plain thread, on which `fiberback::block_on` uses its background runtime, and tokio the
-//! handle of a runtime that another thread drives; and a `spawn_blocking` thread of either kind of runtime
-//! (on a multi-thread one it takes most of a microsecond to find out that blocking is allowed:
-//! `blocking.rs`). Three futures: one that is ready, one that is pending once and wakes itself, and one
+//! handle of a runtime that another thread drives; and a `spawn_blocking` thread of either kind of runtime.
+//! Three futures: one that is ready, one that is pending once and wakes itself, and one
 //! that waits for a task of the runtime, on the runtime's own thread. The last takes 5 or 100
 //! microseconds, as the system wakes the other thread on this processor or on an idle one; both sides
 //! the same: "again" measures ours a second time.

@@ -128,6 +128,8 @@ enum AwaitErrorKind {
     RemoteCancelled,
     RemoteEnded,
     LoopBlocked,
+    #[cfg_attr(not(feature = "tracing"), allow(dead_code))]
+    InSubscriber,
 }
 
 impl AwaitError {
@@ -145,6 +147,8 @@ impl AwaitError {
     pub(crate) const REMOTE_CANCELLED: Self = Self(AwaitErrorKind::RemoteCancelled);
     pub(crate) const REMOTE_ENDED: Self = Self(AwaitErrorKind::RemoteEnded);
     pub(crate) const LOOP_BLOCKED: Self = Self(AwaitErrorKind::LoopBlocked);
+    #[cfg_attr(not(feature = "tracing"), allow(dead_code))]
+    pub(crate) const IN_SUBSCRIBER: Self = Self(AwaitErrorKind::InSubscriber);
 
     /// The caller is not below [`run`](crate::run), and is where it could not wait otherwise.
     pub fn is_off_fiber(&self) -> bool {
@@ -189,6 +193,12 @@ impl AwaitError {
     /// done.
     pub fn is_loop_blocked(&self) -> bool {
         matches!(self.0, AwaitErrorKind::LoopBlocked)
+    }
+
+    /// The caller is a `tracing` subscriber that is being told of an event or a span, so the fiber cannot suspend,
+    /// and the future was not ready. (Known with the feature `tracing`.)
+    pub fn is_in_subscriber(&self) -> bool {
+        matches!(self.0, AwaitErrorKind::InSubscriber)
     }
 
     /// A panic, or a cancellation, is unwinding the fiber, so it cannot suspend, and the future was
@@ -245,6 +255,12 @@ impl fmt::Display for AwaitError {
                  rayon's `install`), neither would ever go on: let the fiber wait without blocking, \
                  `fiberback::await_(tokio::task::spawn_blocking(|| ...))`. If it may take its time, make the \
                  handle by `fiberback::remote().blocked_limit(..)`"
+            }
+            AwaitErrorKind::InSubscriber => {
+                "fiberback: a tracing subscriber waits while it is told of an event or a span. `tracing` keeps the \
+                 thread's subscriber borrowed meanwhile, so that this fiber cannot suspend: everybody else on the \
+                 thread would find none, or panic. Give what it has to send to a task, by a channel \
+                 (`tokio::sync::mpsc::UnboundedSender::send` does not wait)"
             }
             AwaitErrorKind::Cancelled => {
                 "fiberback: the fiber was cancelled: its `Run` was dropped while it waited"

@@ -87,6 +87,9 @@
 //!   (`scoped-tls`) are unsound with any stackful coroutine when scopes of two fibers overlap:
 //!   the scopes end out of order, and one restores a pointer to a frame that is gone. (Tracing
 //!   spans are handled: feature `tracing`.)
+//! * **Waits in a `tracing` subscriber.** Where one is set for a scope (`with_default`), `tracing` keeps it
+//!   borrowed while it is told of something: a wait there is refused (feature `tracing`). Give what is to be
+//!   sent to a task, by a channel.
 //! * **Thread-locals whose initialiser waits.** Two fibers of a thread may be in it at once.
 //!   `std::thread_local!` then drops the first value while references to it are in use: freed memory,
 //!   from safe code, with this as with every stackful coroutine

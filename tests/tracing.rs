@@ -1105,3 +1105,114 @@ fn a_fiber_is_unwound_although_the_subscriber_panics() {
         assert!(result.is_err(), "the subscriber's panic comes out");
     });
 }
+
+/// While a subscriber is told of an event, `tracing` keeps the thread's scoped default borrowed.
+mod subscribers_that_wait {
+    use super::*;
+    use std::panic::catch_unwind;
+
+    /// Calls a function for each event that is not the crate's.
+    struct Told(Box<dyn Fn() + Send + Sync>);
+
+    impl<S: Subscriber> Layer<S> for Told {
+        fn on_event(&self, event: &Event<'_>, _: LayerContext<'_, S>) {
+            if event.metadata().target() != "fiberback" {
+                (self.0)();
+            }
+        }
+    }
+
+    fn telling(f: impl Fn() + Send + Sync + 'static) -> tracing::subscriber::DefaultGuard {
+        set_default(Registry::default().with(Told(Box::new(f))))
+    }
+
+    #[test]
+    fn are_refused_with_the_cure() {
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let _default = telling({
+            let said = Arc::clone(&said);
+            move || said.lock().unwrap().push(fiberback::try_await(yield_once()))
+        });
+        let mut run = fiberback::run(|| {
+            let _span = info_span!("span").entered();
+            info!("told of");
+            assert!(fiberback::try_await(std::future::ready(())).is_ok());
+            suspend();
+            info!("told of");
+            here()
+        });
+        assert!(poll(&mut run).is_none());
+        assert_eq!(here(), "-", "what others of the thread have is not touched");
+        assert_eq!(poll(&mut run), Some("span"));
+        let said = std::mem::take(&mut *said.lock().unwrap());
+        assert_eq!(said.len(), 2);
+        for result in said {
+            let error = result.unwrap_err();
+            assert!(error.is_in_subscriber() && !error.is_cancelled() && !error.is_unwinding());
+            let text = error.to_string();
+            assert!(text.contains("subscriber") && text.contains("channel"), "{text}");
+        }
+    }
+
+    #[test]
+    fn panic_with_it_by_await() {
+        let _default = telling(|| await_(yield_once()));
+        let mut run = fiberback::run(|| {
+            let panic = catch_unwind(|| info!("told of")).unwrap_err();
+            suspend();
+            *panic.downcast::<String>().unwrap()
+        });
+        assert!(poll(&mut run).is_none());
+        let text = poll(&mut run).unwrap();
+        assert!(text.contains("subscriber") && text.contains("channel"), "{text}");
+    }
+
+    #[test]
+    fn may_wait_for_what_is_ready() {
+        let _default = telling(|| await_(std::future::ready(())));
+        let mut run = fiberback::run(|| info!("told of"));
+        assert!(poll(&mut run).is_some());
+    }
+
+    /// What the subscriber itself drives is suspended above it, and is not in its way.
+    #[test]
+    fn may_poll_fibers_and_drop_them() {
+        thread_local! {
+            static RUNS: RefCell<Vec<Run<()>>> = const { RefCell::new(Vec::new()) };
+        }
+        fn spanned() {
+            let _span = info_span!("own").entered();
+            suspend();
+            await_(pending::<()>());
+        }
+        let _default = telling(|| {
+            let mut runs = RUNS.take();
+            for run in &mut runs {
+                assert!(poll(run).is_none());
+            }
+            runs.truncate(1);
+            RUNS.set(runs);
+        });
+        let mut begun = [fiberback::run(spanned), fiberback::run(spanned)];
+        assert!(begun.iter_mut().all(|run| poll(run).is_none()));
+        RUNS.set(begun.into());
+        info!("polls two, and drops one");
+        assert_eq!(here(), "-");
+        RUNS.take().truncate(0);
+        assert_eq!(here(), "-");
+        // On a fiber that tells it of something, too, and begun there.
+        let mut outer = fiberback::run(|| {
+            let _span = info_span!("outer").entered();
+            RUNS.set(vec![fiberback::run(spanned)]);
+            info!("polls one");
+            suspend();
+            let here = here();
+            drop(RUNS.take());
+            here
+        });
+        assert!(poll(&mut outer).is_none());
+        assert_eq!(here(), "-");
+        assert_eq!(poll(&mut outer), Some("outer"));
+        assert_eq!(here(), "-");
+    }
+}

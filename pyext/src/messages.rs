@@ -147,6 +147,10 @@ messages! {
     WHILE_RAISING = ("while-raising",
         "await_() cannot suspend while an exception is being raised: native code has called it with one set",
         "have that code take the exception away first (PyErr_GetRaisedException) and put it back after");
+    /// A profile function that waits while it is told that a task is suspended, or goes on.
+    TOLD_OF_A_SWITCH = ("told-of-switch",
+        "await_() cannot wait in a profile function that is being told that a task is suspended, or goes on",
+        "have it only note what it is told, or type 'asyncio.ensure_future(x)' in it");
     /// `_fiberback` alone, without the package.
     NOT_LOADED = ("not-loaded",
         "await_() was called before the package fiberback has been imported",

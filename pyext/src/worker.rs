@@ -22,6 +22,7 @@ use crate::barrier::barrier;
 use crate::interp::State;
 use crate::interp::frames::Place;
 use crate::interp::instrumentation::Instrumented;
+use crate::interp::profiled::Profiled;
 use crate::interp::references::Visitor;
 use crate::leaks::{self, Reason};
 use crate::mailbox::Mailbox;
@@ -629,6 +630,13 @@ impl Worker {
         // is our turn to write, and after the switch to read; what comes after that may run Python
         // code, which may suspend again. A worker that goes on is entered, with that thread state.
         unsafe {
+            // Whoever calls out goes on within the same call.
+            let is_wait = matches!(output, Output::Suspended(_) | Output::Parked(..));
+            let told = if is_wait {
+                State::leave_profiler(&raw mut (*worker).state, (*worker).ts)
+            } else {
+                Profiled::NOTHING
+            };
             (*worker).output = output;
             let seen = Instrumented::now((*worker).ts);
             let hidden = {
@@ -643,6 +651,9 @@ impl Worker {
                     let input = (*worker).input;
                     hidden.show((*worker).ts);
                     State::catch_up(&raw mut (*worker).state, (*worker).ts, seen);
+                    if is_wait {
+                        State::enter_profiler(&raw mut (*worker).state, (*worker).ts, told);
+                    }
                     input
                 }
                 // Nobody cancels a fiber in the middle of a step (the invariant), and C code that

@@ -28,7 +28,11 @@
 //! compared. So whenever a scoped default is in force on either side, the swap is done, needed or
 //! not; and a subscriber may be looked at twice, of which the second time finds nothing, since all
 //! are emptied before any is filled again.
+//!
+//! In the middle of a dispatch nothing is swapped, for nothing can be: a fiber that a subscriber polls
+//! runs without its spans and without a default, as all does that a subscriber calls.
 
+use super::dispatching::{self, Within};
 use crate::fiber::Ambient;
 use std::cell::Cell;
 
@@ -46,6 +50,8 @@ const MAX_DEPTH: usize = 1 << 14;
 pub(crate) struct EnteredSpans {
     /// The default at the last resumption, while the fiber runs.
     resumer: Option<ThreadDefault>,
+    /// While the fiber runs.
+    within: Within,
     /// Made when there is anything to remember.
     state: Option<Box<State>>,
 }
@@ -76,18 +82,18 @@ struct ThreadDefault {
 }
 
 impl ThreadDefault {
-    fn get() -> Self {
-        let scoped_at = scoped_default_address();
+    /// `None` in the middle of a dispatch.
+    fn get() -> Option<Self> {
         // Cloned, and never used inside: a subscriber that asks for the default while the default
         // is being asked for gets none, and could not close spans.
-        dispatcher::get_default(|dispatch| Self {
-            dispatch: dispatch.clone(),
-            scoped: ptr::from_ref(dispatch).addr() == scoped_at,
-        })
+        let (dispatch, address) =
+            dispatching::outside(|dispatch| (dispatch.clone(), ptr::from_ref(dispatch).addr()))?;
+        Some(Self { dispatch, scoped: address == scoped_default_address() })
     }
 }
 
-/// Where `tracing` keeps this thread's scoped default; found out once for each thread.
+/// Where `tracing` keeps this thread's scoped default; found out once for each thread, and not in the middle of
+/// a dispatch.
 ///
 /// Should `tracing` come to keep it elsewhere, the answer is wrong, and scoped defaults follow the
 /// rules of any other thread-local setting: they are not swapped.
@@ -127,6 +133,8 @@ impl EnteredSpans {
     #[inline(never)]
     fn enter_spans(&mut self) {
         let default = ThreadDefault::get();
+        self.within.enter(default.is_none());
+        let Some(default) = default else { return };
         if self.state.is_some() || default.scoped || current(&default.dispatch).is_some() {
             self.state.get_or_insert_default().enter(&default);
         }
@@ -135,7 +143,11 @@ impl EnteredSpans {
 
     #[inline(never)]
     fn leave_spans(&mut self) {
-        let default = ThreadDefault::get();
+        let was_within = self.within.leave();
+        let Some(default) = ThreadDefault::get() else {
+            debug_assert!(was_within, "a fiber that is in a dispatch of its own is not left");
+            return;
+        };
         // None if the first subscriber of all was set on the fiber.
         let resumer = self
             .resumer
@@ -208,6 +220,10 @@ impl State {
 impl Drop for State {
     fn drop(&mut self) {
         if let Some(own_default) = self.own_default.take() {
+            if dispatching::outside(|_| ()).is_none() {
+                // Of a leaked fiber. It could not be put back, and whoever polls the fiber is told nothing.
+                return std::mem::forget(own_default);
+            }
             // Dropping it sets the thread's default; the outer scope sets it back as it is now.
             let here = dispatcher::get_default(Dispatch::clone);
             let _scope = dispatcher::set_default(&here);

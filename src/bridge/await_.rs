@@ -42,6 +42,8 @@ use std::task::{Poll, Waker};
 /// * Off a fiber, with a message that says what to type.
 /// * During a panic (in a destructor), if the future is not ready: other tasks must not run inside
 ///   somebody's panic. A panic in a destructor during unwinding aborts, so use [`try_await`] there.
+/// * In a `tracing` subscriber of a scope, while it is told of something, if the future is not ready (feature
+///   `tracing`).
 /// * If the future panics.
 #[track_caller]
 #[inline(always)]
@@ -65,6 +67,8 @@ pub fn await_<F: IntoFuture>(future: F) -> F::Output {
 ///   loop and the process is aborted with a message.
 /// * [`is_unwinding`](AwaitError::is_unwinding): called during a panic, and the future was not
 ///   ready.
+/// * [`is_in_subscriber`](AwaitError::is_in_subscriber): called by a `tracing` subscriber of a scope while it
+///   is told of something, and the future was not ready.
 ///
 /// ```
 /// let error = fiberback::try_await(async { 1 }).unwrap_err();

@@ -42,6 +42,7 @@
 #![allow(unsafe_code)]
 
 use super::inbox::{Inbox, Server};
+use crate::ambient::must_not_suspend;
 use crate::error::AwaitError;
 use crate::fiber::current::{self, Current};
 use crate::fiber::{SuspendError, suspend_current};
@@ -259,6 +260,9 @@ impl Waiter {
     /// Switches back to the poll that resumed the fiber, until the next one does.
     #[inline(always)]
     fn suspend(&self, current: Current<'_>) -> Result<(), AwaitError> {
+        if must_not_suspend() {
+            return Err(AwaitError::IN_SUBSCRIBER);
+        }
         // SAFETY: `current` is the fiber that we are on, and the waiter found there says that it is one of
         // `run`'s, so these are its types.
         match unsafe { suspend_current::<ContextPointer, ()>(&current, ()) } {

@@ -12,6 +12,7 @@
 #![allow(unsafe_code)]
 
 use super::memory::{Arena, Geometry, Slot};
+use super::samples::Samples;
 use crate::error::StackError;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Of so many idle stacks in a row one is asked how many bytes it has touched, which takes a system call;
-/// the others are taken to have touched as many.
+/// the others are taken to have touched as many. (A thread asks more of them where they are deep.)
 pub(super) const LOOK_AT_ONE_IN: usize = 16;
 /// Stacks carved in one go: the guards of a batch cost one system call.
 const CARVE_BATCH: usize = 64;
@@ -29,7 +30,7 @@ pub(super) struct Shared {
     pub(super) geometry: Geometry,
     pub(super) warm_per_thread: usize,
     pub(super) high_water_mark: usize,
-    /// The same in bytes touched. A thread keeps a quarter of that for itself.
+    /// The same in bytes touched.
     pub(super) high_water_bytes: usize,
     /// How long a stack may lie idle with its pages.
     pub(super) idle_trim: Duration,
@@ -55,7 +56,16 @@ pub(super) struct Depot {
     pub(super) made: usize,
     /// How many stacks each thread keeps, one gauge a thread.
     pub(super) caches: Vec<Arc<AtomicUsize>>,
+    pub(super) samples: Samples,
     pub(super) arena: Arena,
+}
+
+/// Idle stacks on their way from the depot to a thread.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) slots: Vec<Slot>,
+    /// Bytes touched of all those.
+    pub(super) touched: usize,
 }
 
 /// An idle stack with touched pages.
@@ -100,7 +110,7 @@ impl Depot {
     /// Adds warm stacks, and looks how many bytes of them were touched.
     fn keep(&mut self, slots: &mut Vec<Slot>, now: Instant) {
         for alike in slots.chunks(LOOK_AT_ONE_IN) {
-            let touched = alike[0].touched();
+            let touched = alike[self.samples.below(alike.len())].touched();
             self.warm_bytes += touched * alike.len();
             self.warm.extend(alike.iter().map(|&slot| Idle { slot, touched, since: now }));
         }
@@ -119,6 +129,11 @@ impl Shared {
         self.depot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many bytes of idle stacks a thread keeps for itself.
+    pub(super) fn bytes_per_thread(&self) -> usize {
+        self.high_water_bytes / 8
+    }
+
     /// Whether threads keep warm stacks for themselves. Not of a limited pool: the idle stacks of
     /// one thread could not serve another.
     pub(super) fn has_lists(&self) -> bool {
@@ -127,19 +142,24 @@ impl Shared {
 
     /// Takes idle slots out of the depot, or makes some, at least one, and returns by how many
     /// bytes the pool grew. On an error nothing was added to `batch`.
-    pub(super) fn withdraw(&self, batch: &mut Vec<Slot>) -> Result<usize, StackError> {
+    pub(super) fn withdraw(&self, batch: &mut Batch) -> Result<usize, StackError> {
         // Half of what the thread may keep, so that a few more or fewer do not come back here.
         let want =
             if self.has_lists() { (self.warm_per_thread / 2).clamp(1, CARVE_BATCH) } else { 1 };
         let Depot { warm, warm_bytes, cold, made, arena, .. } = &mut *self.depot();
-        for Idle { slot, touched, .. } in warm.drain(warm.len().saturating_sub(want)..) {
-            *warm_bytes -= touched;
-            batch.push(slot);
+        let Batch { slots, touched } = batch;
+        // As many as the thread may keep, lest each thread has all of the depot in the end.
+        let mut first = warm.len();
+        while first > warm.len().saturating_sub(want) && *touched < self.bytes_per_thread() / 2 {
+            first -= 1;
+            *touched += warm[first].touched;
         }
-        if batch.is_empty() {
-            batch.extend(cold.drain(cold.len().saturating_sub(want)..));
+        *warm_bytes -= *touched;
+        slots.extend(warm.drain(first..).map(|idle| idle.slot));
+        if slots.is_empty() {
+            slots.extend(cold.drain(cold.len().saturating_sub(want)..));
         }
-        if !batch.is_empty() {
+        if !slots.is_empty() {
             return Ok(0);
         }
         let room = self.max_stacks - *made;
@@ -147,10 +167,10 @@ impl Shared {
             return Err(StackError::pool_exhausted(self.max_stacks));
         }
         let reserved = arena.reserved_bytes();
-        arena.carve(want.min(room), batch)?;
+        arena.carve(want.min(room), slots)?;
         // Addresses grow; the list is popped from its end, so lowest last.
-        batch.reverse();
-        *made += batch.len();
+        slots.reverse();
+        *made += slots.len();
         Ok(arena.reserved_bytes() - reserved)
     }
 

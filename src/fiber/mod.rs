@@ -31,6 +31,7 @@
 //! | `memory/` | address space for stacks, one file per platform |
 //! | `depot.rs` | a pool's state: the idle stacks that no thread keeps |
 //! | `warm.rs` | the idle stacks that each thread keeps |
+//! | `samples.rs` | which of many idle stacks is looked at |
 //! | `stack.rs` | one stack, from the pool and back to it |
 //! | `pool.rs` | settings, handles and counts of a pool |
 //! | `header.rs` | the record at the top of each stack in use |
@@ -52,6 +53,7 @@ mod memory;
 #[cfg(target_os = "linux")]
 mod overflow;
 mod pool;
+mod samples;
 mod stack;
 mod switch;
 mod warm;

@@ -3,8 +3,9 @@
 #![allow(unsafe_code)]
 
 use super::current;
-use super::depot::{Depot, Shared, pointer};
+use super::depot::{Batch, Depot, Shared, pointer};
 use super::memory::{Arena, Geometry, GuardPages, RECORD_SIZE, RESERVE_ALIGNMENT};
+use super::samples::Samples;
 use super::stack::Stack;
 use super::warm;
 use crate::error::StackError;
@@ -32,8 +33,8 @@ const DEFAULT_OVERFLOW_ADVICE: &str =
 
 const DEFAULT_WARM_PER_THREAD: usize = 256;
 const DEFAULT_HIGH_WATER_MARK: usize = 4096;
-/// Few fibers touch more than 8 KiB, so that this seldom is less than the above.
-const DEFAULT_HIGH_WATER_BYTES: usize = 32 << 20;
+/// Few fibers touch more than 4 KiB, so that this seldom is less than the above.
+const DEFAULT_HIGH_WATER_BYTES: usize = 16 << 20;
 /// Long enough to be sure that a burst is over.
 const DEFAULT_IDLE_TRIM: Duration = Duration::from_secs(5);
 
@@ -92,11 +93,14 @@ impl StackPoolBuilder {
         self
     }
 
-    /// How many bytes of idle stacks the pool keeps resident (32 MiB unless set), and a quarter of that in
-    /// addition for each thread. Above this mark the pages of the oldest are given back to the system. It is
-    /// estimated: one stack in sixteen is asked what it has touched. Counts only on Linux.
+    /// How many bytes of idle stacks the pool keeps resident (16 MiB unless set), and each thread an eighth of
+    /// that in addition. Above this mark the pages of the oldest are given back to the system. Counts only on
+    /// Linux.
     ///
-    /// So a burst of fibers that use much of their stacks leaves no more than this behind.
+    /// So this is what a burst of fibers leaves behind, however many and deep they were: 16 MiB, and 2 MiB for
+    /// each thread. It is estimated: of stacks that have touched much every other one is asked, of others one in
+    /// sixteen. Of fibers that differ much, twice as much may be left; and a thread's last few (four; after
+    /// fibers that touch little, 32) may not have been asked at all.
     pub fn high_water_bytes(mut self, bytes: usize) -> Self {
         self.high_water_bytes = bytes;
         self
@@ -183,6 +187,7 @@ impl StackPoolBuilder {
                 cold: Vec::new(),
                 made: 0,
                 caches: Vec::new(),
+                samples: Samples::new(),
                 arena: Arena::new(geometry),
             }),
         });
@@ -282,7 +287,7 @@ fn take_from(shared: &Arc<Shared>) -> Result<Stack, StackError> {
 fn take_from_depot(shared: &Arc<Shared>) -> Result<Stack, StackError> {
     #[cfg(target_os = "linux")]
     super::overflow::prepare_thread();
-    let mut batch = Vec::new();
+    let mut batch = Batch::default();
     let grown = match shared.withdraw(&mut batch) {
         Ok(grown) => grown,
         Err(error) => {
@@ -290,11 +295,11 @@ fn take_from_depot(shared: &Arc<Shared>) -> Result<Stack, StackError> {
             return Err(error);
         }
     };
-    for _ in &batch {
+    for _ in &batch.slots {
         // One for each slot that is now outside the depot.
         mem::forget(Arc::clone(shared));
     }
-    let slot = batch.pop().expect("at least one was withdrawn");
+    let slot = batch.slots.pop().expect("at least one was withdrawn");
     // SAFETY: taken out of the depot above, with its reference.
     let stack = unsafe { Stack::from_parts(slot, pointer(shared)) };
     // SAFETY: as for `stack`.

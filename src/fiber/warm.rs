@@ -11,8 +11,9 @@
 
 #![allow(unsafe_code)]
 
-use super::depot::{LOOK_AT_ONE_IN, Shared, pointer};
+use super::depot::{Batch, LOOK_AT_ONE_IN, Shared, pointer};
 use super::memory::Slot;
+use super::samples::Samples;
 use std::cell::UnsafeCell;
 use std::mem;
 use std::ptr::NonNull;
@@ -22,6 +23,12 @@ use std::time::Instant;
 
 /// How many stacks a thread takes before it looks at the clock.
 const TAKES_BETWEEN_LOOKS: u8 = 64;
+/// What stacks may have touched, roughly, for the next one of which is looked: so where fibers go deep, more
+/// of them are looked at.
+const BYTES_BETWEEN_LOOKS: usize = 256 << 10;
+/// Twice as many are not looked at however deep they are: a list that goes up and down by a few would be all the
+/// time.
+const LEAST_STEP: usize = 2;
 
 /// Takes a slot that this thread keeps of a pool, with its strong reference.
 #[inline]
@@ -61,8 +68,8 @@ fn retire_idle(shared: NonNull<Shared>) {
 ///
 /// Each slot must be of the pool `shared`, idle, in nobody else's hands, and come with one strong
 /// reference.
-pub(super) unsafe fn keep(shared: &Arc<Shared>, mut batch: Vec<Slot>) {
-    if batch.is_empty() {
+pub(super) unsafe fn keep(shared: &Arc<Shared>, mut batch: Batch) {
+    if batch.slots.is_empty() {
         return;
     }
     let mut gone = Vec::new();
@@ -72,7 +79,7 @@ pub(super) unsafe fn keep(shared: &Arc<Shared>, mut batch: Vec<Slot>) {
     });
     // In thread teardown nothing can be kept.
     // SAFETY: the caller's promise.
-    unsafe { Shared::take_back(shared, &mut batch) };
+    unsafe { Shared::take_back(shared, &mut batch.slots) };
 }
 
 /// Takes away the list that this thread keeps of a pool. Dropping it returns its stacks.
@@ -129,8 +136,11 @@ pub(super) struct Cache {
     /// How many may be pushed before somebody looks how many bytes they have touched. Follows the length
     /// down, a step or two above it, so that a list that only goes up and down a little is not looked at.
     limit: usize,
-    /// Bytes touched, of each [`LOOK_AT_ONE_IN`] slots: what one of them has, times their number.
-    estimates: Vec<usize>,
+    /// How many slots are pushed between two looks.
+    step: usize,
+    /// What was seen; the oldest slots first.
+    looks: Vec<Look>,
+    samples: Samples,
     /// The least length since `looked`: so many were not needed.
     lowest: usize,
     /// When idle slots were last looked for; once in [`TAKES_BETWEEN_LOOKS`].
@@ -141,31 +151,54 @@ pub(super) struct Cache {
     gauge: Arc<AtomicUsize>,
 }
 
+/// What one look has found.
+struct Look {
+    /// Those between the previous one and here are taken to be alike.
+    up_to: usize,
+    /// What all of those have touched.
+    bytes: usize,
+}
+
 impl Cache {
     /// Up to which length the list may grow from its present one.
     #[inline]
     fn limit(&self) -> usize {
-        // To the next multiple, and one more.
-        let rounded = self.slots.len().next_multiple_of(LOOK_AT_ONE_IN);
-        (rounded + LOOK_AT_ONE_IN).min(self.slots.capacity())
+        // On the way of each stack that is taken, so no division.
+        (self.slots.len() + 2 * self.step).min(self.slots.capacity())
     }
 
     /// Called when the list has grown to its limit, and `next` is to be added: sets another limit, or, if
     /// there is too much in the list, moves the older half to `over`.
     fn look(&mut self, next: Slot, over: &mut Vec<Slot>) {
         let len = self.slots.len();
-        let estimate = next.touched() * LOOK_AT_ONE_IN;
-        self.estimates.resize((len / LOOK_AT_ONE_IN).max(1) - 1, estimate);
-        self.estimates.push(estimate);
-        let bytes: usize = self.estimates.iter().sum();
-        if len == self.slots.capacity() || bytes > self.shared.high_water_bytes / 4 {
-            over.extend(self.slots.drain(..len.div_ceil(2)));
-            self.estimates.drain(..self.estimates.len().div_ceil(2));
-            self.lowest = self.lowest.min(self.slots.len());
-            self.limit = self.limit();
-        } else {
-            self.limit = (len + LOOK_AT_ONE_IN).min(self.slots.capacity());
+        let touched = next.touched();
+        let most = LOOK_AT_ONE_IN - self.samples.below(LOOK_AT_ONE_IN / 4);
+        self.step = (BYTES_BETWEEN_LOOKS / touched.max(1)).clamp(LEAST_STEP, most);
+        while self.looks.last().is_some_and(|look| look.up_to > len) {
+            self.looks.pop();
         }
+        let looked_at = self.looks.last().map_or(0, |look| look.up_to);
+        self.looks.push(Look { up_to: len + 1, bytes: touched * (len + 1 - looked_at) });
+        let bytes: usize = self.looks.iter().map(|look| look.bytes).sum();
+        if len == self.slots.capacity() || bytes > self.shared.bytes_per_thread() {
+            let half = len.div_ceil(2);
+            over.extend(self.slots.drain(..half));
+            self.forget_first(half);
+        }
+        self.limit = (self.slots.len() + self.step).min(self.slots.capacity());
+    }
+
+    /// The first `count` slots are gone.
+    fn forget_first(&mut self, count: usize) {
+        self.lowest = self.lowest.min(self.slots.len());
+        let mut start = 0;
+        self.looks.retain_mut(|look| {
+            let alike = look.up_to - start;
+            start = look.up_to;
+            look.up_to = look.up_to.saturating_sub(count);
+            look.bytes = look.bytes / alike * alike.min(look.up_to);
+            look.up_to > 0
+        });
     }
 
     #[inline]
@@ -233,9 +266,9 @@ impl Caches {
             return None;
         }
         cache.looked = Some(now);
-        let idle = cache.slots.drain(..cache.lowest.min(cache.slots.len())).collect();
+        let idle: Vec<_> = cache.slots.drain(..cache.lowest.min(cache.slots.len())).collect();
+        cache.forget_first(idle.len());
         cache.lowest = cache.slots.len();
-        cache.estimates.clear();
         cache.limit = cache.limit();
         cache.publish_len();
         Some((Arc::clone(&cache.shared), idle))
@@ -269,7 +302,9 @@ impl Caches {
                 // Capacity is reserved once.
                 slots,
                 limit: 0,
-                estimates: Vec::new(),
+                step: LEAST_STEP,
+                looks: Vec::new(),
+                samples: Samples::new(),
                 lowest: 0,
                 looked: None,
                 takes: 0,
@@ -283,10 +318,11 @@ impl Caches {
     }
 
     /// Adds what came from the depot, which fits: a refill happens when the list is empty.
-    fn refill(&mut self, shared: &Arc<Shared>, batch: &mut Vec<Slot>, gone: &mut Vec<Cache>) {
+    fn refill(&mut self, shared: &Arc<Shared>, batch: &mut Batch, gone: &mut Vec<Cache>) {
         let cache = self.cache(shared, gone);
-        cache.slots.append(batch);
-        cache.estimates.clear();
+        cache.slots.append(&mut batch.slots);
+        cache.looks.clear();
+        cache.looks.push(Look { up_to: cache.slots.len(), bytes: batch.touched });
         cache.limit = cache.limit();
         cache.publish_len();
     }

@@ -59,6 +59,11 @@ impl Instrumented {
         }
     }
 
+    /// It, only to be compared with others.
+    pub(super) fn number(self) -> u32 {
+        self.0
+    }
+
     /// The version that `code` is up to date with.
     ///
     /// # Safety

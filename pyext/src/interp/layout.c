@@ -86,6 +86,8 @@ const struct table fiberback_layout = {
         FIELD(TS_TRACED_EVENT, PyThreadState, tracing_what),
 #endif
         FIELD(TS_TRACE_OBJECT, PyThreadState, c_traceobj),
+        FIELD(TS_PROFILE_FUNCTION, PyThreadState, c_profilefunc),
+        FIELD(TS_PROFILE_OBJECT, PyThreadState, c_profileobj),
         FIELD(TS_EXC_INFO, PyThreadState, exc_info),
         FIELD(TS_CONTEXT, PyThreadState, context),
         FIELD(TS_CONTEXT_VER, PyThreadState, context_ver),

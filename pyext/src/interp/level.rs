@@ -9,6 +9,7 @@
 use super::facts::{self, field};
 use super::frames::Place;
 use super::instrumentation::Instrumented;
+use super::profiled::Profiled;
 use super::shared::{ErrStackItem, Frame};
 use super::tracing::{self, Hidden};
 use super::version::Lowered;
@@ -26,6 +27,8 @@ pub(crate) struct Level {
     /// The trace functions above it.
     hidden: Option<Hidden>,
     seen: Option<Instrumented>,
+    /// What profilers were told of the frames above it.
+    told: Profiled,
 }
 
 impl Level {
@@ -37,6 +40,7 @@ impl Level {
             place: std::ptr::null_mut(),
             hidden: None,
             seen: None,
+            told: Profiled::NOTHING,
         }
     }
 
@@ -49,7 +53,8 @@ impl Level {
     pub(crate) unsafe fn enter(&mut self, ts: *mut PyThreadState, place: &Place) {
         // SAFETY: the contract; the offsets are those of the thread state's fields.
         unsafe {
-            // First, since on 3.11 what comes next copies whether the code is traced.
+            self.told = Profiled::leave(ts, place.frame);
+            // Then, since on 3.11 what comes next copies whether the code is traced.
             self.hidden = Some(Hidden::hide(ts, tracing::depth_at(ts, place)));
             self.lowered.enter(ts, place.frame, place.above);
             let exc_info = field::<_, *mut ErrStackItem>(ts, facts::TS_EXC_INFO);
@@ -76,6 +81,7 @@ impl Level {
             if let Some(seen) = self.seen.take() {
                 seen.catch_up(ts, self.place);
             }
+            std::mem::replace(&mut self.told, Profiled::NOTHING).enter(ts, self.place);
         }
     }
 }

@@ -15,13 +15,21 @@
 //! One file for each CPython version, all with the same verbs; what is the same in all of them is
 //! in `shared.rs`. `README.md` beside this file says how to add a version.
 
+#[cfg(not(cpython = "3.11"))]
+mod c_calls;
 pub(crate) mod contexts;
 pub(crate) mod facts;
 pub(crate) mod frames;
 #[cfg_attr(cpython = "3.11", path = "uninstrumented.rs")]
 pub(crate) mod instrumentation;
+mod known_calls;
 pub(crate) mod level;
+#[cfg(not(cpython = "3.11"))]
+mod lsprof;
+#[cfg(not(cpython = "3.11"))]
+mod monitoring_profiler;
 mod own_tracer;
+pub(crate) mod profiled;
 pub(crate) mod references;
 pub(crate) mod selfcheck;
 mod shared;
@@ -43,6 +51,7 @@ use crate::messages;
 use facts::field;
 use instrumentation::Instrumented;
 use own_tracer::OwnTracer;
+use profiled::Profiled;
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use shared::{Context, DataStack, Exceptions};
 use std::ffi::c_int;
@@ -101,7 +110,10 @@ impl State {
     #[inline(always)]
     pub(crate) unsafe fn enter_tracer(this: *mut Self, ts: *mut PyThreadState) {
         // SAFETY: passed on.
-        unsafe { OwnTracer::enter(&raw mut (*this).tracer, ts) }
+        unsafe {
+            profiled::look(ts);
+            OwnTracer::enter(&raw mut (*this).tracer, ts);
+        }
     }
 
     /// After [`leave`](Self::leave): undoes [`enter_tracer`](Self::enter_tracer). An error that is set stays.
@@ -196,6 +208,28 @@ impl State {
             };
             seen.catch_up(ts, base);
         }
+    }
+
+    /// Before the fiber suspends: profilers are told that its frames do.
+    ///
+    /// # Safety
+    ///
+    /// The state must be entered, with the same `ts`. No reference to it may be held: Python's code may run.
+    #[inline(always)]
+    pub(crate) unsafe fn leave_profiler(this: *mut Self, ts: *mut PyThreadState) -> Profiled {
+        // SAFETY: an entered fiber's frames are the thread's, down to its base.
+        unsafe { Profiled::leave(ts, (*this).version.base_frame()) }
+    }
+
+    /// When it goes on, after [`catch_up`](Self::catch_up): profilers are told that they do.
+    ///
+    /// # Safety
+    ///
+    /// As [`leave_profiler`](Self::leave_profiler), which came before.
+    #[inline(always)]
+    pub(crate) unsafe fn enter_profiler(this: *mut Self, ts: *mut PyThreadState, told: Profiled) {
+        // SAFETY: as there.
+        unsafe { told.enter(ts, (*this).version.base_frame()) }
     }
 
     /// Whether the frame at `place` is the one below all of the fiber's.
@@ -568,7 +602,7 @@ pub(crate) unsafe fn refusal(ts: *mut PyThreadState) -> Option<&'static str> {
             return Some(messages::WHILE_RAISING);
         }
     }
-    None
+    profiled::is_telling().then_some(messages::TOLD_OF_A_SWITCH)
 }
 
 /// Makes the code object for base frames, and whatever else is needed for ever. To be called once, at

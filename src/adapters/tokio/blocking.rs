@@ -1,12 +1,13 @@
 //! Whether this thread may block.
 
+use super::constrained::Constrained;
 use std::cell::Cell;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::task::{self, Id, coop};
+use tokio::task::{self, Id};
 
 /// What the thread is to tokio.
 pub(in crate::adapters) enum Place {
@@ -31,11 +32,12 @@ pub(in crate::adapters) enum Place {
 ///   (`runtime/context.rs`, `defer`; `scheduler/multi_thread/worker.rs`, `Context::defer`).
 /// * Whatever else a runtime polls, the future of `Runtime::block_on` on a multi-thread runtime or a
 ///   `LocalSet` in it, has a budget; code that may block has none (`task/coop/mod.rs`, `budget`, and
-///   `stop`, which `spawn_blocking` and `block_in_place` call).
+///   `stop`, which `spawn_blocking` and `block_in_place` call). It takes a trick to ask for that:
+///   `constrained.rs`.
 ///
-/// The latter takes a microsecond to ask, so the answer is kept for the task, where it cannot change: on
-/// a current-thread runtime, a task that was once without a scheduler and without a budget is one of
-/// `spawn_blocking`. (On a multi-thread runtime it may be inside `block_in_place`.)
+/// The latter's answer is kept for the task where it cannot change: on a current-thread runtime, a task that
+/// was once without a scheduler and without a budget is one of `spawn_blocking`. (On a multi-thread runtime
+/// it may be inside `block_in_place`.)
 pub(in crate::adapters) fn place() -> Place {
     match Handle::try_current() {
         Err(none) if none.is_thread_local_destroyed() => Place::Ending,
@@ -50,6 +52,7 @@ struct Probe {
     waker: Waker,
     /// The last task that was found to be free to block for as long as it runs.
     free: Cell<Option<Id>>,
+    constrained: Constrained,
 }
 
 struct Flag(AtomicBool);
@@ -71,7 +74,8 @@ thread_local! {
 impl Probe {
     fn new() -> Self {
         let woken = Arc::new(Flag(AtomicBool::new(false)));
-        Self { waker: Waker::from(Arc::clone(&woken)), woken, free: Cell::new(None) }
+        let waker = Waker::from(Arc::clone(&woken));
+        Self { waker, woken, free: Cell::new(None), constrained: Constrained::new() }
     }
 
     fn place(&self, runtime: &Handle) -> Place {
@@ -82,7 +86,7 @@ impl Probe {
         if task.is_some() && task == self.free.get() {
             return Place::Within;
         }
-        if has_budget() {
+        if self.constrained.now() {
             return Place::Driving;
         }
         if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread {
@@ -100,18 +104,4 @@ impl Probe {
         let polled = pin!(task::yield_now()).poll(&mut Context::from_waker(&self.waker));
         polled.is_pending() && !self.woken.0.load(Ordering::Relaxed)
     }
-}
-
-fn has_budget() -> bool {
-    let mut context = Context::from_waker(Waker::noop());
-    // Puts back what the others take.
-    let Poll::Ready(_first) = coop::poll_proceed(&mut context) else { return true };
-    // A budget is a `u8`, if there is one.
-    (0..u8::MAX).any(|_| match coop::poll_proceed(&mut context) {
-        Poll::Ready(taken) => {
-            taken.made_progress();
-            false
-        }
-        Poll::Pending => true,
-    })
 }

@@ -13,6 +13,7 @@ pub mod background;
 pub(super) mod blocking;
 pub(super) mod call;
 mod clock;
+mod constrained;
 pub(crate) mod facade;
 mod fork;
 #[cfg(any(feature = "io", feature = "stream"))]

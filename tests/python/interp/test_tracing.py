@@ -145,7 +145,8 @@ def test_setprofile_balances(backend, fb):
     finally:
         sys.setprofile(None)
     assert depth == {"caller": 0, "outer": 0}
-    assert worst == [0, 0, 0]
+    # A call returns when it is suspended, and is called again, as a generator's.
+    assert worst == [0] * (3 + 2 + 2)
 
 
 def test_cprofile_counts_each_function(backend, fb):
@@ -167,9 +168,10 @@ def test_cprofile_counts_each_function(backend, fb):
         profiler.disable()
     stats = pstats.Stats(profiler).stats
     counts = {key[2]: value[1] for key, value in stats.items() if key[0] == __file__}
-    assert counts["outer"] == 50
-    assert counts["caller"] == 100
-    assert counts["leaf"] == 200
+    # Once more for each time that it was suspended, as with the native one.
+    assert counts["outer"] == 50 * (1 + 2)
+    assert counts["caller"] == 100 * (1 + 1)
+    assert counts["leaf"] == 100 * (1 + 1)
 
 
 def test_cprofile_inside_a_portal(backend, fb):
