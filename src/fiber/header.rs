@@ -12,7 +12,8 @@ use std::ptr;
 #[cfg(target_os = "linux")]
 pub(super) const LIVE: u64 = 0x6669_6265_7262_6163; // "fiberbac"
 
-/// Book-keeping of one fiber; see the module docs.
+/// Book-keeping of one fiber; see the module docs. Laid out as written: `tools/fiberback-gdb.py` reads it.
+#[repr(C)]
 pub(crate) struct Header {
     /// [`LIVE`] while the fiber exists, 0 otherwise. Read by the fault handler.
     #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
@@ -31,12 +32,6 @@ pub(crate) struct Header {
     pub(super) lowest: Cell<usize>,
     /// The pool of the fiber's stack, which lives as long as that; null if this describes no fiber.
     pub(super) pool: Cell<*const Shared>,
-    /// Set once, when the fiber's owner wants it to end. The fiber is never suspended again.
-    pub(super) cancelled: Cell<bool>,
-    /// Whether the resuming thread was already panicking when it resumed the fiber.
-    pub(super) resumed_panicking: Cell<bool>,
-    /// How often the fiber asked to suspend after it was cancelled.
-    pub(super) refusals: Cell<u32>,
 
     /// Three words lent to the layer above, which alone gives them a meaning. Null until it writes
     /// them. [`crate::bridge`] says what it keeps here.
@@ -45,6 +40,13 @@ pub(crate) struct Header {
     pub(crate) home: Cell<*const ()>,
     /// See `hot`.
     pub(crate) state: Cell<*const ()>,
+
+    /// How often the fiber asked to suspend after it was cancelled.
+    pub(super) refusals: Cell<u32>,
+    /// Set once, when the fiber's owner wants it to end. The fiber is never suspended again.
+    pub(super) cancelled: Cell<bool>,
+    /// Whether the resuming thread was already panicking when it resumed the fiber.
+    pub(super) resumed_panicking: Cell<bool>,
 }
 
 impl Header {

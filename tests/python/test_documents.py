@@ -19,6 +19,7 @@ DOCUMENTS = [
     "docs/costs.md",
     "docs/jupyter.md",
     "docs/pytest.md",
+    "docs/debugging.md",
     "docs/tools.md",
     "docs/known-crashes.md",
     "CONTRIBUTING.md",

@@ -51,6 +51,7 @@ fn trial(name: &str, test: fn()) -> Trial {
 }
 
 /// What `#[tokio::test]` makes of an async function.
+#[allow(dead_code)] // one of the files has no such tests
 pub(crate) fn current_thread(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
 }

@@ -574,6 +574,13 @@ LOOP_BLOCKED = Message(
     "\n{stack}{waiting}",
 )
 
+LOOP_UNWATCHED = Message(
+    "loop-unwatched",
+    "fiberback.watch() cannot tell whether the event loop {loop} goes on: its call_soon_threadsafe() raises {error}, and "
+    "nothing will be reported of it, or of others like it (stats()['loops_unwatched'] counts them)",
+    "Give it a 'call_soon_threadsafe(callback, *args, context=None)', as asyncio's loops have",
+)
+
 # --- warnings ----------------------------------------------------------------------------------------
 
 RUN_WORK_LEFT = Message(

@@ -48,6 +48,9 @@ class Stats(TypedDict):
     no other: 0, unless memory or address space is short. A RuntimeWarning says so once."""
     loops_blocked: int
     """How often code has blocked an event loop for longer than a `watch` allows, and was reported."""
+    loops_unwatched: int
+    """Event loops that `watch` cannot watch, for they have no `call_soon_threadsafe` that takes a context: the logger
+    "fiberback" gets a warning for the first."""
     looks_given_up: int
     """Event loops whose tasks `stacks` or `watch` could not list, for other threads changed them again and
     again: `stacks` says so in its result; in `watch`'s report no tasks are named then."""
@@ -93,6 +96,7 @@ def stats() -> Stats:
     return {
         **_fiberback.stats(),
         "loops_blocked": _counts.loops_blocked,
+        "loops_unwatched": _counts.loops_unwatched,
         "looks_given_up": _counts.looks_given_up,
     }
 

@@ -18,6 +18,8 @@ use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
 
+/// Laid out as written: `tools/fiberback-gdb.py` reads it.
+#[repr(C)]
 struct Record {
     taken: AtomicBool,
     /// Odd while the numbers below are being changed.

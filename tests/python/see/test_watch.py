@@ -593,3 +593,33 @@ time.sleep(0.3)
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=100
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+class WithoutThreads(asyncio.SelectorEventLoop):
+    """A loop of somebody's whose tasks run in one thread, and who did not care for others."""
+
+    def call_soon_threadsafe(self, callback, *args):
+        return super().call_soon_threadsafe(callback, *args)
+
+
+def test_a_loop_that_cannot_be_asked_is_counted_and_said_once(fb, caplog):
+    before = fb.stats()["loops_unwatched"]
+    reports = []
+
+    async def main():
+        deadline = time.monotonic() + 60
+        seen = fb.stats()["loops_unwatched"]
+        while fb.stats()["loops_unwatched"] == seen and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.1)
+
+    with caplog.at_level("WARNING", "fiberback"), fb.watch(0.02, report=reports.append):
+        for _ in range(2):
+            with asyncio.Runner(loop_factory=WithoutThreads) as runner:
+                runner.run(main())
+    assert fb.stats()["loops_unwatched"] == before + 2
+    lines = [record.getMessage() for record in caplog.records]
+    lines = [line for line in lines if "[fiberback:loop-unwatched]" in line]
+    assert len(lines) == (before == 0)
+    assert before or "TypeError" in lines[0]
+    assert not [each for each in reports if "WithoutThreads" in each.loop]

@@ -7,6 +7,7 @@ from, the thread's frames tell: as long as the outermost one above the loop's ow
 from __future__ import annotations
 
 import contextvars
+import logging
 import os
 import sys
 import threading
@@ -16,6 +17,7 @@ from types import CodeType
 from typing import Any
 from weakref import ref
 
+from .. import _counts, _messages
 from .._loop.parking import _poll
 from . import loops
 from .blocked import Blocked
@@ -37,12 +39,15 @@ class Beat:
         self._code: CodeType | None = None
         self._since = 0.0
         self._is_muted = False
+        self._is_unwatched = False
         self.blocked: Blocked | None = None
         """What was reported of it, while it lasts."""
 
     def look(self, lines: Sequence[Line], threshold: float, now: float, stalled: float) -> bool:
         """Whether there is something new to report, given the thread's lines from the innermost. For `stalled`
         seconds up to now no look could be had, though there was a processor for it."""
+        if self._is_unwatched:
+            return False
         processor = processor_time(self._ident)
         # With what it has waited for a processor: somebody may well hold the GIL meanwhile.
         has_run = 2 * (sum(processor) - sum(self._processor)) >= stalled
@@ -103,9 +108,20 @@ class Beat:
                 loop.entry_queue.run_sync_soon(beat)
             else:
                 loop.call_soon_threadsafe(beat, context=contextvars.Context())
-        except Exception:  # it has just ended, or has no such method
+        except NotImplementedError as error:
+            return self._cannot_be_asked(loop, error)
+        except RuntimeError:  # it has just ended
             return
+        except Exception as error:  # it has no such method
+            return self._cannot_be_asked(loop, error)
         self._answer = answer
+
+    def _cannot_be_asked(self, loop: Any, error: Exception) -> None:
+        self._is_unwatched = True
+        _counts.loops_unwatched += 1
+        if _counts.loops_unwatched == 1:
+            text = _messages.LOOP_UNWATCHED.format(loop=repr(loop), error=repr(error))
+            logging.getLogger("fiberback").warning("%s", text)
 
 
 def _outermost(lines: Sequence[Line]) -> CodeType | None:
