@@ -14,10 +14,12 @@ import platform
 import runpy
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import fiberback
 
 from . import _messages
+from ._extras import need
 from ._see.dump_of import dump_of, send_signal
 
 # What fiberback works on, works with, or stands in for; by the name of the distribution.
@@ -49,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--check", action="store_true", help="test that fiberback works here")
     parser.add_argument("--version", action="version", version=fiberback.__version__)
-    commands = parser.add_subparsers(dest="command", metavar="{run,errors,dump}")
+    commands = parser.add_subparsers(dest="command", metavar="{run,errors,dump,stubs}")
     running = commands.add_parser(
         "run", help="run a script, or a module by -m, every event loop of which is prepared"
     )
@@ -69,6 +71,15 @@ def main(arguments: list[str] | None = None) -> int:
     dumping.add_argument(
         "--signal", help="have it write the dump itself, if it has called dump_on for this signal"
     )
+    stubbing = commands.add_parser(
+        "stubs", help="write the .pyi of a module's sync faces, or of the sync face of an async module"
+    )
+    stubbing.add_argument("module", help="it is imported")
+    stubbing.add_argument(
+        "-o",
+        "--output",
+        help="the file, or - for standard output; otherwise that beside the module, for an async module '-'",
+    )
     chosen = parser.parse_args(arguments)
     if chosen.command == "run":
         if chosen.greenlet:
@@ -81,6 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
         return print_errors(chosen.code)
     if chosen.command == "dump":
         return dump_process(chosen.pid, chosen.format, chosen.signal)
+    if chosen.command == "stubs":
+        return write_stub(chosen.module, chosen.output)
     for name, value in facts():
         print(f"{name:13}{value}")
     return check() if chosen.check else 0
@@ -95,6 +108,28 @@ def dump_process(pid: int, format: str, signal: str | None) -> int:
     except (OSError, RuntimeError) as error:
         print(f"python -m fiberback: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+# --- stubs -----------------------------------------------------------------------------------------
+
+
+def write_stub(module: str, output: str | None) -> int:
+    try:
+        need("python -m fiberback stubs", "stubs", "mypy")
+        from ._face.stubs import stub
+
+        text, path = stub(module)
+    except (ImportError, RuntimeError) as error:
+        print(f"python -m fiberback: {error}", file=sys.stderr)
+        return 1
+    if output is not None:
+        path = None if output == "-" else Path(output)
+    if path is None:
+        print(text, end="")
+    else:
+        path.write_text(text, encoding="utf-8")
+        print(path)
     return 0
 
 

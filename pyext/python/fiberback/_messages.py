@@ -308,6 +308,17 @@ FACE_CALL = Message(
     "Call it without arguments, 'x()', for the result, or enter it by 'with'",
 )
 
+STUBS_MYPY = Message(
+    "stubs-mypy",
+    "mypy cannot read the module: {said}",
+    "Mend what it says, and see that 'mypy' finds the module from this folder",
+)
+STUBS_UNKNOWN = Message(
+    "stubs-unknown",
+    "{name}, the face of {asyn!r}, has no types that mypy knows; it is Any in the stub",
+    "Give its package types (a 'py.typed' file, a stub), and define it at the top of a module",
+)
+
 # --- nest ------------------------------------------------------------------------------------------
 
 NEST_MISPATCHED = Message(

@@ -33,7 +33,7 @@ _classes: WeakValueDictionary[int, FaceType] = WeakValueDictionary()
 # Those of modules, which live on; one that a function has made goes when its last object does.
 _kept: list[FaceType] = []
 
-_SKIPPED = {
+SKIPPED = {
     *("__new__", "__init__", "__del__", "__init_subclass__", "__subclasshook__", "__class__"),
     *("__getattribute__", "__getattr__", "__setattr__", "__delattr__", "__dir__", "__dict__"),
     *("__weakref__", "__slots__", "__module__", "__qualname__", "__name__", "__doc__"),
@@ -53,7 +53,7 @@ _SKIPPED = {
     "__await__",
 }
 _WITHOUT_FACE = {object, ABC, typing.Generic, typing.Protocol}
-_RENAMED = {"aclose": "close"}
+RENAMED = {"aclose": "close"}
 
 
 def face_class(asyn: type) -> Any:
@@ -83,7 +83,7 @@ def _make(asyn: type) -> FaceType:
         "_fiberback_inner": asyn,
     }
     for name, member in vars(asyn).items():
-        if name not in _SKIPPED:
+        if name not in SKIPPED:
             namespace[name] = _member(asyn, name, member)
     _add_pairs(asyn, namespace)
     _add_protocols(asyn, namespace)
@@ -255,14 +255,14 @@ class Value:
 def _add_pairs(asyn: type, namespace: dict[str, Any]) -> None:
     """For `aread`, beside which there is a `read`, the latter."""
     for name, member in vars(asyn).items():
-        sync = _RENAMED.get(name) or name[1:]
+        sync = RENAMED.get(name) or name[1:]
         if name[0] != "a" or not sync or not is_async_function(member):
             continue
         has_it = hasattr(asyn, sync)
         if has_it and not is_async_function(getattr(asyn, sync)):
             namespace[sync] = _method(asyn, name, member)
             namespace[sync].__name__ = sync
-        elif not has_it and name in _RENAMED:
+        elif not has_it and name in RENAMED:
             namespace[sync] = _method(asyn, name, member)
             namespace[sync].__name__ = sync
 
