@@ -120,7 +120,7 @@ def write_stub(module: str, output: str | None) -> int:
         from ._face.stubs import stub
 
         text, path = stub(module)
-    except (ImportError, RuntimeError) as error:
+    except ImportError as error:
         print(f"python -m fiberback: {error}", file=sys.stderr)
         return 1
     if output is not None:

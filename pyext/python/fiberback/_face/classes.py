@@ -82,7 +82,7 @@ def _make(asyn: type) -> FaceType:
         "_fiberback_class": asyn,
         "_fiberback_inner": asyn,
     }
-    for name, member in vars(asyn).items():
+    for name, member in list(vars(asyn).items()):
         if name not in SKIPPED:
             namespace[name] = _member(asyn, name, member)
     _add_pairs(asyn, namespace)
@@ -254,7 +254,7 @@ class Value:
 
 def _add_pairs(asyn: type, namespace: dict[str, Any]) -> None:
     """For `aread`, beside which there is a `read`, the latter."""
-    for name, member in vars(asyn).items():
+    for name, member in list(vars(asyn).items()):
         sync = RENAMED.get(name) or name[1:]
         if name[0] != "a" or not sync or not is_async_function(member):
             continue

@@ -42,7 +42,7 @@ def is_async_class(cls: type) -> bool:
             _is_async_member(name, member)
             for base in cls.__mro__
             if base is not object
-            for name, member in vars(base).items()
+            for name, member in list(vars(base).items())  # reading members may add some
         )
         _classes[cls] = found
     return found

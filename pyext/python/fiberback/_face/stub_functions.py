@@ -82,7 +82,10 @@ class Functions:
                 )
             else:
                 text = f"{name}: {self._parameter(type_)}"
-                shown.append(text + f" = {defaults.get(name, '...')}" * arg.is_optional())
+                default = defaults.get(name, "...")
+                if default == "None" and not text.endswith(("None", "Any")):
+                    default = "..."  # which the annotation forgets, or its alias says
+                shown.append(text + f" = {default}" * arg.is_optional())
         if only_positional:
             shown.append("/")
         return shown

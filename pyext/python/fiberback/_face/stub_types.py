@@ -6,12 +6,13 @@ sync form of what goes into one (`inward`, `parameters`), beside which the async
 
 from __future__ import annotations
 
+import collections.abc
 import enum
 import sys
 from collections.abc import Callable, Sequence
 
 from mypy.maptype import map_instance_to_supertype
-from mypy.nodes import ArgKind, Decorator, FuncDef, OverloadedFuncDef, SymbolNode, TypeInfo
+from mypy.nodes import ArgKind, Decorator, FuncDef, MypyFile, OverloadedFuncDef, SymbolNode, TypeInfo
 from mypy.subtypes import find_member
 from mypy.types import (
     CallableType,
@@ -65,6 +66,7 @@ _CONTAINERS = {"builtins.list", "builtins.dict", "builtins.tuple"} | {
         *("Iterable", "Iterator", "Generator"),
     )
 }
+_ABC = {*collections.abc.__all__} - {"ByteString"}
 _PUBLIC = {"typing", "collections.abc", "contextlib"}
 
 
@@ -147,10 +149,17 @@ class Types:
 
     def parameter(self, kind: Type) -> str:
         """Of a function of a face: it takes faces, too, and sync functions in place of async ones."""
+        if isinstance(kind, TypeAliasType) and not kind.is_recursive:
+            return self._union([*self._sync_forms(get_proper_type(kind)), self.as_is(kind)])
+        texts: list[str] = []
+        for each in _items(kind):
+            texts += [*self._sync_forms(each), self.as_is(each)]
+        return self._union(texts)
+
+    def _sync_forms(self, kind: Type) -> list[str]:
+        """What is accepted besides the type as it is."""
         both = [(self.text(each, How.IN), self.as_is(each)) for each in _items(kind)]
-        if all(sync == plain for sync, plain in both):
-            return self.as_is(kind)
-        return self._union([each for pair in both for each in pair])
+        return [sync for sync, plain in both if sync != plain]
 
     def _awaited(self, kind: Type, always: bool = False) -> Type:
         proper = get_proper_type(kind)
@@ -222,9 +231,20 @@ class Types:
 
     def name(self, node: SymbolNode) -> str:
         module, name = module_of(node, self._modules)
+        if isinstance(node, TypeInfo):
+            module = self._public_module(node, module, name)
+        if module == "typing" and name in _ABC:
+            module = "collections.abc"
         if module == "typing_extensions" or module in _PUBLIC:
             return self._names.plain(module, name)
         return self._names.of(module, name)
+
+    def _public_module(self, info: TypeInfo, module: str, name: str) -> str:
+        """Where the class says that it is to be had from, if that is so."""
+        said = getattr(runtime_class(module, name), "__module__", module)
+        file = self._modules.get(said)
+        symbol = file.names.get(name) if isinstance(file, MypyFile) else None
+        return said if symbol is not None and symbol.node is info else module
 
     def _alias(self, kind: TypeAliasType, how: How) -> str:
         assert kind.alias is not None
@@ -339,6 +359,8 @@ class Types:
 
 def _items(kind: Type) -> Sequence[Type]:
     """What a union consists of."""
+    if isinstance(kind, TypeAliasType) and kind.is_recursive:
+        return [kind]
     proper: ProperType = get_proper_type(kind)
     return proper.items if isinstance(proper, UnionType) else [kind]
 

@@ -50,7 +50,7 @@ def stub(name: str) -> tuple[str, Path | None]:
     """The text of the stub, and where it belongs: beside a module that has faces, which it describes. The face of
     an async module has no file of its own, so its stub belongs wherever `syncify(module)` is kept.
 
-    Raises ImportError if there is no such module, RuntimeError if mypy cannot read it.
+    Raises ImportError if there is no such module, or mypy cannot read it.
     """
     module = importlib.import_module(name)
     if isinstance(module, ModuleFace):
@@ -89,8 +89,7 @@ class _Stub:
             needed.add(named.__name__ if isinstance(named, ModuleType) else named or "builtins")
         self._modules = _read(sorted(needed), module.__name__, path)
         self._file: MypyFile = self._modules[module.__name__]
-        shown = {each for each in self._file.names if not each.startswith("__")}
-        self._names = Names(own, shown)
+        self._names = Names(own, self._shown() if own else self._public())
         modules: dict[str, object] = dict(self._modules)
         self._types = Types(self._names, modules, self._face_of)
         object_info = self._modules["builtins"].names["object"].node
@@ -102,7 +101,7 @@ class _Stub:
 
     def of_module_with_faces(self) -> str:
         """The whole module: its faces as such, and the rest as it is."""
-        named = [(name, value) for name, value in vars(self._module).items()]
+        named = [(name, vars(self._module)[name]) for name in self._shown()]
         for name, value in named:  # first of all what these classes are called
             info = self._info(_async_of(value)) if isinstance(value, IsFace) else None
             if info is not None and info not in self._faces:
@@ -130,6 +129,21 @@ class _Stub:
                 self._other(name, node, sync=True)
         return self._text()
 
+    def _shown(self) -> list[str]:
+        """What a module with faces has in its stub: its faces, what it defines, and what it imports for others."""
+        said = getattr(self._module, "__all__", ())
+        shown = []
+        for name, value in vars(self._module).items():
+            symbol = self._file.names.get(name)
+            node = symbol.node if symbol is not None else None
+            if _async_of(value) is not None or name in said:
+                shown.append(name)
+            elif node is not None and not name.startswith("_"):
+                imported = not (said or isinstance(node, MypyFile))
+                if self._is_own(node) or imported:
+                    shown.append(name)
+        return shown
+
     def _public(self) -> list[str]:
         said = getattr(self._module, "__all__", None)
         if said is not None:
@@ -148,16 +162,13 @@ class _Stub:
     def _with_face(self, name: str, value: Any) -> None:
         asyn = _async_of(value)
         symbol = self._file.names.get(name)
-        said = getattr(self._module, "__all__", ())
         if asyn is None:
-            public = name in said or not name.startswith("_")
-            if symbol is None or symbol.node is None or not public:
-                return
-            if not self._is_own(symbol.node):
-                if name in said or not (said or isinstance(symbol.node, MypyFile)):
-                    self._import(name, symbol.node)
-            else:
+            if symbol is None or symbol.node is None:
+                self._lines.append([f"{name}: {self._types.any()}"])  # made where mypy does not see it
+            elif self._is_own(symbol.node):
                 self._other(name, symbol.node, sync=False)
+            else:
+                self._import(name, symbol.node)
             return
         if isinstance(value, IsFace):
             info = self._info(asyn)
@@ -307,8 +318,8 @@ def _read(modules: list[str], own: str, path: Path | None) -> dict[str, MypyFile
     try:
         result = build.build(sources, options)
     except CompileError as error:
-        raise RuntimeError(_messages.STUBS_MYPY.format(said="\n".join(error.messages))) from error
+        raise ImportError(_messages.STUBS_MYPY.format(said="\n".join(error.messages))) from error
     found = result.manager.modules
     if own not in found:
-        raise RuntimeError(_messages.STUBS_MYPY.format(said=f"no module named {own}"))
+        raise ImportError(_messages.STUBS_MYPY.format(said=f"no module named {own}"))
     return found
