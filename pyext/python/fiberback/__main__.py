@@ -72,7 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--signal", help="have it write the dump itself, if it has called dump_on for this signal"
     )
     stubbing = commands.add_parser(
-        "stubs", help="write the .pyi of a module's sync faces, or of the sync face of an async module"
+        "stubs",
+        help="write the .pyi of a module's sync faces, or of the sync face of an async module",
     )
     stubbing.add_argument("module", help="it is imported")
     stubbing.add_argument(

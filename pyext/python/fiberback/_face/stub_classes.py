@@ -52,7 +52,10 @@ class Classes:
         try:
             variables = [self._types.as_is(each) for each in info.defn.type_vars]
             if variables:
-                bases = [*bases, f"{self._names.plain('typing', 'Generic')}[{', '.join(variables)}]"]
+                bases = [
+                    *bases,
+                    f"{self._names.plain('typing', 'Generic')}[{', '.join(variables)}]",
+                ]
             lines = writer.lines(members)
         finally:
             self._names.enter_class(())
@@ -88,8 +91,8 @@ class _Class:
         self._fallback = fallback
         self._functions = Functions(types, sync)
         self._runtime: Any = runtime_class(*module_of(info, modules))
-        own = get_proper_type(fill_typevars(info))
-        self._own = own.partial_fallback if not isinstance(own, Instance) else own
+        own = fill_typevars(info)
+        self._own = own if isinstance(own, Instance) else own.partial_fallback
 
     def members(self) -> dict[str, tuple[str, SymbolNode]]:
         """What the face has: its names, and under which name the class has what."""
@@ -109,12 +112,12 @@ class _Class:
                 found.setdefault(name, (name, node))
         if not self._sync:
             return found
-        for name in [each for each in found if each.startswith("a") and is_async_node(found[each][1])]:
+        for name in [
+            each for each in found if each.startswith("a") and is_async_node(found[each][1])
+        ]:
             sync = RENAMED.get(name) or name[1:]
             symbol = self._info.get(sync)
-            if sync and (
-                name in RENAMED if symbol is None else not is_async_node(symbol.node)
-            ):
+            if sync and (name in RENAMED if symbol is None else not is_async_node(symbol.node)):
                 found[sync] = found[name]
         wait = own.get("__await__")
         if wait is not None and wait.node is not None and self._info.get("__call__") is None:
@@ -213,7 +216,10 @@ class _Class:
         if self._sync and isinstance(function, FuncDef) and function.type is None:
             if function.is_async_generator and returns is None:
                 iterator = self._names.plain("collections.abc", "Iterator")
-                texts = [f"{text.rpartition(' -> ')[0]} -> {iterator}[{self._types.any()}]" for text in texts]
+                texts = [
+                    f"{text.rpartition(' -> ')[0]} -> {iterator}[{self._types.any()}]"
+                    for text in texts
+                ]
         texts = list(dict.fromkeys(texts))
         lines = []
         for text in texts:
@@ -224,9 +230,7 @@ class _Class:
             lines.append(f"def {name}{text}: ...")
         return lines
 
-    def _property(
-        self, name: str, getter: Decorator, whole: OverloadedFuncDef | None
-    ) -> list[str]:
+    def _property(self, name: str, getter: Decorator, whole: OverloadedFuncDef | None) -> list[str]:
         convert = self._types.result if self._sync else self._types.as_is
         kinds = signatures(getter, self._fallback)
         kind = convert(kinds[0].ret_type) if kinds else self._types.any()
@@ -254,7 +258,11 @@ class _Class:
         """What is read of a decorated function that is none any more: `functools.cached_property`, say."""
         proper = get_proper_type(held)
         if isinstance(proper, Instance) and len(proper.args) == 1:
-            return self._types.result(proper.args[0]) if self._sync else self._types.as_is(proper.args[0])
+            return (
+                self._types.result(proper.args[0])
+                if self._sync
+                else self._types.as_is(proper.args[0])
+            )
         return self._types.any()
 
     def _nested(self, name: str, info: TypeInfo) -> list[str]:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from mypy.nodes import ArgKind, Decorator, FuncDef, SymbolNode
+from mypy.nodes import ArgKind
 from mypy.types import (
     CallableType,
     Instance,
@@ -37,7 +37,7 @@ class Functions:
         own = get_proper_type(kind.arg_types[0]) if first and kind.arg_types else None
         self._types.own = getattr(get_proper_type(getattr(own, "item", own)), "id", None)
         try:
-            shown = ", ".join(self._parameters(kind, first, _defaults(runtime)))
+            shown = ", ".join(self._parameters(kind, first, _runtime_parameters(runtime)))
             if returns is None:
                 returns = self._guard(kind) or self._result(kind.ret_type)
         finally:
@@ -51,10 +51,11 @@ class Functions:
         return None
 
     def _parameters(
-        self, kind: CallableType, first: str | None, defaults: dict[str, str]
+        self, kind: CallableType, first: str | None, runtime: list[inspect.Parameter]
     ) -> list[str]:
         shown: list[str] = []
-        names = _names(kind)
+        names = _names(kind, runtime)
+        defaults = _defaults(runtime)
         given = list(zip(names, kind.arg_names, kind.arg_kinds, kind.arg_types, strict=True))
         if first is not None and given and given[0][2].is_positional():
             shown.append(first)
@@ -97,27 +98,24 @@ class Functions:
         return self._parameter(kind)
 
 
-def _names(kind: CallableType) -> list[str]:
-    """The parameters' names; those that cannot be passed by name have one of their function's."""
-    definition: SymbolNode | None = kind.definition
-    function = definition.func if isinstance(definition, Decorator) else definition
-    known: list[str | None] = []
-    if isinstance(function, FuncDef) and len(function.arg_names) == len(kind.arg_names):
-        known = list(function.arg_names)
-    return [
-        name or (known[at] if known else None) or f"_{at}" for at, name in enumerate(kind.arg_names)
-    ]
-
-
-def _defaults(function: Any) -> dict[str, str]:
-    """Those that are short constants."""
+def _runtime_parameters(function: Any) -> list[inspect.Parameter]:
     try:
-        parameters = inspect.signature(function).parameters
+        return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError, NameError):
-        return {}
+        return []
+
+
+def _names(kind: CallableType, runtime: list[inspect.Parameter]) -> list[str]:
+    """The parameters' names. mypy forgets those that cannot be passed by name."""
+    known = [each.name for each in runtime] if len(runtime) == len(kind.arg_names) else []
+    return [name or (known[at] if known else f"_{at}") for at, name in enumerate(kind.arg_names)]
+
+
+def _defaults(runtime: list[inspect.Parameter]) -> dict[str, str]:
+    """Those that are short constants."""
     return {
-        name: repr(each.default)
-        for name, each in parameters.items()
+        each.name: repr(each.default)
+        for each in runtime
         if type(each.default) in _SHOWN
         and each.default == each.default  # no NaN
         and len(repr(each.default)) <= _LONGEST

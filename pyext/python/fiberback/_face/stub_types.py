@@ -12,7 +12,15 @@ import sys
 from collections.abc import Callable, Sequence
 
 from mypy.maptype import map_instance_to_supertype
-from mypy.nodes import ArgKind, Decorator, FuncDef, MypyFile, OverloadedFuncDef, SymbolNode, TypeInfo
+from mypy.nodes import (
+    ArgKind,
+    Decorator,
+    FuncDef,
+    MypyFile,
+    OverloadedFuncDef,
+    SymbolNode,
+    TypeInfo,
+)
 from mypy.subtypes import find_member
 from mypy.types import (
     CallableType,
@@ -150,16 +158,23 @@ class Types:
     def parameter(self, kind: Type) -> str:
         """Of a function of a face: it takes faces, too, and sync functions in place of async ones."""
         if isinstance(kind, TypeAliasType) and not kind.is_recursive:
-            return self._union([*self._sync_forms(get_proper_type(kind)), self.as_is(kind)])
+            proper = get_proper_type(kind)
+            if self.text(proper, How.IN) == self.as_is(proper):
+                return self.as_is(kind)
+            if not any(map(_is_container, _items(proper))):
+                return self._union([*self._sync_forms(proper), self.as_is(kind)])
+            return self.parameter(proper)
         texts: list[str] = []
         for each in _items(kind):
-            texts += [*self._sync_forms(each), self.as_is(each)]
-        return self._union(texts)
+            texts += self._sync_forms(each)
+            if not _is_container(each):
+                texts.append(self.as_is(each))
+        return self._union(texts or [self.as_is(kind)])
 
     def _sync_forms(self, kind: Type) -> list[str]:
         """What is accepted besides the type as it is."""
-        both = [(self.text(each, How.IN), self.as_is(each)) for each in _items(kind)]
-        return [sync for sync, plain in both if sync != plain]
+        both = [(each, self.text(each, How.IN), self.as_is(each)) for each in _items(kind)]
+        return [sync for each, sync, plain in both if sync != plain or _is_container(each)]
 
     def _awaited(self, kind: Type, always: bool = False) -> Type:
         proper = get_proper_type(kind)
@@ -286,7 +301,10 @@ class Types:
                 return self._of(kind, How.AS_IS)
             return f"{plain('collections.abc', 'Callable')}[[], {self.text(args[-1], how)}]"
         if fullname in _CONTAINERS:
-            return self._of(kind, how)
+            # Items of both forms in one list: of two kinds of lists mypy would not know which a display is.
+            convert = self.parameter if how is How.IN else self.out
+            shown = ", ".join(convert(each) for each in args)
+            return self.name(info) + (f"[{shown}]" if args else "")
         if how is How.IN and info.is_protocol and info.protocol_members == ["__call__"]:
             call = get_proper_type(find_member("__call__", kind, kind))
             if isinstance(call, CallableType):
@@ -357,11 +375,14 @@ class Types:
         return f"{function}[{takes}, {returned}]"
 
 
+def _is_container(kind: Type) -> bool:
+    proper = get_proper_type(kind)
+    return isinstance(proper, Instance) and proper.type.fullname in _CONTAINERS
+
+
 def _items(kind: Type) -> Sequence[Type]:
     """What a union consists of."""
     if isinstance(kind, TypeAliasType) and kind.is_recursive:
         return [kind]
     proper: ProperType = get_proper_type(kind)
     return proper.items if isinstance(proper, UnionType) else [kind]
-
-

@@ -164,7 +164,9 @@ class _Stub:
         symbol = self._file.names.get(name)
         if asyn is None:
             if symbol is None or symbol.node is None:
-                self._lines.append([f"{name}: {self._types.any()}"])  # made where mypy does not see it
+                self._lines.append(
+                    [f"{name}: {self._types.any()}"]
+                )  # made where mypy does not see it
             elif self._is_own(symbol.node):
                 self._other(name, symbol.node, sync=False)
             else:
@@ -199,7 +201,11 @@ class _Stub:
 
     def _import(self, name: str, node: SymbolNode) -> None:
         if isinstance(node, MypyFile):
-            self._names.export(f"import {node.fullname} as {name}" if "." in node.fullname else f"import {name} as {name}")
+            self._names.export(
+                f"import {node.fullname} as {name}"
+                if "." in node.fullname
+                else f"import {name} as {name}"
+            )
             return
         module, _, of = node.fullname.rpartition(".")
         if module and module in self._modules and module != "__future__":
@@ -214,7 +220,11 @@ class _Stub:
         lines = []
         for each, symbol in sorted(file.names.items()):
             node = symbol.node
-            if each.startswith("_") or node is None or node.fullname.rpartition(".")[0] != asyn.__name__:
+            if (
+                each.startswith("_")
+                or node is None
+                or node.fullname.rpartition(".")[0] != asyn.__name__
+            ):
                 continue
             if isinstance(node, TypeInfo) and self._types.is_async(node):
                 lines.append(f"{each}: {self._names.builtin('type')}[{self._face_of(node)}]")
@@ -227,15 +237,21 @@ class _Stub:
                     lines += [f"@{self._names.builtin('staticmethod')}", f"def {each}{text}: ..."]
         held = self._names.free(f"_{name}")
         base = self._names.of("types", "ModuleType")
-        self._lines.append([f"class {held}({base}):", *(f"    {line}" for line in lines or ["..."])])
+        self._lines.append(
+            [f"class {held}({base}):", *(f"    {line}" for line in lines or ["..."])]
+        )
         self._lines.append([f"{name}: {held}"])
 
     def _other(self, name: str, node: SymbolNode, sync: bool) -> None:
         """A function, a variable, a class that is no face."""
         if isinstance(node, TypeInfo):
             runtime = vars(self._module).get(name)
-            bases = [self._base(base) for base in getattr(runtime, "__bases__", ()) if base is not object]
-            self._lines.append(self._classes.write(node, name, [each for each in bases if each], sync=False))
+            bases = [
+                self._base(base) for base in getattr(runtime, "__bases__", ()) if base is not object
+            ]
+            self._lines.append(
+                self._classes.write(node, name, [each for each in bases if each], sync=False)
+            )
         elif isinstance(node, TypeAlias):
             text = self._types.as_is(node.target)
             self._lines.append([f"{name}: {self._types.typing('TypeAlias')} = {text}"])
@@ -287,7 +303,8 @@ class _Stub:
         tail = [f"__all__ = {list(said)!r}", ""] if said is not None else []
         body = "\n".join(line for each in self._lines for line in [*each, ""])
         head = _HEAD.format(module=self._module.__name__)
-        return head + "\n" + "\n".join([*self._names.header(), *tail]) + body.rstrip("\n") + "\n"
+        lines = [head, *self._names.header(), *tail]
+        return "\n".join(lines) + "\n" + body.rstrip("\n") + "\n"
 
     # --- mypy's side ------------------------------------------------------------------------------------
 
@@ -311,7 +328,14 @@ def _read(modules: list[str], own: str, path: Path | None) -> dict[str, MypyFile
     """All that mypy knows after it has read these modules, with its configuration for this folder."""
     sources, options = main.process_options(["-c", "\n".join(f"import {each}" for each in modules)])
     options.follow_untyped_imports = True
-    options.mypy_path += [each for each in sys.path if each and "site-packages" not in each and each not in options.mypy_path and Path(each, own.partition(".")[0]).exists()]
+    options.mypy_path += [
+        each
+        for each in sys.path
+        if each
+        and "site-packages" not in each
+        and each not in options.mypy_path
+        and Path(each, own.partition(".")[0]).exists()
+    ]
     if path is not None:
         # Not the stub that lies beside it already.
         sources.append(BuildSource(str(path), own, None))
