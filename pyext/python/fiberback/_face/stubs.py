@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
+import sysconfig
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -328,14 +330,7 @@ def _read(modules: list[str], own: str, path: Path | None) -> dict[str, MypyFile
     """All that mypy knows after it has read these modules, with its configuration for this folder."""
     sources, options = main.process_options(["-c", "\n".join(f"import {each}" for each in modules)])
     options.follow_untyped_imports = True
-    options.mypy_path += [
-        each
-        for each in sys.path
-        if each
-        and "site-packages" not in each
-        and each not in options.mypy_path
-        and Path(each, own.partition(".")[0]).exists()
-    ]
+    options.mypy_path += [each for each in _folders() if each not in options.mypy_path]
     if path is not None:
         # Not the stub that lies beside it already.
         sources.append(BuildSource(str(path), own, None))
@@ -347,3 +342,15 @@ def _read(modules: list[str], own: str, path: Path | None) -> dict[str, MypyFile
     if own not in found:
         raise ImportError(_messages.STUBS_MYPY.format(said=f"no module named {own}"))
     return found
+
+
+def _folders() -> list[str]:
+    """Where modules are imported from that mypy does not look at by itself: PYTHONPATH's, above all."""
+    known = {*sysconfig.get_paths().values(), os.getcwd()}
+    return [
+        each
+        for each in sys.path
+        if os.path.isdir(each)
+        and each not in known
+        and Path(each).name not in ("lib-dynload", "site-packages", "dist-packages")
+    ]
