@@ -180,7 +180,7 @@ with Client(base_url="http://localhost", timeout=5) as client:
     client.post("/", content=(part for part in [b"a"]))
     client.get(1)  # refused
     client.get("/", unheard_of=1)  # refused
-    response.iter_linez()  # refused
+    response.iter_pages()  # refused
     assert_type(response.status_code, str)  # refused
 
 

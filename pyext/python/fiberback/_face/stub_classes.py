@@ -125,7 +125,7 @@ class _Class:
         if "__anext__" in own and self._info.get("__aiter__") is None:
             found["__iter__"] = "", own["__anext__"].node  # type: ignore[assignment]
         for base in self._info.mro[1:]:
-            for name, symbol in base.names.items():
+            for name, symbol in sorted(base.names.items()):
                 if name not in found and symbol.node is not None and self._is_shown(name):
                     nearest = self._info.get(name)
                     if nearest is symbol and self._is_for_some(base, symbol.node):

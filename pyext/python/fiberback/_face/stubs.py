@@ -150,10 +150,12 @@ class _Stub:
         said = getattr(self._module, "__all__", None)
         if said is not None:
             return list(said)
+        # In the order of the module: mypy's is another one where it has read its cache.
+        found = [(name, self._file.names.get(name)) for name in vars(self._module)]
         return [
             name
-            for name, symbol in self._file.names.items()
-            if not name.startswith("_") and symbol.node is not None and self._is_own(symbol.node)
+            for name, symbol in found
+            if not name.startswith("_") and symbol and symbol.node and self._is_own(symbol.node)
         ]
 
     def _is_own(self, node: SymbolNode) -> bool:
