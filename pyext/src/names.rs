@@ -33,8 +33,10 @@ macro_rules! names {
 names! {
     ADD_DONE_CALLBACK = c"add_done_callback",
     APPENDLEFT = c"appendleft",
+    ARGUMENTS_FIELD = c"_args",
     BLOCKING = c"_asyncio_future_blocking",
     CALLBACKS = c"_callbacks",
+    CALLBACK_FIELD = c"_callback",
     CALL_LATER = c"call_later",
     CALL_SOON = c"call_soon",
     CANCEL = c"cancel",

@@ -64,6 +64,21 @@ impl Instrumented {
         self.0
     }
 
+    /// Whether a tracer or a tool has ever been there, or a tool has ever asked about `code` alone: then somebody
+    /// may be told when it runs.
+    ///
+    /// # Safety
+    ///
+    /// `ts` must be the attached thread state; a code object.
+    #[inline(always)]
+    pub(crate) unsafe fn may_be_told(ts: *mut PyThreadState, code: *mut PyObject) -> bool {
+        // SAFETY: the contract.
+        unsafe {
+            Self::now(ts) != Self(0)
+                || !(*field::<_, *mut u8>(code, facts::CODE_MONITORING)).is_null()
+        }
+    }
+
     /// The version that `code` is up to date with.
     ///
     /// # Safety

@@ -192,6 +192,7 @@ const struct table fiberback_layout = {
         FIELD(CODE_FIRST_TRACEABLE, PyCodeObject, _co_firsttraceable),
 #if PY_VERSION_HEX >= 0x030C0000
         FIELD(CODE_INSTRUMENTATION_VERSION, PyCodeObject, _co_instrumentation_version),
+        FIELD(CODE_MONITORING, PyCodeObject, _co_monitoring),
 #  ifdef CO_NO_MONITORING_EVENTS
         FACT(CODE_NO_MONITORING_EVENTS, CO_NO_MONITORING_EVENTS),
 #  else

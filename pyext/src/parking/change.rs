@@ -2,6 +2,7 @@
 
 use super::below::{Below, Stock, is_runner_of, stock};
 use super::driver::{Driver, Host, Next, Parked, ready_count};
+use super::next_wake;
 use super::turns;
 use super::waker::{self, Kind, WakerObject};
 use super::{hooks, turn};
@@ -162,7 +163,13 @@ pub(super) unsafe fn switch_from_host(
                 Output::Parked(_, parked) => {
                     let parked: *mut Parked = parked.cast(); // only `park_worker` parks
                     Parked::link(parked, worker);
-                    next = Next::Fresh(std::mem::replace(&mut (*driver).spare, ptr::null_mut()));
+                    let woken = next_wake::take(driver, ts);
+                    next = if woken.is_null() {
+                        let spare = std::mem::replace(&mut (*driver).spare, ptr::null_mut());
+                        Next::Fresh(spare)
+                    } else {
+                        Next::Parked(woken)
+                    };
                 }
                 Output::Left => {
                     retire(worker);
@@ -185,6 +192,7 @@ pub(super) unsafe fn switch_from_host(
         }
         (*driver).changing = changing;
         (*driver).host_top = None;
+        Driver::give_back_spare(driver);
         level.leave(ts);
     }
 }

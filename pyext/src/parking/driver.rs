@@ -168,6 +168,8 @@ pub(super) struct Driver {
     pub(super) turn: *mut Turn,
     /// A handle that lets a runner drive; owned, or null.
     pub(super) take_over: *mut PyObject,
+    /// The handle that has woken the caller that goes on next; owned by it from then on, or null.
+    pub(super) woken_by: *mut PyObject,
     pub(super) tstate_id: u64,
     /// `threading.get_ident()`.
     pub(super) thread: c_ulong,
@@ -232,6 +234,7 @@ impl Driver {
                 close_watched: false,
                 turn: ptr::null_mut(),
                 take_over: ptr::null_mut(),
+                woken_by: ptr::null_mut(),
                 tstate_id: interp::thread_state_id(ffi::PyThreadState_Get()),
                 thread: ffi::PyThread_get_thread_ident(),
                 uses: 1,
@@ -294,7 +297,9 @@ impl Driver {
             if !after.is_null() {
                 (*after).before = before;
             }
+            Self::give_back_spare(driver);
             let driver = Box::from_raw(driver);
+            ffi::Py_XDECREF(driver.woken_by);
             ffi::Py_DECREF(driver.ready);
             ffi::Py_DECREF(driver.context);
             ffi::Py_XDECREF(driver.take_over);
@@ -400,6 +405,21 @@ impl Driver {
                 (*driver).spare = Thread::take_worker();
             }
             !(*driver).spare.is_null()
+        }
+    }
+
+    /// Gives the runner back that nobody who has parked needed.
+    ///
+    /// # Safety
+    ///
+    /// Attached, on the driver's thread.
+    pub(super) unsafe fn give_back_spare(driver: *mut Self) {
+        // SAFETY: the contract; an idle worker of this thread's.
+        unsafe {
+            let spare = std::mem::replace(&mut (*driver).spare, ptr::null_mut());
+            if !spare.is_null() {
+                Thread::give_back(spare);
+            }
         }
     }
 }

@@ -43,6 +43,13 @@ pub(super) static TASK_FOR: Hook = Hook::new();
 pub(super) static IS_TRIO_RUNNING: Hook = Hook::new();
 /// The dict of the tasks that run, by their loop; None where asyncio's C functions keep them elsewhere.
 pub(super) static CURRENT_TASKS: Hook = Hook::new();
+/// `asyncio.Handle._run`, a function, and its code, where they are asyncio's own; else None.
+pub(super) static STOCK_RUN: Hook = Hook::new();
+pub(super) static STOCK_RUN_CODE: Hook = Hook::new();
+/// `collections.deque`.
+pub(super) static DEQUE: Hook = Hook::new();
+/// `stand_in(run)`: an object with that attribute.
+pub(super) static STAND_IN: Hook = Hook::new();
 /// `watch_close(loop)`: call `close_parked(loop)` when the loop is closed.
 pub(super) static WATCH_CLOSE: Hook = Hook::new();
 /// `("context",)`, made when it was first needed.
@@ -97,14 +104,15 @@ pub(super) unsafe fn context_alone() -> *mut PyObject {
 
 /// `_fiberback.set_parking(poll, end_wait, pad, slow, Handle, tasks, code, add, discard,
 /// CancelledError, running_loop, stock, Hosted, isfuture, task_for,
-/// is_trio_running, set_running_loop, watch_close, current_tasks, indices)`.
+/// is_trio_running, set_running_loop, watch_close, stock_run, code_of_that,
+/// stand_in, deque, current_tasks, indices)`.
 pub(crate) unsafe extern "C" fn set_parking(
     _: *mut PyObject,
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
     barrier(ptr::null_mut(), || {
-        static HOOKS: [&Hook; 19] = [
+        static HOOKS: [&Hook; 23] = [
             &POLL,
             &END_WAIT,
             &PAD,
@@ -123,10 +131,14 @@ pub(crate) unsafe extern "C" fn set_parking(
             &IS_TRIO_RUNNING,
             &SET_RUNNING_LOOP,
             &WATCH_CLOSE,
+            &STOCK_RUN,
+            &STOCK_RUN_CODE,
+            &STAND_IN,
+            &DEQUE,
             &CURRENT_TASKS,
         ];
         if count != HOOKS.len() as ffi::Py_ssize_t + 1 {
-            error::set_type("set_parking() takes twenty arguments");
+            error::set_type("set_parking() takes twenty-four arguments");
             return ptr::null_mut();
         }
         // SAFETY: attached; `METH_FASTCALL`: as many arguments as `count` says.

@@ -12,6 +12,8 @@
 //! | `below.rs` | what drives the loop below a caller, and whether it can park there |
 //! | `change.rs` | the change from one stack that drives a loop to the next |
 //! | `turns.rs` | the loop's callbacks, run one by one |
+//! | `handle.rs` | what a callback's handle calls, and the call |
+//! | `next_wake.rs` | the next callback, where all that it does is to wake a caller |
 //! | `turn.rs` | a callback in progress, as debug mode has it |
 //! | `wait.rs` | what a task does with what its coroutine yields, done here for a caller |
 //! | `waker.rs` | the callback that ends a wait, as an object |
@@ -45,9 +47,11 @@ mod below;
 mod change;
 mod close;
 mod driver;
+mod handle;
 mod hooks;
 mod hosted;
 mod look;
+mod next_wake;
 mod task;
 mod turn;
 mod turns;

@@ -1,6 +1,7 @@
 //! A loop's callbacks, run one by one, as stock `_run_once` runs them.
 
 use super::driver::{Asked, Driver, Host, Next, Parked, ready_count};
+use super::handle;
 use super::hooks;
 use super::turn::{Turn, run_timed};
 use crate::{error, names};
@@ -159,17 +160,14 @@ unsafe fn one(driver: *mut Driver) -> bool {
         }
         let mut turn = Turn { handle, parked: 0.0 };
         (*driver).turn = &raw mut turn;
-        let done = if Driver::is_debug(driver) {
-            run_timed((*driver).event_loop, &raw mut turn)
+        let is_done = if Driver::is_debug(driver) {
+            let done = run_timed((*driver).event_loop, &raw mut turn);
+            ffi::Py_XDECREF(done);
+            !done.is_null()
         } else {
-            names::call_none(handle, names::RUN.get())
+            handle::run(ffi::PyThreadState_Get(), handle)
         };
-        let go_on = if done.is_null() {
-            raise_on_host(driver)
-        } else {
-            ffi::Py_DECREF(done);
-            true
-        };
+        let go_on = is_done || raise_on_host(driver);
         ffi::Py_DECREF(handle);
         (*driver).turn = ptr::null_mut();
         go_on && matches!((*driver).next, Next::Same)

@@ -671,6 +671,8 @@ unsafe fn wait(
         }
         give_way(driver, parked, Some(below));
         (*waker).parked = ptr::null_mut();
+        let woken_by = std::mem::replace(&mut (*driver).woken_by, ptr::null_mut());
+        ffi::Py_XDECREF(woken_by);
         if !task.is_null() {
             enter_task((*driver).event_loop, task, is_pure);
             end_wait(task, future);

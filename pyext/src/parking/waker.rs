@@ -51,6 +51,23 @@ impl WakerObject {
 
 static TYPE: Type = Type::new();
 
+/// The object as a waker of somebody who waits; null if it is none.
+///
+/// # Safety
+///
+/// A valid object.
+#[inline]
+pub(super) unsafe fn of_a_wait(object: *mut PyObject) -> *mut WakerObject {
+    // SAFETY: the contract; objects of that type are wakers.
+    unsafe {
+        let waker: *mut WakerObject = object.cast();
+        let is_waker = ptr::eq(ffi::Py_TYPE(object), TYPE.get())
+            && (*waker).kind == Kind::Wake
+            && !(*waker).parked.is_null();
+        if is_waker { waker } else { ptr::null_mut() }
+    }
+}
+
 /// A callback; null with an error set.
 ///
 /// # Safety

@@ -9,6 +9,7 @@ find themselves called.
 from __future__ import annotations
 
 import asyncio
+import collections
 import heapq
 import math
 import sys
@@ -173,9 +174,34 @@ def install(is_future: Any, answer: Any) -> None:
         is_trio_in_charge,
         _set_running_loop,
         closing.watch,
+        *_stock_run(),
+        _StandIn,
+        collections.deque,
         _current_tasks(),
         indices,
     )
+
+
+def _stock_run() -> tuple[Any, Any]:
+    """`asyncio.Handle._run` and its code; twice None if it is not asyncio's own, or does other things."""
+    run: Any = asyncio.Handle._run
+    code: Any = getattr(run, "__code__", None)
+    known = (
+        type(run) is types.FunctionType
+        and code.co_filename == asyncio.Handle.cancel.__code__.co_filename
+        and code.co_qualname == "Handle._run"
+        and code.co_names[:4] == ("_context", "run", "_callback", "_args")
+    )
+    return (run, code) if known else (None, None)
+
+
+class _StandIn:
+    """In place of a handle's context, where a callback's exception is raised once more."""
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: Any) -> None:
+        self.run = run
 
 
 def _current_tasks() -> Any:
