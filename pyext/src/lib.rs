@@ -217,7 +217,7 @@ const AWAIT_DOC: &CStr = {
     }
 };
 
-const FUNCTION_COUNT: usize = 46;
+const FUNCTION_COUNT: usize = 48;
 
 static FUNCTIONS: Functions = Functions(UnsafeCell::new([
     function(
@@ -256,6 +256,16 @@ static FUNCTIONS: Functions = Functions(UnsafeCell::new([
         c"end_hosted",
         parking::end_hosted,
         c"end_hosted(loop, /)\n--\n\nHave run_hosted() return.",
+    ),
+    nullary(
+        c"current_turn",
+        parking::current_turn,
+        c"current_turn()\n--\n\nWhat stands for the callback on whose fiber this is called, from its beginning to its end; None if it is on none.",
+    ),
+    unary(
+        c"is_in_turn",
+        parking::is_in_turn,
+        c"is_in_turn(loop, /)\n--\n\nWhether a callback of the loop runs now, on a fiber, in whatever thread.",
     ),
     unary(
         c"parked_on",

@@ -73,6 +73,7 @@ names! {
     GET_LOOP = c"get_loop",
     GET_NAME = c"get_name",
     GI_CODE = c"gi_code",
+    IS_OVER = c"is_over",
     LAST_LINE = c"last_line",
     LEAVE_TASK = c"_leave_task",
     LOCK_DATA = c"lock_data",

@@ -42,11 +42,7 @@ pub(super) unsafe fn can_park(driver: *mut Driver, ts: *mut PyThreadState) -> Op
             return None;
         }
         if Driver::is_driven(driver) {
-            // On the stack of a runner, or of what a runner resumes.
-            let mut worker = worker::current();
-            while !worker.is_null() && !is_runner_of(worker, driver) {
-                worker = Worker::outer(worker);
-            }
+            let worker = runner(driver);
             if worker.is_null() {
                 set_no_callback(driver, ts);
                 return None;
@@ -108,6 +104,23 @@ pub(super) unsafe fn stock(driver: *mut Driver, ts: *mut PyThreadState) -> Optio
             handle,
             wants: wants.max(0),
         })
+    }
+}
+
+/// The driver's runner that this code is on, or that has resumed what it is on; null if it is on none.
+///
+/// # Safety
+///
+/// In use.
+#[inline]
+pub(super) unsafe fn runner(driver: *mut Driver) -> *mut Worker {
+    // SAFETY: workers that are current, and those further out, run.
+    unsafe {
+        let mut worker = worker::current();
+        while !worker.is_null() && !is_runner_of(worker, driver) {
+            worker = Worker::outer(worker);
+        }
+        worker
     }
 }
 

@@ -50,10 +50,9 @@ pub(super) unsafe fn give_way(driver: *mut Driver, parked: *mut Parked, below: O
             return park_worker(driver, worker, parked);
         }
         let ts = ffi::PyThreadState_Get();
-        let parked_turn = (*driver).turn;
+        let parked_turn = std::mem::replace(&mut (*driver).turn, ptr::null_mut());
         let debug = Driver::is_debug(driver);
         let started = if debug { turn::begin_break((*driver).event_loop) } else { 0.0 };
-        (*parked).turn = parked_turn;
         let base = Worker::inherited_context(worker);
         (*parked).contexts.leave(ts, base);
         park_worker(driver, worker, parked);
@@ -178,6 +177,7 @@ pub(super) unsafe fn switch_from_host(
                 Output::Done(_, result) => {
                     // A panic of ours.
                     ffi::Py_XDECREF(result);
+                    (*driver).turn = ptr::null_mut();
                     (*driver).host_exception = error::take();
                     retire(worker);
                     next = Next::Host;

@@ -50,8 +50,6 @@ pub(super) struct Parked {
     pub(super) since: Since,
     /// About where that stack's frames end. Not to be read, they may be gone.
     pub(super) frames: *const u8,
-    /// The callback that the stack is in the middle of.
-    pub(super) turn: *mut Turn,
     pub(super) contexts: Left,
     /// The caller's task, owned by the caller; null if it has none.
     pub(super) task: *mut PyObject,
@@ -77,7 +75,6 @@ impl Parked {
             innermost: ptr::null_mut(),
             since: Since::now(),
             frames: ptr::null(),
-            turn: ptr::null_mut(),
             contexts: Left::new(),
             task,
             future,
@@ -164,7 +161,7 @@ pub(super) struct Driver {
     pub(super) closing: bool,
     /// The Python layer sees to it that they are when the loop is closed.
     pub(super) close_watched: bool,
-    /// The callback that runs now; null on the host.
+    /// The callback that a runner runs now; null between two of them, and on the host.
     pub(super) turn: *mut Turn,
     /// A handle that lets a runner drive; owned, or null.
     pub(super) take_over: *mut PyObject,

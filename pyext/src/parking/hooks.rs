@@ -48,6 +48,8 @@ pub(super) static STOCK_RUN: Hook = Hook::new();
 pub(super) static STOCK_RUN_CODE: Hook = Hook::new();
 /// `collections.deque`.
 pub(super) static DEQUE: Hook = Hook::new();
+/// `turn()`: an object that stands for a callback that a runner runs; `is_over` is set once it has returned.
+pub(super) static TURN: Hook = Hook::new();
 /// `stand_in(run)`: an object with that attribute.
 pub(super) static STAND_IN: Hook = Hook::new();
 /// `watch_close(loop)`: call `close_parked(loop)` when the loop is closed.
@@ -105,14 +107,14 @@ pub(super) unsafe fn context_alone() -> *mut PyObject {
 /// `_fiberback.set_parking(poll, end_wait, pad, slow, Handle, tasks, code, add, discard,
 /// CancelledError, running_loop, stock, Hosted, isfuture, task_for,
 /// is_trio_running, set_running_loop, watch_close, stock_run, code_of_that,
-/// stand_in, deque, current_tasks, indices)`.
+/// stand_in, turn, deque, current_tasks, indices)`.
 pub(crate) unsafe extern "C" fn set_parking(
     _: *mut PyObject,
     arguments: *mut *mut PyObject,
     count: ffi::Py_ssize_t,
 ) -> *mut PyObject {
     barrier(ptr::null_mut(), || {
-        static HOOKS: [&Hook; 23] = [
+        static HOOKS: [&Hook; 24] = [
             &POLL,
             &END_WAIT,
             &PAD,
@@ -134,11 +136,12 @@ pub(crate) unsafe extern "C" fn set_parking(
             &STOCK_RUN,
             &STOCK_RUN_CODE,
             &STAND_IN,
+            &TURN,
             &DEQUE,
             &CURRENT_TASKS,
         ];
         if count != HOOKS.len() as ffi::Py_ssize_t + 1 {
-            error::set_type("set_parking() takes twenty-four arguments");
+            error::set_type("set_parking() takes twenty-five arguments");
             return ptr::null_mut();
         }
         // SAFETY: attached; `METH_FASTCALL`: as many arguments as `count` says.

@@ -5,13 +5,14 @@
 //! Drivers come and go, and callers park and go on, with the GIL held: so all of this stands still for whoever is
 //! attached. What lies on the stack or the data stack of a thread that has ended is not read.
 
+use super::below::runner;
 use super::driver::{Driver, Host, Parked, all};
 use crate::barrier::barrier;
 use crate::greenlet;
 use crate::lines::Lines;
 use crate::no_collections::NoCollections;
 use crate::roster::Alive;
-use crate::worker::{self, Worker};
+use crate::worker::Worker;
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::ptr;
 
@@ -124,21 +125,11 @@ unsafe fn lines_of(
 /// the C stack (from 3.12 on), and greenlets that run on the thread's own stack move what is there. None does
 /// while a runner runs.
 unsafe fn is_host_readable(driver: *mut Driver) -> bool {
-    // SAFETY: attached; workers that are current, and those further out, run.
+    // SAFETY: attached; in use.
     unsafe {
         if !greenlet::is_loaded() || !(*driver).host_worker.is_null() {
             return true;
         }
-        if !Driver::is_ours(driver) {
-            return false;
-        }
-        let mut worker = worker::current();
-        while !worker.is_null() {
-            if super::below::is_runner_of(worker, driver) {
-                return true;
-            }
-            worker = Worker::outer(worker);
-        }
-        false
+        Driver::is_ours(driver) && !runner(driver).is_null()
     }
 }

@@ -14,7 +14,8 @@
 //! | `turns.rs` | the loop's callbacks, run one by one |
 //! | `handle.rs` | what a callback's handle calls, and the call |
 //! | `next_wake.rs` | the next callback, where all that it does is to wake a caller |
-//! | `turn.rs` | a callback in progress, as debug mode has it |
+//! | `turn.rs` | a callback in progress: what tells it from all others, and debug mode |
+//! | `current_turn.rs` | which callback runs now, for those who want to know |
 //! | `wait.rs` | what a task does with what its coroutine yields, done here for a caller |
 //! | `waker.rs` | the callback that ends a wait, as an object |
 //! | `wake.rs` | what that callback does |
@@ -46,6 +47,7 @@
 mod below;
 mod change;
 mod close;
+mod current_turn;
 mod driver;
 mod handle;
 mod hooks;
@@ -60,6 +62,7 @@ mod wake;
 mod waker;
 
 pub(crate) use close::{close_all, close_parked, parked_on};
+pub(crate) use current_turn::{current_turn, is_in_turn};
 pub(crate) use hooks::set_parking;
 pub(crate) use hosted::{end_hosted, run_hosted};
 pub(crate) use look::parked;

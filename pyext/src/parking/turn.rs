@@ -1,4 +1,5 @@
-//! A callback in progress: in debug mode it is known as the current one, and timed.
+//! A callback in progress: who asks can tell it from all others; in debug mode it is known as the current one,
+//! and timed.
 
 use super::hooks;
 use crate::interp::frames::Place;
@@ -11,6 +12,57 @@ pub(super) struct Turn {
     pub(super) handle: *mut PyObject,
     /// Seconds that it was parked, in debug mode.
     pub(super) parked: f64,
+    /// What stands for it in Python code, once somebody has asked; owned, or null. A handle would not do: that of
+    /// a reader or a signal is called again and again, also while an earlier call of it is parked.
+    token: *mut PyObject,
+}
+
+impl Turn {
+    /// Of a handle that its caller keeps.
+    pub(super) fn new(handle: *mut PyObject) -> Self {
+        Self { handle, parked: 0.0, token: ptr::null_mut() }
+    }
+
+    /// The object that stands for the turn, as a new reference; null with an error set.
+    ///
+    /// # Safety
+    ///
+    /// Attached, no error set, in this very turn.
+    pub(super) unsafe fn token(turn: *mut Self) -> *mut PyObject {
+        // SAFETY: the contract: code above the turn's native frame cannot see it end.
+        unsafe {
+            if (*turn).token.is_null() {
+                let token = hooks::TURN.call(&[]);
+                // A finalizer may have run meanwhile, and asked.
+                if (*turn).token.is_null() {
+                    (*turn).token = token;
+                } else {
+                    ffi::PyErr_Clear();
+                    ffi::Py_XDECREF(token);
+                }
+            }
+            ffi::Py_XNewRef((*turn).token)
+        }
+    }
+
+    /// The callback has returned.
+    ///
+    /// # Safety
+    ///
+    /// Attached, no error set; nobody's current turn any more.
+    #[inline]
+    pub(super) unsafe fn end(self) {
+        if !self.token.is_null() {
+            // SAFETY: passed on; owned.
+            unsafe {
+                let done = ffi::PyObject_SetAttr(self.token, names::IS_OVER.get(), ffi::Py_True());
+                if done < 0 {
+                    ffi::PyErr_WriteUnraisable(self.token);
+                }
+                ffi::Py_DECREF(self.token);
+            }
+        }
+    }
 }
 
 /// `handle._run()` as debug mode has it: known as the current one, and timed.

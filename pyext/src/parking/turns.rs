@@ -34,7 +34,6 @@ pub(super) unsafe fn drive(driver: *mut c_void) {
                 break;
             }
         }
-        (*driver).turn = ptr::null_mut();
         if matches!((*driver).next, Next::Same) {
             (*driver).next = Next::Host;
         }
@@ -158,7 +157,7 @@ unsafe fn one(driver: *mut Driver) -> bool {
             ffi::Py_DECREF(handle);
             return true;
         }
-        let mut turn = Turn { handle, parked: 0.0 };
+        let mut turn = Turn::new(handle);
         (*driver).turn = &raw mut turn;
         let is_done = if Driver::is_debug(driver) {
             let done = run_timed((*driver).event_loop, &raw mut turn);
@@ -168,8 +167,9 @@ unsafe fn one(driver: *mut Driver) -> bool {
             handle::run(ffi::PyThreadState_Get(), handle)
         };
         let go_on = is_done || raise_on_host(driver);
-        ffi::Py_DECREF(handle);
         (*driver).turn = ptr::null_mut();
+        turn.end();
+        ffi::Py_DECREF(handle);
         go_on && matches!((*driver).next, Next::Same)
     }
 }

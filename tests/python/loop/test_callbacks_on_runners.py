@@ -6,6 +6,7 @@ import asyncio
 import collections
 import contextvars
 import gc
+import selectors
 import sys
 import traceback
 import weakref
@@ -343,3 +344,118 @@ def test_runners_are_given_back(fb):
     before = count()
     asyncio.run(main())
     assert count() == before
+
+
+async def host():
+    await asyncio.sleep(0)
+    return asyncio.current_task()
+
+
+def test_each_call_of_one_handle_has_a_task_of_its_own(fb, beside):
+    """As a reader's, whose handle is called again while its earlier call is parked."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        gates = [asyncio.Event() for _ in range(3)]
+
+        def callback():
+            number = len(tasks)
+            tasks.append([fb.await_(host())])
+            fb.await_(gates[number].wait())
+            tasks[number].append(fb.await_(host()))
+
+        handle = asyncio.Handle(callback, (), loop, contextvars.Context())
+        for _ in range(3):
+            # A context can be entered once at a time.
+            handle._context = contextvars.Context()
+            loop._ready.append(handle)
+            await turns(9)
+        for gate in gates:
+            gate.set()
+            await turns(9)
+
+    tasks = []
+    asyncio.run(beside(fb, main))
+    assert [len(set(each)) for each in tasks] == [1, 1, 1]
+    assert len({each[0] for each in tasks}) == 3
+
+
+def test_a_callback_after_another_has_a_task_of_its_own(fb, beside):
+    """Also where objects of the later one lie where those of the earlier one lay."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+
+        def callback():
+            tasks.append({fb.await_(host()) for _ in range(2)})
+
+        for _ in range(50):
+            loop.call_soon(callback)
+            await turns(9)
+        assert all(len(each) == 1 for each in tasks)
+        assert len(set().union(*tasks)) == 50
+
+    tasks = []
+    asyncio.run(beside(fb, main))
+
+
+def test_a_handler_waits_in_the_task_of_the_callback_that_raised(fb, beside):
+    async def main():
+        loop = asyncio.get_running_loop()
+
+        def callback():
+            tasks.append(fb.await_(host()))
+            raise ValueError
+
+        loop.set_exception_handler(lambda *_: tasks.append(fb.await_(host())))
+        loop.call_soon(callback)
+        await turns(12)
+
+    tasks = []
+    asyncio.run(beside(fb, main))
+    assert len(tasks) == 2 and len(set(tasks)) == 1
+
+
+def test_the_task_of_a_callback_ends_with_it(fb, beside):
+    async def main():
+        loop = asyncio.get_running_loop()
+        others = asyncio.all_tasks()
+
+        def callback():
+            fb.await_(asyncio.sleep(0))
+            first.append(fb.await_(host()))
+
+        first = []
+        loop.call_soon(callback)
+        while not first:
+            await asyncio.sleep(0)
+        while asyncio.all_tasks() - others:
+            await asyncio.sleep(0.001)
+        assert first.pop().done()
+
+    asyncio.run(beside(fb, main))
+
+
+def test_what_interrupts_the_loop_between_two_callbacks_is_in_neither(fb):
+    """A signal's handler, on a runner that looks for something to do."""
+    from fiberback._fiberback import current_turn
+
+    class Selector(selectors.DefaultSelector):
+        def select(self, timeout=None):
+            turns_seen.append(current_turn())
+            return super().select(timeout)
+
+    async def main():
+        seen = []
+        asyncio.get_running_loop().call_soon(lambda: seen.append(current_turn()))
+        turns_seen.clear()
+        await turns()
+        return seen
+
+    turns_seen = []
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(Selector())) as runner:
+        (turn,) = runner.run(beside_a_parked_caller(fb, main))
+        (none,) = runner.run(natively(fb, main))
+    assert turn is not None and turn.is_over and none is None
+    assert turns_seen and set(turns_seen) == {None}
+    assert current_turn() is None

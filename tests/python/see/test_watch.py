@@ -307,8 +307,9 @@ def test_what_would_make_it_wait(reports, kind, call, instead):
     assert instead in blocked.instead, blocked
 
 
-def test_a_callback_without_a_frame(fb):
-    """One in C: only the loop's own frames are there."""
+@pytest.mark.parametrize("on_a_runner", [False, True])
+def test_a_callback_without_a_frame(fb, on_a_runner):
+    """One in C: only the loop's own frames are there; on a runner not even that of its handle."""
     lock = threading.Lock()
     lock.acquire()
     reported = []
@@ -323,8 +324,17 @@ def test_a_callback_without_a_frame(fb):
             return "marked"
 
     async def main():
-        asyncio.get_running_loop().call_soon(lock.acquire)
-        await asyncio.sleep(0)
+        gate = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            if on_a_runner:
+                group.create_task(parked(gate))
+                await asyncio.sleep(0)
+            asyncio.get_running_loop().call_soon(lock.acquire)
+            await asyncio.sleep(0)
+            gate.set()
+
+    async def parked(gate):
+        fb.await_(gate.wait())
 
     with fb.watch(SHORT, report=report), asyncio.Runner(loop_factory=Loop) as runner:
         runner.run(main())

@@ -2,11 +2,11 @@
 
 All of it runs in one host (`_thread.host`), in the callback's own context, which the callback leaves for
 that time. The host ends when the callback does. Nobody tells of that; but a callback that is not
-parked has run to its end when the next one runs, so then it is looked whether its frame is done.
+parked has run to its end when the next one runs, so then it is looked whether it is over.
 
-Which callback it is that waits, its frame tells: each wait looks through those above it, from the one that
-has called `await_`, so that it costs with the callback's own depth, and nothing for what else there is,
-other callbacks that wait included.
+Which callback it is that waits, the native module knows of those that a runner runs. That of any other the frame
+of `Handle._run` tells: each wait looks through the frames from the one that has called `await_`, so that it
+costs with the callback's own depth, and nothing for what else there is, other callbacks that wait included.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import contextvars
 import sys
 from asyncio import _get_running_loop
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
-from .._fiberback import lend_context
-from .._loop.parking import is_hosted
+from .._fiberback import current_turn, lend_context
+from .._loop.parking import Turn, is_hosted
 from .._thread.host import Host
 from .._thread.request import Request
+
+# What tells a callback from all others, as long as it is kept.
+_Callback: TypeAlias = "FrameType | Turn"
 
 _RUN = asyncio.Handle._run.__code__
 # Seconds until a callback is looked at again that cannot go on yet.
@@ -29,9 +32,9 @@ _AGAIN = 0.002
 
 
 class _CallbackHost(Host):
-    def __init__(self, loop: asyncio.AbstractEventLoop, frame: FrameType | None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, callback: _Callback | None) -> None:
         super().__init__(loop, "fiberback.await_() in a callback")
-        self.frame = frame
+        self._callback = callback
         self._own_context = contextvars.Context()
         self._is_to_look = False
         self._is_plain = loop.get_task_factory() is None
@@ -56,33 +59,41 @@ class _CallbackHost(Host):
         self._is_to_look = False
         if self._finished or self._current is not None or self._requests:
             return  # it will be answered, and looked at then
-        frame = self.frame
-        if frame is not None:
-            try:
-                frame.clear()
-            except RuntimeError:  # it is not done
+        callback = self._callback
+        if callback is not None:
+            if not _is_over(callback):
                 self._is_to_look = True
                 self.loop.call_later(_AGAIN, self._look, context=self._own_context)
                 return
-            self.frame = None
-            _forget(self.loop, frame)
+            self._callback = None
+            _forget(self.loop, callback)
         self.finish()
 
 
-# Of each loop, by its id, the loop and the hosts of its callbacks, by the id of the frame of `Handle._run`,
-# which the host keeps.
+def _is_over(callback: _Callback) -> bool:
+    if isinstance(callback, Turn):
+        return callback.is_over
+    try:
+        callback.clear()
+    except RuntimeError:  # it is executing
+        return False
+    return True
+
+
+# Of each loop, by its id, the loop and the hosts of its callbacks, by the id of what tells the callback from all
+# others. The host keeps that, so that the id is nothing else's.
 _of_loops: dict[int, tuple[asyncio.AbstractEventLoop, dict[int, _CallbackHost]]] = {}
 
 
-def _of_frames(loop: asyncio.AbstractEventLoop | None) -> dict[int, _CallbackHost]:
+def _of_callbacks(loop: asyncio.AbstractEventLoop | None) -> dict[int, _CallbackHost]:
     known = _of_loops.get(id(loop))
     return known[1] if known is not None else {}
 
 
-def _forget(loop: asyncio.AbstractEventLoop, frame: FrameType) -> None:
-    of_frames = _of_frames(loop)
-    del of_frames[id(frame)]
-    if not of_frames:
+def _forget(loop: asyncio.AbstractEventLoop, callback: _Callback) -> None:
+    of_callbacks = _of_callbacks(loop)
+    del of_callbacks[id(callback)]
+    if not of_callbacks:
         del _of_loops[id(loop)]
 
 
@@ -145,29 +156,35 @@ def is_future(thing: Any) -> bool:
     if not asyncio.isfuture(thing):
         return False
     if _of_loops and not thing.done():
-        frame = _callback(sys._getframe(1))
-        host = _of_frames(_get_running_loop()).get(id(frame)) if frame is not None else None
+        callback = _current(sys._getframe(1))
+        host = None
+        if callback is not None:
+            host = _of_callbacks(_get_running_loop()).get(id(callback))
         if host is not None:
             thing.add_done_callback(host.look_soon, context=contextvars.Context())
     return True
 
 
 def _host(loop: asyncio.AbstractEventLoop) -> _CallbackHost:
-    frame = _callback(sys._getframe(1))
-    if frame is None:  # for this one alone
+    callback = _current(sys._getframe(1))
+    if callback is None:  # for this one alone
         return _CallbackHost(loop, None)
-    host = _of_frames(loop).get(id(frame))
+    host = _of_callbacks(loop).get(id(callback))
     if host is None:
         # A process has few loops, and each is dropped here once.
         for key, (other, _) in list(_of_loops.items()):
             if other.is_closed():
                 del _of_loops[key]
-        host = _CallbackHost(loop, frame)
-        _of_loops.setdefault(id(loop), (loop, {}))[1][id(frame)] = host
+        host = _CallbackHost(loop, callback)
+        _of_loops.setdefault(id(loop), (loop, {}))[1][id(callback)] = host
     return host
 
 
-def _callback(frame: FrameType | None) -> FrameType | None:
+def _current(frame: FrameType | None) -> _Callback | None:
+    """The callback that runs now, in or below `frame`."""
+    turn: Turn | None = current_turn()
+    if turn is not None:
+        return turn
     while frame is not None and frame.f_code is not _RUN:
         frame = frame.f_back
     return frame

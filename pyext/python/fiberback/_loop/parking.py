@@ -176,6 +176,7 @@ def install(is_future: Any, answer: Any) -> None:
         closing.watch,
         *_stock_run(),
         _StandIn,
+        Turn,
         collections.deque,
         _current_tasks(),
         indices,
@@ -193,6 +194,15 @@ def _stock_run() -> tuple[Any, Any]:
         and code.co_names[:4] == ("_context", "run", "_callback", "_args")
     )
     return (run, code) if known else (None, None)
+
+
+class Turn:
+    """A callback that a runner runs, once: where its handle is called again, that is another one."""
+
+    __slots__ = ("is_over",)
+
+    def __init__(self) -> None:
+        self.is_over = False
 
 
 class _StandIn:

@@ -68,6 +68,14 @@ def end_hosted(loop: Any, /) -> None:
     """None is hosted."""
 
 
+def current_turn() -> None:
+    """Callbacks run on the loop's own stack."""
+
+
+def is_in_turn(loop: Any, /) -> bool:
+    return False
+
+
 def parked_on(loop: Any, /) -> list[Any]:
     return []
 

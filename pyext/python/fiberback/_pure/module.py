@@ -8,6 +8,7 @@ from typing import Any
 from . import messages as _messages
 from .absent import StackMemoryError as StackMemoryError
 from .absent import close_parked as close_parked
+from .absent import current_turn as current_turn
 from .absent import end_hosted as end_hosted
 from .absent import get_stack_size as get_stack_size
 from .absent import meet_greenlet as meet_greenlet

@@ -18,6 +18,7 @@ from typing import Any
 from weakref import ref
 
 from .. import _counts, _messages
+from .._fiberback import is_in_turn
 from .._loop.parking import _poll
 from . import loops
 from .blocked import Blocked
@@ -55,7 +56,7 @@ class Beat:
         self._processor = processor
         if self._answer:
             self.end(self._answer[0])
-        code = _outermost(lines)
+        code = self._outermost(lines)
         if code is None:  # it idles
             if self._answer is None:
                 self.end(now)
@@ -96,6 +97,22 @@ class Beat:
             self.blocked.is_over = True
             self.blocked = None
 
+    def _outermost(self, lines: Sequence[Line]) -> CodeType | None:
+        """The code that the loop has called; None if it idles, or shows none."""
+        if _is_idle(lines):
+            return None
+        found = None
+        for code, _ in lines:
+            if is_loops(code):
+                # A callback in C has no frame, but for the one of the handle that calls it; on a runner not even that.
+                is_in_c = found is None and (
+                    code.co_qualname == "Handle._run" or is_in_turn(self._loop())
+                )
+                return code if is_in_c else found
+            if is_shown(code):
+                found = code
+        return found
+
     def _ask(self) -> None:
         loop: Any = self._loop()
         answer: list[float] = []
@@ -122,20 +139,6 @@ class Beat:
         if _counts.loops_unwatched == 1:
             text = _messages.LOOP_UNWATCHED.format(loop=repr(loop), error=repr(error))
             logging.getLogger("fiberback").warning("%s", text)
-
-
-def _outermost(lines: Sequence[Line]) -> CodeType | None:
-    """The code that the loop has called; None if it idles, or shows none."""
-    if _is_idle(lines):
-        return None
-    found = None
-    for code, _ in lines:
-        if is_loops(code):
-            # A callback in C has no frame but the one of the handle that calls it.
-            return code if found is None and code.co_qualname == "Handle._run" else found
-        if is_shown(code):
-            found = code
-    return found
 
 
 _POLLS = {"_run_once", "unrolled_run", "get_events"}
