@@ -139,6 +139,24 @@ impl Call {
     }
 }
 
+/// What a handle calls, if it is an `asyncio.Handle` as asyncio has made it; null if not. Borrowed from it.
+///
+/// # Safety
+///
+/// Attached, no error set; a valid object, or null.
+#[inline]
+pub(super) unsafe fn callback(handle: *mut PyObject) -> *mut PyObject {
+    // SAFETY: the contract. Objects of exactly that class have the slots that were found in it.
+    unsafe {
+        if handle.is_null() || !ptr::eq(ffi::Py_TYPE(handle).cast(), hooks::HANDLE.get()) {
+            return ptr::null_mut();
+        }
+        layout().map_or(ptr::null_mut(), |layout| {
+            *handle.byte_offset(layout.callback).cast::<*mut PyObject>()
+        })
+    }
+}
+
 /// `handle._run()`. Null with an error set if the loop is to be left.
 ///
 /// # Safety

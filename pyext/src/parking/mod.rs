@@ -14,6 +14,7 @@
 //! | `turns.rs` | the loop's callbacks, run one by one |
 //! | `handle.rs` | what a callback's handle calls, and the call |
 //! | `next_wake.rs` | the next callback, where all that it does is to wake a caller |
+//! | `fetch.rs` | what the next caller needs, fetched by the processor beforehand |
 //! | `turn.rs` | a callback in progress: what tells it from all others, and debug mode |
 //! | `current_turn.rs` | which callback runs now, for those who want to know |
 //! | `wait.rs` | what a task does with what its coroutine yields, done here for a caller |
@@ -49,6 +50,7 @@ mod change;
 mod close;
 mod current_turn;
 mod driver;
+mod fetch;
 mod handle;
 mod hooks;
 mod hosted;

@@ -4,6 +4,7 @@
 //! resume a runner for that, which calls the waker and is done, would be two switches more.
 
 use super::driver::{Driver, Next, Parked, ready_count};
+use super::fetch::prefetch_next;
 use super::handle::Call;
 use super::hooks;
 use super::waker;
@@ -47,6 +48,7 @@ pub(super) unsafe fn take(driver: *mut Driver, ts: *mut PyThreadState) -> *mut P
         if !future.is_null() && (*parked).outcome.is_null() {
             (*parked).outcome = ffi::Py_NewRef(future);
         }
+        prefetch_next(driver);
         // Whoever is woken drops it: the end of a handle may call what has a weak reference to it.
         (*driver).woken_by = handle;
         parked

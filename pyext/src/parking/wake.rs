@@ -2,9 +2,9 @@
 
 use super::change::idle;
 use super::driver::{Driver, Host, Next, Parked};
+use super::fetch::prefetch;
 use super::hooks;
 use super::waker::{self, Kind, WakerObject};
-use crate::worker::Worker;
 use crate::{error, fallbacks, names};
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
@@ -136,48 +136,6 @@ unsafe fn wake(driver: *mut Driver, parked: *mut Parked) -> Wake {
                 Wake::Done
             }
         }
-    }
-}
-
-/// Bytes of a parked stack, from its end up, in which the frames are that it goes on with.
-const NEXT_FRAMES: usize = 1024;
-/// Bytes below them, which the calls that are made next take.
-const NEXT_CALLS: usize = 1280;
-/// Bytes beyond the worker in which the interpreter's frames are.
-const PYTHON_FRAMES: usize = 512;
-const CACHE_LINE: usize = 64;
-/// So few callers are in the near cache anyway.
-const FEW_PARKED: usize = 32;
-
-/// The caller is about to go on: has the processor fetch what it will need. With hundreds of parked callers
-/// none of that is in a near cache any more, and each of some forty lines would be waited for by itself.
-///
-/// # Safety
-///
-/// The caller waits.
-unsafe fn prefetch(parked: *mut Parked) {
-    // SAFETY: the contract; its driver is in use.
-    unsafe {
-        let worker: *const u8 = (*parked).worker.cast();
-        if worker.is_null() || (*(*parked).driver).parked < FEW_PARKED {
-            return;
-        }
-        prefetch_lines((*parked).frames.wrapping_sub(NEXT_CALLS), NEXT_CALLS + NEXT_FRAMES);
-        prefetch_lines(worker, size_of::<Worker>() + PYTHON_FRAMES);
-    }
-}
-
-#[inline(always)]
-fn prefetch_lines(start: *const u8, bytes: usize) {
-    for at in (0..bytes).step_by(CACHE_LINE) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a hint: it reads nothing, and never faults, whatever the address.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at).cast());
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = start.wrapping_add(at);
     }
 }
 

@@ -55,9 +55,12 @@ static TYPE: Type = Type::new();
 ///
 /// # Safety
 ///
-/// A valid object.
+/// A valid object, or null.
 #[inline]
 pub(super) unsafe fn of_a_wait(object: *mut PyObject) -> *mut WakerObject {
+    if object.is_null() {
+        return ptr::null_mut();
+    }
     // SAFETY: the contract; objects of that type are wakers.
     unsafe {
         let waker: *mut WakerObject = object.cast();
