@@ -50,9 +50,9 @@ from .stub_names import Names
 
 
 class How(enum.Enum):
-    AS_IS = enum.auto()
-    OUT = enum.auto()
-    IN = enum.auto()
+    AS_IS = 1
+    OUT = 2
+    IN = 3
 
 
 _ITERATED = {"AsyncIterator", "AsyncIterable", "AsyncGenerator"}
