@@ -320,8 +320,10 @@ unsafe fn return_all(ts: *mut PyThreadState, until: *mut Frame) -> Vec<Vec<Owned
                 break;
             }
             let mut called = Vec::new();
-            while let Some(function) = innermost_call(frame.0) {
+            while let Some((function, outer)) = innermost_call(frame.0) {
                 tell(ts, frame.0, ffi::PyTrace_C_RETURN, function.0);
+                // `record` has taken it off, unless somebody has set another function, or none, meanwhile.
+                drop(off_the_record(outer));
                 called.push(function);
             }
             if called.is_empty() && !is_on_record(frame.0) {
@@ -345,16 +347,24 @@ fn is_on_record(frame: *mut PyObject) -> bool {
     })
 }
 
-/// The C function called last by the code in the frame, as far as is known, if it has not returned; the frame's
-/// call is on the record, too, or was there before.
-unsafe fn innermost_call(frame: *mut PyObject) -> Option<Owned> {
+/// Takes all but the outermost `outer` calls off the record, to be dropped while it is not borrowed.
+fn off_the_record(outer: usize) -> Vec<Open> {
+    OPEN.with_borrow_mut(|open| {
+        let outer = outer.min(open.len());
+        open.split_off(outer)
+    })
+}
+
+/// The C function called last by the code in the frame, as far as is known, if it has not returned, and how many
+/// calls are on the record before it; the frame's call is on the record, too, or was there before.
+unsafe fn innermost_call(frame: *mut PyObject) -> Option<(Owned, usize)> {
     OPEN.with_borrow(|open| {
         let Some(Open::C(function)) = open.last() else { return None };
         let below = open.iter().rev().find(|each| matches!(each, Open::Frame(_)));
         match below {
             Some(Open::Frame(at)) if *at != frame.addr() => None,
             // SAFETY: attached; noted, hence alive.
-            _ => Some(Owned(unsafe { ffi::Py_NewRef(function.0) })),
+            _ => Some((Owned(unsafe { ffi::Py_NewRef(function.0) }), open.len() - 1)),
         }
     })
 }

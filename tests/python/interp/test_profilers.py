@@ -6,7 +6,9 @@ import asyncio
 import contextvars
 import cProfile
 import pstats
+import subprocess
 import sys
+import textwrap
 import time
 
 import fiberback
@@ -227,6 +229,51 @@ def test_what_a_profile_function_raises_is_reported(way, monkeypatch):
     finally:
         sys.setprofile(None)
     assert [type(error) for error in reported] == [ZeroDivisionError]
+
+
+ENDS = textwrap.dedent(
+    """\
+    import asyncio, resource, sys
+    import fiberback
+
+    resource.setrlimit(resource.RLIMIT_CPU, (10, 10))  # where this would go on for ever
+
+
+    def profile(frame, event, argument):
+        if event == "return" and frame.f_code is by_key.__code__:
+            sys.setprofile(None)
+
+
+    def by_key(number):
+        return fiberback.await_(asyncio.sleep(0, number))
+
+
+    def fn():
+        fiberback.await_(asyncio.sleep(0))
+        return sorted([2, 1], key=by_key)
+
+
+    async def main(how):
+        sys.setprofile(profile)
+        if how == "portal":
+            found = await fiberback.with_portal_run_sync(fn)
+        else:
+            found = fn()
+        assert found == [1, 2] and sys.getprofile() is None
+        print("done")
+
+
+    asyncio.run(main(sys.argv[1]))
+    """
+)
+
+
+@pytest.mark.parametrize("how", ["portal", "parked"])
+def test_a_profile_function_may_take_itself_away_in_the_middle_of_a_switch(tmp_path, how):
+    """While the caller of what has returned is in a C function, which nobody is told of any more."""
+    command = [sys.executable, "-c", ENDS, how]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
 def test_a_profile_function_cannot_wait_while_it_is_told_of_a_switch():

@@ -83,7 +83,7 @@ def test_gdb_goes_on_into_the_resumer(tmp_path, how):
 
 SWITCHES = textwrap.dedent(
     """\
-    import asyncio, faulthandler, os, signal, sys, tempfile, threading, time
+    import asyncio, faulthandler, os, signal, tempfile, threading, time
     import fiberback
 
 
@@ -91,41 +91,42 @@ SWITCHES = textwrap.dedent(
         return deep(n - 1) if n else [fiberback.await_(asyncio.sleep(0)) for _ in range(5)]
 
 
-    async def in_task(until):
-        while time.monotonic() < until:
+    async def in_task():
+        while not stop.is_set():
             deep(10)
 
 
-    async def on_portal(until):
-        await fiberback.with_portal_run_sync(asyncio_run_in, until)
+    async def on_portal():
+        await fiberback.with_portal_run_sync(loops)
 
 
-    def asyncio_run_in(until):
-        while time.monotonic() < until:
+    def loops():
+        while not stop.is_set():
             deep(5)
 
 
-    async def main(until):
+    async def main():
         async with asyncio.TaskGroup() as group:
             for function in (in_task, in_task, on_portal):
-                group.create_task(function(until))
+                group.create_task(function())
 
 
-    def ask(until):
-        while time.monotonic() < until:
+    def ask():
+        for _ in range(300):
             faulthandler.dump_traceback(log)
             os.kill(os.getpid(), signal.SIGUSR1)
             time.sleep(0.001)
+        stop.set()
 
 
     log = tempfile.TemporaryFile("w+")
     faulthandler.register(signal.SIGUSR1, log, all_threads=False)
-    until = time.monotonic() + 1
-    bodies = [lambda: fiberback.run(main(until)), lambda: asyncio.run(main(until)), lambda: ask(until)]
+    stop = threading.Event()
+    bodies = [lambda: fiberback.run(main()), lambda: asyncio.run(main()), ask]
     threads = [threading.Thread(target=body) for body in bodies]
     for thread in threads:
         thread.start()
-    asyncio.run(main(until))
+    asyncio.run(main())
     for thread in threads:
         thread.join()
     log.seek(0)

@@ -16,15 +16,12 @@ import contextvars
 import sys
 from asyncio import _get_running_loop
 from types import FrameType
-from typing import Any, TypeAlias
+from typing import Any
 
 from .._fiberback import current_turn, lend_context
 from .._loop.parking import Turn, is_hosted
 from .._thread.host import Host
 from .._thread.request import Request
-
-# What tells a callback from all others, as long as it is kept.
-_Callback: TypeAlias = "FrameType | Turn"
 
 _RUN = asyncio.Handle._run.__code__
 # Seconds until a callback is looked at again that cannot go on yet.
@@ -32,7 +29,9 @@ _AGAIN = 0.002
 
 
 class _CallbackHost(Host):
-    def __init__(self, loop: asyncio.AbstractEventLoop, callback: _Callback | None) -> None:
+    """`callback` tells it from all others, as long as it is kept."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, callback: FrameType | Turn | None) -> None:
         super().__init__(loop, "fiberback.await_() in a callback")
         self._callback = callback
         self._own_context = contextvars.Context()
@@ -70,7 +69,7 @@ class _CallbackHost(Host):
         self.finish()
 
 
-def _is_over(callback: _Callback) -> bool:
+def _is_over(callback: FrameType | Turn) -> bool:
     if isinstance(callback, Turn):
         return callback.is_over
     try:
@@ -90,7 +89,7 @@ def _of_callbacks(loop: asyncio.AbstractEventLoop | None) -> dict[int, _Callback
     return known[1] if known is not None else {}
 
 
-def _forget(loop: asyncio.AbstractEventLoop, callback: _Callback) -> None:
+def _forget(loop: asyncio.AbstractEventLoop, callback: FrameType | Turn) -> None:
     of_callbacks = _of_callbacks(loop)
     del of_callbacks[id(callback)]
     if not of_callbacks:
@@ -180,7 +179,7 @@ def _host(loop: asyncio.AbstractEventLoop) -> _CallbackHost:
     return host
 
 
-def _current(frame: FrameType | None) -> _Callback | None:
+def _current(frame: FrameType | None) -> FrameType | Turn | None:
     """The callback that runs now, in or below `frame`."""
     turn: Turn | None = current_turn()
     if turn is not None:
