@@ -11,6 +11,7 @@ from .absent import close_parked as close_parked
 from .absent import current_turn as current_turn
 from .absent import end_hosted as end_hosted
 from .absent import get_stack_size as get_stack_size
+from .absent import is_in_turn as is_in_turn
 from .absent import meet_greenlet as meet_greenlet
 from .absent import note_greenlet_replaced as note_greenlet_replaced
 from .absent import parked as parked
