@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
+import gc
 import logging
 import queue
 import re
@@ -18,6 +19,7 @@ import threading
 import time
 
 import pytest
+from fiberback._see.beat import Beat
 from saying import says
 from support import import_or_skip, only_fiberback
 
@@ -633,3 +635,17 @@ def test_a_loop_that_cannot_be_asked_is_counted_and_said_once(fb, caplog):
     assert len(lines) == (before == 0)
     assert before or "TypeError" in lines[0]
     assert not [each for each in reports if "WithoutThreads" in each.loop]
+
+
+def test_the_next_loop_may_be_where_the_one_before_it_was():
+    """A loop is not taken for another one that was at the same address in the same thread."""
+    loop, other = asyncio.new_event_loop(), asyncio.new_event_loop()
+    try:
+        beat = Beat(loop, threading.get_ident())
+        assert beat.is_of(loop) and not beat.is_of(other)
+        loop.close()
+        del loop
+        gc.collect()
+        assert not beat.is_of(other)
+    finally:
+        other.close()

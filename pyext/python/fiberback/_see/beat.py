@@ -44,6 +44,9 @@ class Beat:
         self.blocked: Blocked | None = None
         """What was reported of it, while it lasts."""
 
+    def is_of(self, loop: Any) -> bool:
+        return self._loop() is loop
+
     def look(self, lines: Sequence[Line], threshold: float, now: float, stalled: float) -> bool:
         """Whether there is something new to report, given the thread's lines from the innermost. For `stalled`
         seconds up to now no look could be had, though there was a processor for it."""

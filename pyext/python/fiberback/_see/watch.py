@@ -115,13 +115,15 @@ class Watch:
             if loop is None:
                 continue
             key = ident, id(loop)
-            beat = self._beats.get(key) or Beat(loop, ident)
+            known = self._beats.get(key)
+            # The next loop may be where the one before it was.
+            beat = known if known is not None and known.is_of(loop) else Beat(loop, ident)
             beats[key] = beat
             if beat.look(lines, self._threshold, now, stalled):
                 reports.append((beat, _blocked(loop, ident, top, lines, beat.seconds(now))))
         del frames
         for key, beat in self._beats.items():
-            if key not in beats:
+            if beats.get(key) is not beat:
                 beat.end(now)
         self._beats = beats
         for blocked in self._reported:
