@@ -508,6 +508,24 @@ DJANGO_NO_PORTAL = Message(
     "fiberback.with_portal_run_sync(fn)'; a thread or sync_to_async works, too",
 )
 
+TRIO_FIXTURE_IN_SYNC_TEST = Message(
+    "trio-fixture-sync",
+    "the fixture '{name}' is pytest-trio's, and the test that takes it is not",
+    "Put '@pytest.mark.trio' above the test: a synchronous one then runs in a Trio task and waits by "
+    "'fiberback.await_'",
+)
+TRIO_FIXTURE_NOT_YET = Message(
+    "trio-fixture-early",
+    "{name} has no '{attribute}': it is not set up, for pytest-trio does so when its test begins, and ends it "
+    "with the test",
+    "Take the fixture as an argument, in place of 'request.getfixturevalue', in the fixture that uses it here",
+)
+TRIO_FIXTURE_CANCELLED = Message(
+    "trio-fixture-cancelled",
+    "{name} has no value, for it was cancelled while it was set up",
+    "Look at the error that pytest-trio shows when the test ends, or for who cancels the fixture's nursery",
+)
+
 # --- other people's extensions: in the words of pyext/fiberback-pyo3 and include/fiberback.h ---------
 
 EXTENSION_ALONE = Message(

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from inner_pytest import pytest_on
+from saying import says
 from support import import_or_skip, only_fiberback
 
 pytestmark = [only_fiberback, pytest.mark.sampled]
@@ -266,6 +267,224 @@ def test_anyio(tmp_path):
         *("-W", "error::RuntimeWarning"),
     )
     assert "18 passed" in printed, printed
+
+
+TRIO = """
+    import fiberback, pytest, trio
+
+    log = []
+
+    async def serve(answers, requests):
+        async for n in requests:
+            await answers.send(n * 2)
+
+    class Client:
+        def __init__(self):
+            self.lock = trio.Lock()             # fixtures end at the same time
+
+        async def ask(self, n):
+            async with self.lock:
+                await self.requests.send(n)
+                return await self.answers.receive()
+
+    @pytest.fixture
+    async def client():
+        client = Client()
+        client.requests, requests = trio.open_memory_channel(1)
+        answers, client.answers = trio.open_memory_channel(1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, answers, requests)
+            yield client
+            nursery.cancel_scope.cancel()
+        log.append("client")
+
+    @pytest.fixture
+    async def on_client(client):            # ends before that
+        yield await client.ask(10)
+        assert await client.ask(11) == 22
+        log.append("on_client")
+
+    @pytest.fixture
+    async def value():
+        await trio.sleep(0)
+        return fiberback.await_(nothing())
+
+    @pytest.fixture
+    async def bad():
+        await trio.sleep(0)
+        raise LookupError("no such thing")
+
+    @pytest.fixture
+    async def on_bad(bad):
+        raise SystemError("must not run")
+
+    @pytest.fixture
+    async def skips():
+        await trio.sleep(0)
+        pytest.skip("not here")
+
+    @pytest.fixture
+    def asked(client):                      # a sync fixture on an async one
+        yield fiberback.await_(client.ask(1))
+        assert fiberback.await_(client.ask(2)) == 4
+        log.append("asked")
+
+    @pytest.fixture
+    async def asks(request):                # an async one that asks in sync code
+        client = through_sync(request, "client")
+        yield await client.ask(12)
+        assert await client.ask(13) == 26
+        log.append("asks")
+
+    async def nothing():
+        await trio.sleep(0)
+        return 42
+
+    def through_sync(request, name):
+        return request.getfixturevalue(name)
+"""
+
+
+@pytest.mark.slow
+def test_pytest_trio(tmp_path):
+    import_or_skip("pytest_trio")
+    printed = pytest_on(
+        tmp_path / "test_inner.py",
+        TRIO
+        + """
+    def ended(*names):
+        assert sorted(log) == sorted(names) and (not names or log[-1] == names[-1]), log
+        log.clear()
+
+    @pytest.mark.trio
+    async def test_from_sync_code(request):
+        client = through_sync(request, "client")
+        assert await client.ask(3) == 6 and fiberback.await_(client.ask(4)) == 8
+        assert request.getfixturevalue("client") is client
+        assert through_sync(request, "asked") == 2
+        assert through_sync(request, "on_client") == 20
+        assert through_sync(request, "value") == 42
+        assert not log
+
+    def test_they_ended_before_what_they_need():
+        ended("asked", "on_client", "client")
+
+    @pytest.mark.trio
+    async def test_beside_arguments(client, asked, request):
+        assert through_sync(request, "client") is client
+        assert through_sync(request, "on_client") == 20 and asked == 2
+
+    def test_these_ended_before_what_they_need():
+        ended("asked", "on_client", "client")
+
+    @pytest.mark.trio
+    async def test_by_a_fixture(asks):
+        assert asks == 24
+
+    def test_what_it_asked_for_ended_after_it():
+        ended("asks", "client")
+
+    @pytest.mark.trio
+    async def test_the_run_goes_on(request):
+        ticks = []
+
+        async def tick():
+            while True:
+                ticks.append(fiberback.await_(nothing()))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tick)
+            assert through_sync(request, "value") == 42
+            nursery.cancel_scope.cancel()
+        assert ticks
+
+    @pytest.mark.trio
+    async def test_the_nursery_is_the_tests(request):
+        nursery = through_sync(request, "nursery")
+        assert isinstance(nursery, trio.Nursery)
+        assert nursery is trio.lowlevel.current_task().child_nurseries[0]
+        nursery.start_soon(trio.sleep_forever)      # cancelled with the test
+
+    @pytest.mark.trio
+    @pytest.mark.parametrize("name", ["bad", "on_bad"])
+    async def test_an_error(request, name):
+        for _ in range(2):
+            with pytest.raises(LookupError, match="no such thing"):
+                through_sync(request, name)
+
+    @pytest.mark.trio
+    async def test_that_skips(request):
+        through_sync(request, "skips")
+
+    gate = {}
+
+    @pytest.fixture
+    async def opened():
+        await gate["event"].wait()
+        return "opened"
+
+    @pytest.mark.trio
+    async def test_a_wait_that_is_cancelled(request):
+        # It is set up all the same, for whoever asks next.
+        gate["event"] = trio.Event()
+        with trio.move_on_after(0.001) as scope:
+            through_sync(request, "opened")
+        assert scope.cancelled_caught
+        gate["event"].set()
+        assert through_sync(request, "opened") == "opened"
+
+    @pytest.mark.trio
+    def test_sync(client, asked, request):          # in a Trio task
+        assert asked == 2 and through_sync(request, "on_client") == 20
+        assert [fiberback.await_(client.ask(n)) for n in range(3)] == [0, 2, 4]
+
+    class TestInAClass:
+        @pytest.mark.trio
+        @pytest.mark.parametrize("n", [1, 2])
+        def test_sync(self, n, request):
+            assert fiberback.await_(through_sync(request, "client").ask(n)) == 2 * n
+            assert fiberback.await_(nothing()) == 42
+    """,
+        *("-p", "fiberback", "-p", "no:anyio", "-W", "error::RuntimeWarning"),
+    )
+    assert "14 passed, 1 skipped" in printed, printed
+
+
+@pytest.mark.slow
+def test_where_pytest_trio_cannot(tmp_path):
+    """What a test runs into says what to type."""
+    import_or_skip("pytest_trio")
+    printed = pytest_on(
+        tmp_path / "test_inner.py",
+        TRIO
+        + """
+    @pytest.fixture
+    def too_early(request):
+        return fiberback.await_(request.getfixturevalue("client").ask(1))
+
+    @pytest.fixture
+    async def cancels_itself():
+        trio.lowlevel.current_task().child_nurseries[0].cancel_scope.cancel()
+        await trio.sleep(0)
+
+    @pytest.mark.trio
+    async def test_of_a_fixture_that_is_cancelled(request):
+        through_sync(request, "cancels_itself")
+
+    @pytest.mark.trio
+    async def test_of_a_fixture_that_asks_before_the_run(too_early):
+        pass
+
+    def test_that_is_not_marked(client):
+        pass
+    """,
+        *("-p", "fiberback", "-p", "no:anyio", "-o", "trio_mode=true"),
+        code=1,
+    )
+    assert "1 failed, 2 errors" in printed, printed
+    says(printed, "trio-fixture-early", "Take the fixture as an argument")
+    says(printed, "trio-fixture-cancelled")
+    says(printed, "trio-fixture-sync", "Put '@pytest.mark.trio' above the test")
 
 
 def test_the_page(tmp_path):

@@ -1,10 +1,10 @@
-"""Serves pytest: async fixtures in synchronous code, with pytest-asyncio and with AnyIO's plugin.
+"""Serves pytest: async fixtures in synchronous code, with pytest-asyncio, AnyIO's plugin and pytest-trio.
 
 `pytest -p fiberback`, or in the configuration `addopts = "-p fiberback"`. Then
 
 - synchronous code in an async test may call `request.getfixturevalue("an_async_fixture")`;
 - synchronous tests and fixtures call `fiberback.await_` with what async fixtures have made: it runs on the
-  loop of these;
+  loop of these (with pytest-trio if they are marked `trio`);
 - every task has a portal: sync code in tests waits on uvloop and on Trio, too.
 
 A fixture is set up on the loop that its scope says, by the plugin that owns it. Where that is another than the
@@ -24,14 +24,16 @@ from typing import Any
 
 import pytest
 
-from ._fiberback import await_
-from ._loop.library import is_trio_running
-from ._portal.call_portal import as_coroutine
-from ._portal.task_tree import with_portal_run_tree
-from ._run.enable import enable
-from ._run.in_running_loop import in_place, suspend
-from ._thread.contexts import set_all
-from ._thread.runner import lent_loop, lent_run
+from .._fiberback import await_
+from .._loop.library import is_trio_running
+from .._modules import is_loaded
+from .._portal.call_portal import as_coroutine
+from .._portal.task_tree import with_portal_run_tree
+from .._run.enable import enable
+from .._run.in_running_loop import in_place, suspend
+from .._thread.contexts import set_all
+from .._thread.runner import lent_loop, lent_run
+from . import _trio
 
 _STACK = pytest.StashKey[contextlib.ExitStack]()
 # The fixtures of pytest-asyncio that are runners, one for each scope.
@@ -49,6 +51,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         stack.close()
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Every plugin is there by now."""
+    if is_loaded("pytest_trio.plugin"):
+        _serve("pytest_trio", _trio.serve, session.config.stash[_STACK])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    if "pytest_trio" in _served:
+        _trio.prepare(item)
+    return (yield)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
@@ -61,8 +76,36 @@ def pytest_fixture_setup(
         fixturedef.addfinalizer(lent.close)
     elif fixturedef.argname == "anyio_backend":
         name = value if isinstance(value, str) else value[0]
-        _serve_anyio(name, request.config.stash[_STACK])
+        serve = functools.partial(_serve_anyio, name)
+        _serve(f"anyio on {name}", serve, request.config.stash[_STACK])
     return value
+
+
+# What of other plugins' has been replaced.
+_served: set[str] = set()
+_Replace = Callable[[Any, str, Any], None]
+
+
+def _serve(name: str, serve: Callable[[_Replace], None], stack: contextlib.ExitStack) -> None:
+    """Have `serve` replace attributes, once, until the session ends."""
+    if name in _served:
+        return
+    _served.add(name)
+    stack.callback(_served.discard, name)
+
+    def replace(place: Any, attribute: str, value: Any) -> None:
+        before = vars(place).get(attribute)
+        setattr(place, attribute, value)
+        stack.callback(_put_back, place, attribute, before)
+
+    serve(replace)
+
+
+def _put_back(place: Any, name: str, before: Any) -> None:
+    if before is None:
+        delattr(place, name)
+    else:
+        setattr(place, name, before)
 
 
 # --- pytest-asyncio ------------------------------------------------------------------------------------
@@ -87,21 +130,12 @@ def _run(runner: Runner, coro: Coroutine[Any, Any, Any], *, context: Context | N
 # --- AnyIO ---------------------------------------------------------------------------------------------
 
 
-_served: set[type] = set()
-
-
-def _serve_anyio(backend: str, stack: contextlib.ExitStack) -> None:
-    """Replace methods of the class that runs tests and fixtures on a backend, once, until the session ends."""
+def _serve_anyio(backend: str, replace: _Replace) -> None:
+    """Replace methods of the class that runs tests and fixtures on a backend."""
     cls: Any = importlib.import_module(f"anyio._backends._{backend}").TestRunner
-    if cls in _served:
-        return
-    _served.add(cls)
-    stack.callback(_served.discard, cls)
     for name, ours in _METHODS.items():
         if hasattr(cls, name):  # not of every version
-            before = vars(cls).get(name)
-            setattr(cls, name, _method(ours, getattr(cls, name)))
-            stack.callback(_put_back, cls, name, before)
+            replace(cls, name, _method(ours, getattr(cls, name)))
 
 
 def _method(ours: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
@@ -110,13 +144,6 @@ def _method(ours: Callable[..., Any], original: Callable[..., Any]) -> Callable[
         return ours(original, *args)
 
     return method
-
-
-def _put_back(cls: type, name: str, before: Any) -> None:
-    if before is None:
-        delattr(cls, name)
-    else:
-        setattr(cls, name, before)
 
 
 def _enter(original: Callable[..., Any], runner: Any) -> Any:
