@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import queue
 import re
 import sys
+import sysconfig
 import time
+import venv
 
+from sdists import install
 from support import import_or_skip
 
 PATIENCE = 60.0  # seconds, for one answer on a busy machine
 
 
+def with_ipykernel(version, folder):
+    """The Python of a virtual environment, which has what this one has, but that version of ipykernel.
+
+    Skips the test only when the registry cannot be reached.
+    """
+    import_or_skip("ipykernel")
+    venv.create(folder, symlinks=True)
+    python = folder / "bin" / "python"
+    place = {"base": str(folder), "platbase": str(folder)}
+    packages = pathlib.Path(sysconfig.get_path("purelib", vars=place))
+    # After its own, so that what is installed there comes first.
+    above = dict.fromkeys(each for each in sys.path if "site-packages" in each)
+    (packages / "above.pth").write_text("".join(f"{each}\n" for each in above))
+    install(python, f"ipykernel=={version}")
+    return python
+
+
 class Kernel:
-    def __init__(self, folder, *arguments, config="", before=""):
+    def __init__(self, folder, *arguments, config="", before="", python=sys.executable):
         """`config` is the kernel's configuration file, `before` what its process runs first."""
         manager = import_or_skip("jupyter_client").KernelManager()
         import_or_skip("ipykernel")
@@ -22,7 +43,7 @@ class Kernel:
         (folder / "start.py").write_text(
             before + "\nimport ipykernel.kernelapp as app\napp.main()\n"
         )
-        start = [sys.executable, str(folder / "start.py"), "-f", "{connection_file}"]
+        start = [str(python), str(folder / "start.py"), "-f", "{connection_file}"]
         manager.kernel_spec.argv = [
             *start,
             f"--config={folder}/ipython_kernel_config.py",

@@ -1,4 +1,5 @@
-"""Other packages' own tests, out of their sdists on PyPI; they are no part of this repository."""
+"""Other packages' own tests, out of their sdists on PyPI, and versions of them beside the one that is installed;
+they are no part of this repository."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 import tarfile
+from typing import NoReturn
 
 import pytest
 from support import extract
@@ -26,10 +28,7 @@ def fetch(name: str, version: str, folder: pathlib.Path) -> pathlib.Path:
     done = subprocess.run(command, capture_output=True, text=True)
     found = _found(name, version, folder)
     if not found:
-        # What pip says when it gets no answer, as opposed to an answer that it dislikes.
-        if any(sign in done.stderr for sign in ("connection broken by", "ConnectionError")):
-            pytest.skip(f"the package registry cannot be reached: {done.stderr.strip()[-300:]}")
-        pytest.fail(done.stderr)
+        _explain(done.stderr)
     return found[0]
 
 
@@ -38,6 +37,21 @@ def unpack(name: str, version: str, folder: pathlib.Path) -> pathlib.Path:
     with tarfile.open(fetch(name, version, folder)) as archive:
         extract(archive, folder)
     return next(each for each in folder.iterdir() if each.name.lower() == f"{name}-{version}")
+
+
+def install(python: pathlib.Path, *requirements: str) -> None:
+    """Into the environment of that interpreter. Skips the test only when the registry cannot be reached."""
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+    done = subprocess.run([*command, *requirements], capture_output=True, text=True)
+    if done.returncode != 0:
+        _explain(done.stderr)
+
+
+def _explain(said: str) -> NoReturn:
+    # What pip says when it gets no answer, as opposed to an answer that it dislikes.
+    if any(sign in said for sign in ("connection broken by", "ConnectionError")):
+        pytest.skip(f"the package registry cannot be reached: {said.strip()[-300:]}")
+    pytest.fail(said)
 
 
 def _found(name: str, version: str, folder: pathlib.Path) -> list[pathlib.Path]:

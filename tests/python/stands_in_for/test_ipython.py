@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from kernels import PATIENCE, Kernel
+from kernels import PATIENCE, Kernel, with_ipykernel
 from support import import_or_skip, only_fiberback
 
 pytestmark = only_fiberback
@@ -36,10 +36,27 @@ ticker = asyncio.get_running_loop().create_task(tick())
 """
 
 
+IPYKERNEL_6 = "6.31.0"  # the last one
+
+
+@pytest.fixture(
+    scope="module", params=["installed", pytest.param(IPYKERNEL_6, marks=pytest.mark.slow)]
+)
+def python(request, tmp_path_factory):
+    """What runs the kernel: this Python, or one with another ipykernel."""
+    if request.param == "installed":
+        return sys.executable
+    return with_ipykernel(request.param, tmp_path_factory.mktemp("ipykernel"))
+
+
+def is_6(kernel):
+    return kernel.run("import ipykernel; ipykernel.version_info[0]") == "6"
+
+
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
+def shared(python, tmp_path_factory):
     """One kernel for what leaves it as it was."""
-    with Kernel(tmp_path_factory.mktemp("kernel")) as kernel:
+    with Kernel(tmp_path_factory.mktemp("kernel"), python=python) as kernel:
         assert kernel.run("%load_ext fiberback") == ""
         kernel.run(BEFORE)
         yield kernel
@@ -201,7 +218,7 @@ def test_magics(kernel):
 
 @pytest.mark.slow
 def test_events_of_widgets(kernel):
-    """Their callbacks wait, also while a cell does, and a cell may wait for one."""
+    """Their callbacks wait, from ipykernel 7.4 on also while a cell does, and a cell may wait for one."""
     kernel.run(
         "import comm\n"
         "comms, heard = {}, []\n"
@@ -220,13 +237,17 @@ def test_events_of_widgets(kernel):
     send("comm_msg", comm_id="one", data="between cells")
     # (Right after the other message, ipykernel handles it beside whatever comes next.)
     assert kernel.run("while not heard: fiberback.await_(answer())\nheard") == "['between cells']"
-    cell = kernel.begin(
-        "print('waits', flush=True)\nwhile len(heard) < 2: fiberback.await_(answer())\nheard"
-    )
+    both = "['between cells', 'meanwhile']"
+    if is_6(kernel):  # it handles the message after the cell
+        waits, meanwhile = "fiberback.await_(asyncio.sleep(0.2))", "['between cells']"
+    else:
+        waits, meanwhile = "while len(heard) < 2: fiberback.await_(answer())", both
+    cell = kernel.begin(f"print('waits', flush=True)\n{waits}\nheard")
     cell.shown(until="waits")
     send("comm_msg", comm_id="one", data="meanwhile")
     assert cell.reply()["status"] == "ok"
-    assert cell.shown() == "waits\n['between cells', 'meanwhile']"
+    assert cell.shown() == f"waits\n{meanwhile}"
+    assert kernel.run("heard") == both
 
 
 @pytest.mark.slow
@@ -315,8 +336,8 @@ def test_the_page(shared):
 
 
 @pytest.mark.slow
-def test_loaded_always(tmp_path):
-    with Kernel(tmp_path, config=ALWAYS) as kernel:
+def test_loaded_always(tmp_path, python):
+    with Kernel(tmp_path, config=ALWAYS, python=python) as kernel:
         kernel.run(BEFORE)
         assert kernel.run("asyncio.run(answer())") == "42"
         cell = kernel.begin("print('begins', flush=True); asyncio.run(asyncio.sleep(1000))")
@@ -396,19 +417,44 @@ sys.modules["tkinter"] = types.SimpleNamespace(Tk=Tk, READABLE=2, __name__="tkin
 """
 
 
+# What a program does that has nest_asyncio's and nest-asyncio2's users have ours.
+UNDER_THEIR_NAMES = """
+import sys, fiberback.nest
+sys.modules["nest_asyncio"] = sys.modules["nest_asyncio2"] = fiberback.nest
+"""
+
+
 @pytest.mark.slow
-def test_the_loop_that_ipykernel_applies_nest_asyncio2_for(tmp_path):
-    """That of Tk where it takes no files: it calls `run_until_complete` inside the kernel's loop."""
-    with Kernel(tmp_path, config=ALWAYS) as kernel:
+@pytest.mark.parametrize("way", ["extension", "under their names"])
+def test_the_loop_that_ipykernel_applies_nest_asyncio2_for(tmp_path, python, way):
+    """That of Tk where it takes no files: it calls `run_until_complete` inside the kernel's loop.
+
+    (ipykernel 6 applies nest_asyncio.)
+    """
+    is_extension = way == "extension"
+    options = {"config": ALWAYS} if is_extension else {"before": UNDER_THEIR_NAMES}
+    with Kernel(tmp_path, python=python, **options) as kernel:
         kernel.run(BEFORE)
         kernel.run(TK)
+        if not is_extension:
+            assert kernel.run("asyncio.run.__module__") == "'asyncio.runners'"
+        applied = "nest_asyncio" if is_6(kernel) else "nest_asyncio2"
         kernel.run("%gui tk")
+        # The loop begins when ipykernel comes to it, which may be after the next cell.
+        begun = f"'{applied}' in sys.modules and asyncio.run.__module__ == 'fiberback.nest'"
+        while kernel.run(begun) != "True":
+            pass
         assert kernel.run("asyncio.run(answer())") == "42"
         assert kernel.run("asyncio.run.__module__, asyncio.Task.__module__") == (
             "('fiberback.nest', '_asyncio')"
         )
-        assert kernel.run("'nest_asyncio2' in sys.modules") == "True"
+        assert kernel.run(f"sys.modules['{applied}'].__name__") == (
+            repr(applied) if is_extension else "'fiberback.nest'"
+        )
         assert kernel.run("fiberback.await_(answer(1))") == "1"
+        assert (
+            kernel.run("seen = len(ticks); fiberback.await_(answer()); not ticker.done()") == "True"
+        )
 
 
 # --- the terminal ------------------------------------------------------------------------------------
