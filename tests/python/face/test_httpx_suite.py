@@ -82,10 +82,10 @@ OTHERWISE = {
         "a class derived from a face's whose __init__ does not call that of the base"
     ),
     "tests/client/test_redirects.py::test_cannot_redirect_streaming_body": (
-        "content out of a sync iterator, which httpx's async client refuses"
+        "its transport reads the content in handle_request, and an async client asks for handle_async_request"
     ),
     "tests/test_api.py::test_post_byte_stream": (
-        "content out of a sync iterator, which httpx's async client refuses"
+        "content that is a SyncByteStream, which httpx's async client refuses"
     ),
 }
 
