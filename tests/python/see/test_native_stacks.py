@@ -83,12 +83,17 @@ def test_gdb_goes_on_into_the_resumer(tmp_path, how):
 
 SWITCHES = textwrap.dedent(
     """\
-    import asyncio, faulthandler, os, signal, tempfile, threading, time
+    import asyncio, faulthandler, os, signal, sys, tempfile, threading, time
     import fiberback
 
 
     def deep(n):
-        return deep(n - 1) if n else [fiberback.await_(asyncio.sleep(0)) for _ in range(5)]
+        if n:
+            return deep(n - 1)
+        for _ in range(5):
+            fiberback.await_(asyncio.sleep(0))
+            for _ in range(3000):  # longer than a thread may hold the GIL, so that it is found here
+                pass
 
 
     async def in_task():
@@ -119,6 +124,7 @@ SWITCHES = textwrap.dedent(
         stop.set()
 
 
+    sys.setswitchinterval(1e-5)
     log = tempfile.TemporaryFile("w+")
     faulthandler.register(signal.SIGUSR1, log, all_threads=False)
     stop = threading.Event()

@@ -183,12 +183,17 @@ class _Test:
         return fixture.fixture_value
 
 
-@functools.cache
+_of_runs: Any = None
+
+
 def _test() -> Any:
     """The test of a Trio run."""
-    import trio
+    global _of_runs
+    if _of_runs is None:
+        import trio
 
-    return trio.lowlevel.RunVar[_Test | None]("fiberback.pytest", None)
+        _of_runs = trio.lowlevel.RunVar[_Test | None]("fiberback.pytest", None)
+    return _of_runs
 
 
 def _register(fixture_class: Any) -> Callable[..., Any]:
