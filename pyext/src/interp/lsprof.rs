@@ -36,12 +36,9 @@ const MOST_CALLS: usize = 10_000_000;
 ///
 /// Attached, no error set; a valid object, or null.
 pub(super) unsafe fn can_be_read(profiler: *mut PyObject) -> bool {
-    // SAFETY: the contract; names of types end in a zero byte.
+    // SAFETY: the contract.
     unsafe {
-        if profiler.is_null()
-            || CStr::from_ptr((*ffi::Py_TYPE(profiler)).tp_name) != c"_lsprof.Profiler"
-                && !is_derived(profiler)
-        {
+        if profiler.is_null() || base_of(profiler).is_null() {
             return false;
         }
         if TOP.load(Ordering::Relaxed) == 0 {
@@ -53,15 +50,10 @@ pub(super) unsafe fn can_be_read(profiler: *mut PyObject) -> bool {
     }
 }
 
-/// `cProfile.Profile` is derived from it.
-unsafe fn is_derived(profiler: *mut PyObject) -> bool {
-    // SAFETY: a valid object.
-    unsafe { !base_of(profiler).is_null() }
-}
-
-/// The type `_lsprof.Profiler` itself, borrowed; or null.
+/// The type `_lsprof.Profiler` itself, borrowed, which the object's type is or is derived from, as `cProfile.Profile`
+/// is; or null.
 unsafe fn base_of(profiler: *mut PyObject) -> *mut ffi::PyTypeObject {
-    // SAFETY: types keep their bases.
+    // SAFETY: a valid object (all callers); types keep their bases, and their names end in a zero byte.
     unsafe {
         let mut class = ffi::Py_TYPE(profiler);
         while !class.is_null() && CStr::from_ptr((*class).tp_name) != c"_lsprof.Profiler" {

@@ -30,7 +30,6 @@ use super::known_calls::{Owned, await_function, context_run_of};
 #[cfg(not(cpython = "3.11"))]
 use super::monitoring_profiler as tool;
 use super::shared::Frame;
-use super::version::Version;
 use crate::error;
 use pyo3::ffi::{self, PyFrameObject, PyObject, PyThreadState};
 use std::cell::{Cell, RefCell};
@@ -203,16 +202,8 @@ unsafe fn telling(ts: *mut PyThreadState, tell: impl FnOnce()) {
 unsafe fn frames(ts: *mut PyThreadState, until: *mut Frame) -> Vec<Place> {
     // SAFETY: attached (all callers); no frame ends while it is looked at.
     unsafe {
-        let mut found = Vec::new();
-        let mut frame = Version::current_frame(ts);
-        while !frame.is_null() && frame != until {
-            let place = Place::of_suspended(frame);
-            if !place.code().is_null() {
-                found.push(place);
-            }
-            frame = *field(frame, facts::FRAME_PREVIOUS);
-        }
-        found
+        let of_stack = Place::frames(ts).take_while(|place| place.frame != until);
+        of_stack.filter(|place| !place.code().is_null()).collect()
     }
 }
 

@@ -47,11 +47,8 @@ def test_cprofile_of_tasks_that_interleave(way):
         first() if next(names) == "a" else second()
 
     began = time.perf_counter()
-    profiler.enable()
-    try:
+    with profiler:
         way(fn)
-    finally:
-        profiler.disable()
     took = time.perf_counter() - began
     found = figures(profiler)
     # Nobody is counted what others do while he waits.
@@ -85,12 +82,9 @@ def test_cprofile_counts_as_it_does_native_coroutines(way):
         await native()
 
     profiler = cProfile.Profile()
-    profiler.enable()
-    try:
+    with profiler:
         way(sync)
         asyncio.run(two(task_of))
-    finally:
-        profiler.disable()
     found = figures(profiler)
     assert found["sync"][0] == found["native"][0] == 6
     assert found["leaf"][0] == found["native_leaf"][0] == 8
@@ -99,11 +93,8 @@ def test_cprofile_counts_as_it_does_native_coroutines(way):
 @ways
 def test_cprofile_through_c_functions(way):
     profiler = cProfile.Profile()
-    profiler.enable()
-    try:
+    with profiler:
         way(caller)
-    finally:
-        profiler.disable()
     stats = pstats.Stats(profiler).stats
     calls = {name: row[1] for (_, _, name), row in stats.items()}
     # Three waits below `sorted` and `Context.run`, and one before.
@@ -150,9 +141,6 @@ def test_cprofile_while_portals_are_given_up():
             task.cancel()
         await asyncio.wait(tasks[:2])
 
-    profiler.enable()
-    try:
+    with profiler:
         fiberback.run(main())
-    finally:
-        profiler.disable()
     assert figures(profiler)["task_of"][0] == 6
