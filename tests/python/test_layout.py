@@ -30,6 +30,7 @@ ROOMS = [
     "_deadlock",
     "_thread",
     "_await",
+    "_blocking",
     "_run",
     "_group",
     "_sync",

@@ -31,6 +31,7 @@ What to do where:
 - several waits at once: `gather(a(), b())`, `map(fn, items, limit=8)`, `with TaskGroup() as group:`;
 - in a library that cannot know: `sync(coroutine)`, or `@sync` on an `async def`;
 - a class, an object or a module that is async, for sync code: `syncify(httpx.AsyncClient)`;
+- blocking code that nobody is to change (requests, redis-py, time.sleep): `with blocking():`;
 - where nothing may wait: `no_await()`;
 - "my task hangs": `print(dump())`, `dump_on(signal.SIGQUIT)`, `stacks()`;
 - "my loop is slow": `watch(threshold=0.1)` says who blocks it.
@@ -63,6 +64,9 @@ from ._await.wrappers import async_context as async_context
 from ._await.wrappers import async_iter as async_iter
 from ._await.wrappers import autoawait as autoawait
 from ._await.wrappers import decorate_as_sync as decorate_as_sync
+from ._blocking.blocking import Blocking as Blocking
+from ._blocking.blocking import BlockingInstalled as BlockingInstalled
+from ._blocking.blocking import blocking as blocking
 from ._face.syncify import syncify as syncify
 from ._fiberback import _C_API as _C_API  # for native extensions
 from ._fiberback import StackMemoryError as StackMemoryError
@@ -106,6 +110,8 @@ from ._thread.to_thread import to_thread as to_thread
 __all__ = [
     "AutoPortalInstrument",
     "Blocked",
+    "Blocking",
+    "BlockingInstalled",
     "Enabled",
     "Stack",
     "StackMemoryError",
@@ -118,6 +124,7 @@ __all__ = [
     "autoawait",
     "await_",
     "bestow_portal",
+    "blocking",
     "can_await",
     "close_thread_runner",
     "create_task_factory",

@@ -639,6 +639,24 @@ PARKED_AT_CLOSE_ELSEWHERE = Message(
     "Call 'loop.close()' in the loop's thread",
 )
 
+# --- blocking --------------------------------------------------------------------------------------
+
+BLOCKING_SWITCH = Message(
+    "blocking-switch",
+    "fiberback.blocking has no switch {name!r}",
+    "The switches are {names}",
+)
+BLOCKING_WITHOUT = Message(
+    "blocking-without",
+    "without={value!r} is one string, and not several switches",
+    "Type 'without=[{value!r}]'",
+)
+BLOCKING_ENTERED = Message(
+    "blocking-entered",
+    "this fiberback.blocking() is in force already, in a 'with' block that has not been left",
+    "Type 'with fiberback.blocking():' for each block",
+)
+
 # --- parts of other texts ----------------------------------------------------------------------------
 
 RUNNER_END = "Exception ignored while closing the event loop of a thread's own runner"

@@ -207,3 +207,9 @@ def check(awaitable: Any) -> None:
     if isinstance(awaitable, Coroutine):
         awaitable.close()
     raise RuntimeError(_messages.NO_AWAIT.format(region=region.described))
+
+
+def forbids() -> bool:
+    """Whether a region of this thread forbids `await_` here."""
+    regions = _mine.open
+    return bool(regions) and regions.in_force(sys._getframe(1)) is not None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from .. import _messages
+from .._blocking.blocking import blocking as _blocking
 from .._fiberback import await_
 from .._thread import parent_loop
 from .enable import enable
@@ -23,6 +24,7 @@ def run(
     *,
     debug: bool | None = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    blocking: bool = False,
 ) -> T:
     """Run `main` on a new event loop on which every task has a portal.
 
@@ -41,11 +43,25 @@ def run(
     have running in the loop's default executor is waited for, up to five minutes; the executor stays,
     for it is the loop's.
 
+    `blocking=True`: in `main` and the tasks that it starts, blocking code of others waits on the loop, as in a
+    `with fiberback.blocking():` block.
+
     Raises TypeError for anything but a coroutine.
     """
     if not asyncio.iscoroutine(main):
         name = _messages.typed(main, "main")
         raise TypeError(_messages.NOT_A_COROUTINE.format(value=main, main=name))
+    if blocking:
+        with _blocking():
+            return _run(main, debug, loop_factory)
+    return _run(main, debug, loop_factory)
+
+
+def _run(
+    main: Coroutine[Any, Any, T],
+    debug: bool | None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
+) -> T:
     loop = _get_running_loop()
     if loop is not None:
         return _run_inside(loop, main, debug)

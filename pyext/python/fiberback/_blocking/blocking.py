@@ -1,0 +1,116 @@
+"""`blocking`: what is called, installed and uninstalled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+
+from .. import _messages
+from .._in_force import Handle, InForce
+from . import scope
+from .hooks import PLACES
+from .scope import Scope
+
+
+class _OfProcess(Scope):
+    def undo(self) -> None:
+        scope.remove_from_process(self)
+
+
+class Blocking(Scope):
+    """What `blocking()` returns: it is in force within its `with` block."""
+
+    def __enter__(self) -> Blocking:
+        self.enter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.exit()
+
+
+class BlockingInstalled(Handle[_OfProcess]):
+    """What `blocking.install` returns. As a context manager it undoes at its end what it did."""
+
+    def uninstall(self) -> None:
+        """Put back what was there before this `install()`. Calls that wait go on."""
+        self._take_back()
+
+
+_in_force: InForce[_OfProcess] = InForce()
+
+
+class _Blocking:
+    """`fiberback.blocking`: `with blocking():`, `blocking.install()` and `blocking.uninstall()`."""
+
+    def __repr__(self) -> str:
+        return "fiberback.blocking"
+
+    def __reduce__(self) -> str:
+        return "blocking"
+
+    def __call__(self, *only: str, without: Iterable[str] = ()) -> Blocking:
+        """Blocking calls in unmodified code suspend their caller, and the event loop goes on::
+
+            with fiberback.blocking():
+                async with asyncio.TaskGroup() as group:
+                    for url in urls:  # all of them at one time, in one thread
+                        group.create_task(fiberback.with_portal_run_sync(requests.get, url))
+
+        Within the `with` block it holds for the code of the block and for tasks that are begun there (for the context
+        and its copies); `blocking.install()` is for the whole process, `run(main(), blocking=True)` for a program.
+
+        Each is a switch of its own; without names all are on. `blocking("sockets", "ssl")` has these alone,
+        `blocking(without=["locks"])` all the others:
+
+        "sleep": `time.sleep`.
+        "sockets": what `socket.socket` receives, sends, accepts and connects.
+        "ssl": handshakes, reads and writes of `ssl.SSLSocket`.
+        "select": `select.select`, `select.poll`, and the selectors of `selectors`.
+        "dns": `socket.getaddrinfo` and its relations, in the loop's executor.
+
+        What need not wait is done at once. Where the caller cannot be suspended (no event loop in this thread, uvloop
+        and Trio without a portal, a `no_await` region) the original blocks, as ever. Cancelling the caller
+        ends the wait, and raises what an `await` would. At the end of the last scope everything is as it was.
+
+        What cannot wait, C code that blocks by itself, is listed in docs/blocking.md; `watch` says who does.
+
+        Raises ValueError for a name that is no switch.
+        """
+        return Blocking(_switches(only, without), PLACES)
+
+    def install(self, *only: str, without: Iterable[str] = ()) -> BlockingInstalled:
+        """Have it hold in the whole process, until `uninstall()`. Switches as in `blocking()`.
+
+        `with blocking.install():` undoes it at its end, unless it had been installed before; then nothing changes,
+        the switches neither.
+        """
+        switches = _switches(only, without)
+        with _in_force.lock:
+            if _in_force.current is not None:
+                return BlockingInstalled(_in_force, None)
+            own = _in_force.current = _OfProcess(switches, PLACES)
+            scope.add_to_process(own)
+            return BlockingInstalled(_in_force, own)
+
+    def uninstall(self) -> None:
+        """Undo `install()`; calls that wait go on. Does nothing where nothing is installed."""
+        BlockingInstalled(_in_force, _in_force.current).uninstall()
+
+
+def _switches(only: Iterable[str], without: Iterable[str]) -> frozenset[str]:
+    names = ", ".join(map(repr, PLACES))
+    if isinstance(without, str):
+        raise TypeError(_messages.BLOCKING_WITHOUT.format(value=without))
+    without = tuple(without)
+    for name in (*only, *without):
+        if name not in PLACES:
+            raise ValueError(_messages.BLOCKING_SWITCH.format(name=name, names=names))
+    return frozenset(only or PLACES) - frozenset(without)
+
+
+blocking = _Blocking()

@@ -1,0 +1,66 @@
+"""Where a hook stands: an attribute of a class, or a function that modules import by its name.
+
+What is replaced is put back so that nothing tells that it had been replaced; a place in which somebody else has put
+something meanwhile is left to them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+_MISSING = object()
+# They wait for the loop, or run it: what they have imported by name stays what it was.
+_LOOPS = {"asyncio", "uvloop", "trio", "anyio", "sniffio", "outcome", "gevent", "fiberback"}
+# These make the loops' own parts, or are what hooks are made of.
+_OWN = {"threading", "_thread", "_socket", "_ssl", "selectors", "importlib"}
+
+
+class Place:
+    """The attribute `name` of `owner`, a class or module. With `by_name` all modules that have imported the same by
+    the same name are served alike, whether before or meanwhile."""
+
+    def __init__(self, owner: Any, name: str, ours: Any, *, by_name: bool = False) -> None:
+        self._owner = owner
+        self._name = name
+        self._ours = ours
+        self._by_name = by_name
+        self._before: Any = _MISSING
+
+    def put(self) -> None:
+        self._before = vars(self._owner).get(self._name, _MISSING)
+        setattr(self._owner, self._name, self._ours)
+        if self._by_name:
+            self._exchange(self._before, self._ours)
+
+    def take_back(self) -> None:
+        if vars(self._owner).get(self._name, _MISSING) is self._ours:
+            if self._before is _MISSING:
+                delattr(self._owner, self._name)
+            else:
+                setattr(self._owner, self._name, self._before)
+        if self._by_name:
+            self._exchange(self._ours, self._before)
+
+    def _exchange(self, old: Any, new: Any) -> None:
+        for names in _namespaces():
+            if names.get(self._name, _MISSING) is old:
+                names[self._name] = new
+
+
+def _namespaces() -> Iterator[dict[str, Any]]:
+    for name, module in list(sys.modules.items()):
+        top = name.partition(".")[0]
+        names = getattr(module, "__dict__", None)
+        if type(names) is dict and top not in _LOOPS and top not in _OWN:
+            yield names
+
+
+def named(function: Any, original: Any) -> Any:
+    """`function`, which looks like what it stands in for."""
+    for attribute in ("__name__", "__qualname__", "__doc__", "__module__"):
+        value = getattr(original, attribute, None)
+        if isinstance(value, str):
+            setattr(function, attribute, value)
+    return function

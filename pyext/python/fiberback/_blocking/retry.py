@@ -1,0 +1,66 @@
+"""A socket's operation, tried without blocking until it is through."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import Any
+
+from . import poller
+from .waiter import waiter_for
+
+_Socket: Any = socket.socket.__base__  # the one in C
+timeout_of = _Socket.gettimeout
+_set_timeout = _Socket.settimeout
+
+# What says that an operation would block, and until when.
+UNTIL: dict[type[BaseException], int] = {}
+with contextlib.suppress(ImportError):
+    import ssl
+
+    UNTIL[ssl.SSLWantReadError] = poller.IN
+    UNTIL[ssl.SSLWantWriteError] = poller.OUT
+_blocks = (BlockingIOError, *UNTIL)
+
+
+def at_once(sock: Any, seconds: float | None, function: Any, args: Any, kwds: Any) -> Any:
+    """`function(sock, ...)` with the socket in non-blocking mode. `seconds` is its timeout."""
+    _set_timeout(sock, 0)
+    try:
+        return function(sock, *args, **kwds)
+    finally:
+        _set_timeout(sock, seconds)
+
+
+def until_done(
+    switch: str,
+    sock: Any,
+    events: int,
+    function: Any,
+    args: Any,
+    kwds: Any,
+    late: str = "timed out",
+    is_blocking: bool = False,
+) -> Any:
+    """`function(sock, ...)`, with the caller suspended until it does not block; or as it is where that cannot be.
+
+    Raises TimeoutError, with `late`, after the socket's timeout; `is_blocking` makes that None.
+    """
+    seconds = before = timeout_of(sock)
+    if seconds == 0:
+        if not is_blocking:
+            return function(sock, *args, **kwds)
+        seconds = None
+    waits = None
+    while True:
+        try:
+            return at_once(sock, before, function, args, kwds)
+        except _blocks as error:
+            events = UNTIL.get(type(error), events)
+        if waits is None:
+            caller = waiter_for(switch)
+            if caller is None:
+                return function(sock, *args, **kwds)
+            waits = poller.Wait(caller, seconds)
+        if not waits.until_ready((sock.fileno(), events)):
+            raise TimeoutError(late)

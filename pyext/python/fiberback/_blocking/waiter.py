@@ -1,0 +1,114 @@
+"""One wait of one caller: until it is woken, by whatever thread, or for a time.
+
+Whether a caller may wait here at all is asked last: by then an operation that does not block has been tried, and a
+call outside every loop has gone to the original function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import _get_running_loop
+from threading import get_ident
+from typing import Any, TypeAlias
+
+from .._await.can_await import can_await
+from .._await.no_await import forbids
+from .._fiberback import await_
+from .._loop.library import is_trio_in_charge, is_trio_running
+from .scope import is_on
+
+# Seconds: libuv takes no more, and nobody waits for three years.
+_LONGEST = 1e8
+
+
+class _OnAsyncio:
+    __slots__ = ("_future", "_thread", "is_woken", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop: Any = loop
+        self._future = loop.create_future()
+        self._thread = get_ident()
+        self.is_woken = False
+
+    def wake(self) -> None:
+        """From any thread, any number of times."""
+        self.is_woken = True
+        if get_ident() == self._thread:
+            _finish(self._future)
+            return
+        try:
+            self.loop.call_soon_threadsafe(_finish, self._future)
+        except RuntimeError:
+            if not self.loop.is_closed():  # else nobody waits there any more
+                raise
+
+    def wait(self, seconds: float | None) -> bool:
+        """Whether it was woken before `seconds` had passed."""
+        if seconds is None:
+            await_(self._future)
+        else:
+            handle = self.loop.call_later(min(seconds, _LONGEST), _finish, self._future)
+            try:
+                await_(self._future)
+            finally:
+                handle.cancel()
+        return self.is_woken
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class _OnTrio:
+    __slots__ = ("_event", "_thread", "is_woken", "loop")
+
+    def __init__(self) -> None:
+        import trio
+
+        self.loop: Any = trio.lowlevel.current_trio_token()
+        self._event = trio.Event()
+        self._thread = get_ident()
+        self.is_woken = False
+
+    def wake(self) -> None:
+        self.is_woken = True
+        if get_ident() == self._thread:
+            self._event.set()
+            return
+        import trio
+
+        try:
+            self.loop.run_sync_soon(self._event.set)
+        except trio.RunFinishedError:
+            pass
+
+    def wait(self, seconds: float | None) -> bool:
+        await_(self._wait(seconds))
+        return self.is_woken
+
+    async def _wait(self, seconds: float | None) -> None:
+        import trio
+
+        with trio.move_on_after(_LONGEST if seconds is None else min(seconds, _LONGEST)):
+            await self._event.wait()
+
+
+Waiter: TypeAlias = _OnAsyncio | _OnTrio
+
+
+def waiter_for(switch: str) -> Waiter | None:
+    """One for the caller, who would block now; None if it must, for it cannot wait here or is not to."""
+    if not is_on(switch) or forbids() or not can_await():
+        return None
+    return again()
+
+
+def again() -> Waiter | None:
+    """The next one of a caller who has had one."""
+    if is_trio_in_charge():
+        return _OnTrio()
+    loop = _get_running_loop()
+    if loop is None or is_trio_running():  # some other library, of which we know nothing
+        return None
+    return _OnAsyncio(loop)
