@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 BASES = (ROOT, ROOT / "pyext/python/fiberback")
 DOCUMENTS = [
     "docs/architecture.md",
+    "docs/blocking.md",
     "docs/coming-from-asgiref.md",
     "docs/coming-from-unasync.md",
     "docs/coming-from-sync-helpers.md",

@@ -11,7 +11,13 @@ import pytest
 from support import only_fiberback
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGES = ["README.md", "pyext/README.md", "pyext/PARKING.md", "docs/coming-from-sync-helpers.md"]
+PAGES = [
+    "README.md",
+    "pyext/README.md",
+    "pyext/PARKING.md",
+    "docs/coming-from-sync-helpers.md",
+    "docs/blocking.md",
+]
 
 
 def blocks():

@@ -64,8 +64,6 @@ from ._await.wrappers import async_context as async_context
 from ._await.wrappers import async_iter as async_iter
 from ._await.wrappers import autoawait as autoawait
 from ._await.wrappers import decorate_as_sync as decorate_as_sync
-from ._blocking.blocking import Blocking as Blocking
-from ._blocking.blocking import BlockingInstalled as BlockingInstalled
 from ._blocking.blocking import blocking as blocking
 from ._face.syncify import syncify as syncify
 from ._fiberback import _C_API as _C_API  # for native extensions
@@ -110,8 +108,6 @@ from ._thread.to_thread import to_thread as to_thread
 __all__ = [
     "AutoPortalInstrument",
     "Blocked",
-    "Blocking",
-    "BlockingInstalled",
     "Enabled",
     "Stack",
     "StackMemoryError",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
+import select as _select
 from collections.abc import Iterable
 from time import monotonic
 from typing import Any
@@ -18,6 +18,8 @@ from weakref import WeakKeyDictionary, WeakSet
 from . import waiter
 from .waiter import Waiter
 
+# What of this module there is depends on the platform.
+select: Any = _select
 IN, OUT, URGENT = 1, 4, 2  # as in poll(2)
 _FAILED = 8 | 16 | 32  # error, hang-up, no such file: all who wait find out by trying
 IS_THERE = hasattr(select, "epoll") or hasattr(select, "kqueue")
@@ -27,8 +29,8 @@ class _Epoll:
     """Files each of which is told of once, and then armed again."""
 
     def __init__(self) -> None:
-        self._epoll: Any = getattr(select, "epoll")()
-        self._once = getattr(select, "EPOLLONESHOT")
+        self._epoll: Any = select.epoll()
+        self._once = select.EPOLLONESHOT
         self._known: set[int] = set()
 
     def fileno(self) -> int:
@@ -57,10 +59,10 @@ class _Kqueue:
     """The same on BSD and macOS."""
 
     def __init__(self) -> None:
-        self._kqueue: Any = getattr(select, "kqueue")()
+        self._kqueue: Any = select.kqueue()
         self._filters = {
-            IN: getattr(select, "KQ_FILTER_READ"),
-            OUT: getattr(select, "KQ_FILTER_WRITE"),
+            IN: select.KQ_FILTER_READ,
+            OUT: select.KQ_FILTER_WRITE,
         }
 
     def fileno(self) -> int:
@@ -68,8 +70,8 @@ class _Kqueue:
         return fd
 
     def arm(self, fd: int, events: int) -> None:
-        flags = getattr(select, "KQ_EV_ADD") | getattr(select, "KQ_EV_ONESHOT")
-        event = getattr(select, "kevent")
+        flags = select.KQ_EV_ADD | select.KQ_EV_ONESHOT
+        event = select.kevent
         changes = [event(fd, kind, flags) for bit, kind in self._filters.items() if events & bit]
         self._kqueue.control(changes, 0)
 

@@ -46,14 +46,18 @@ def select_(rlist: Any, wlist: Any, xlist: Any, timeout: Any = None, /) -> Any:
     lists = [list(each) for each in (rlist, wlist, xlist)]
 
     def look() -> Any:
-        found = _select(*lists, 0)
+        found = _select(lists[0], lists[1], lists[2], 0)
         return found if any(found) else None
 
     def files() -> Any:
         events = (poller.IN, poller.OUT, poller.URGENT)
         return [(_fd(each), bit) for some, bit in zip(lists, events, strict=True) for each in some]
 
-    return _until(look, files, timeout, lambda: _select(*lists, timeout)) or ([], [], [])
+    return _until(look, files, timeout, lambda: _select(lists[0], lists[1], lists[2], timeout)) or (
+        [],
+        [],
+        [],
+    )
 
 
 def _is_wait(timeout: Any) -> bool:
@@ -62,7 +66,8 @@ def _is_wait(timeout: Any) -> bool:
 
 
 def _fd(file: Any) -> int:
-    return file if isinstance(file, int) else file.fileno()  # type: ignore[no-any-return]
+    fd: int = file if isinstance(file, int) else file.fileno()
+    return fd
 
 
 class _Poll:

@@ -20,7 +20,7 @@ with contextlib.suppress(ImportError):
 
     UNTIL[ssl.SSLWantReadError] = poller.IN
     UNTIL[ssl.SSLWantWriteError] = poller.OUT
-_blocks = (BlockingIOError, *UNTIL)
+_blocks: tuple[type[BaseException], ...] = (BlockingIOError, *UNTIL)
 
 
 def at_once(sock: Any, seconds: float | None, function: Any, args: Any, kwds: Any) -> Any:
