@@ -32,10 +32,13 @@ _real_close: Any = vars(socket.socket)["_real_close"]
 _sendfile: Any = vars(socket.socket)["sendfile"]
 _read, _write = os.read, os.write
 _readv: Any = getattr(os, "readv", None)
-_DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
-_WAITALL: int = getattr(socket, "MSG_WAITALL", 0)
+# As plain numbers: the operators of an enum take microseconds.
+_DONTWAIT, _WAITALL, _ERRQUEUE, _PEEK = (
+    int(getattr(socket, name, 0))
+    for name in ("MSG_DONTWAIT", "MSG_WAITALL", "MSG_ERRQUEUE", "MSG_PEEK")
+)
 # These do not block, whatever the socket.
-_NEVER = _DONTWAIT | getattr(socket, "MSG_ERRQUEUE", 0)
+_NEVER = _DONTWAIT | _ERRQUEUE
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK, errno.EINTR)
 # Seconds: a listening Unix socket whose queue is full cannot be waited for.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
@@ -45,9 +48,9 @@ def recv(self: Any, bufsize: int, flags: int = 0, /) -> bytes:
     if _get_running_loop() is None and not on_portal():
         return _recv(self, bufsize, flags)  # type: ignore[no-any-return]
     seconds = timeout_of(self)
-    if seconds == 0 or flags & _NEVER:
+    if seconds == 0 or (flags and flags & _NEVER):
         return _recv(self, bufsize, flags)  # type: ignore[no-any-return]
-    if flags & _WAITALL and not flags & socket.MSG_PEEK:
+    if flags and flags & _WAITALL and not flags & _PEEK:
         buffer = bytearray(bufsize)
         return bytes(buffer[: recv_into(self, buffer, 0, flags)])
     try:
@@ -66,7 +69,7 @@ def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
     seconds = timeout_of(self)
     if seconds == 0 or flags & _NEVER:
         return _recv_into(self, buffer, nbytes, flags)  # type: ignore[no-any-return]
-    if flags & _WAITALL and not flags & socket.MSG_PEEK:
+    if flags & _WAITALL and not flags & _PEEK:
         return _recv_all_into(self, buffer, nbytes, flags)
     try:
         if seconds is None:
