@@ -125,6 +125,7 @@ const NATIVE: &[(&str, &[&str])] = &[
             "since",
             "position",
             "hook",
+            "modules",
             "type_tables",
         ],
     ),
@@ -144,6 +145,7 @@ const NATIVE: &[(&str, &[&str])] = &[
         "waits: of a portal, of a whole stack, of a greenlet",
         &[
             "awaitable",
+            "no_portal",
             "task_waits",
             "usable_portal",
             "wait_here",

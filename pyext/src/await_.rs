@@ -9,19 +9,18 @@
 use crate::awaitable::iterator_of;
 use crate::barrier::barrier;
 use crate::coroutine_methods::Outcome;
+use crate::no_portal::no_portal;
 use crate::step::{Stepper, ask};
 use crate::usable_portal::is_usable;
 use crate::wait_here::suspend;
 use crate::worker::{self, Input, Worker};
-use crate::{delegate, error, greenlet, guest_await, interp, messages, parking, thrown};
+use crate::{delegate, error, greenlet, guest_await, interp, parking, thrown};
 use pyo3::ffi::PySendResult::{PYGEN_NEXT, PYGEN_RETURN};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// What the Python layer wants called where `await_` finds no portal.
-pub(crate) static NO_PORTAL: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// What the Python layer wants called where a region may forbid `await_` (`worker::set_guarded`).
 pub(crate) static GUARD: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
 /// Asked, where a coroutine's own code has called `await_`, whether it awaits the result.
@@ -56,7 +55,7 @@ pub(crate) unsafe extern "C" fn await_(
                 let result = if !worker.is_null() && !(*worker).guest.is_null() {
                     await_as_guest(worker, awaitable, arguments)
                 } else {
-                    off_portal(awaitable, ptr::null_mut())
+                    off_portal(worker, awaitable, ptr::null_mut())
                 };
                 return unless_awaited(ffi::PyThreadState_Get(), result);
             }
@@ -153,7 +152,7 @@ unsafe fn go_on(
             }
             if Worker::is_in_nested_context(worker, ts) && !is_usable() {
                 let answer = if ffi::PyErr_Occurred().is_null() {
-                    off_portal(iterator, result)
+                    off_portal(worker, iterator, result)
                 } else {
                     delegate::discard(iterator);
                     ptr::null_mut()
@@ -249,7 +248,7 @@ unsafe fn await_as_guest(
         (*worker).argument = if function.is_some() { awaitable } else { ptr::null_mut() };
         let result = match guest_await::in_guest(worker, awaitable) {
             Some(result) => result,
-            None => off_portal(awaitable, ptr::null_mut()),
+            None => off_portal(worker, awaitable, ptr::null_mut()),
         };
         (*worker).argument = ptr::null_mut();
         result
@@ -259,26 +258,21 @@ unsafe fn await_as_guest(
 /// `await_` where there is no portal to suspend. With `yielded` (borrowed, or null), the awaitable is
 /// an iterator that has yielded that.
 #[inline(never)]
-unsafe fn off_portal(awaitable: *mut PyObject, yielded: *mut PyObject) -> *mut PyObject {
-    // SAFETY: attached, no error set. The hook is owned by the static, and kept alive over its call.
+unsafe fn off_portal(
+    worker: *mut Worker,
+    awaitable: *mut PyObject,
+    yielded: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: attached, no error set; `worker` is the current one, or null.
     unsafe {
         if greenlet::look() {
             if let Some(result) = greenlet::in_greenlet(awaitable) {
                 return result;
             }
         }
-        if let Some(result) = parking::try_park(awaitable, yielded) {
-            return result;
+        match parking::try_park(worker, awaitable, yielded) {
+            Some(result) => result,
+            None => no_portal(awaitable),
         }
-        let hook = NO_PORTAL.load(Ordering::Relaxed);
-        if hook.is_null() {
-            error::set_runtime(messages::NOT_LOADED);
-            delegate::discard(awaitable);
-            return ptr::null_mut();
-        }
-        let hook = ffi::Py_NewRef(hook);
-        let result = ffi::PyObject_CallOneArg(hook, awaitable);
-        ffi::Py_DECREF(hook);
-        result
     }
 }

@@ -1,6 +1,6 @@
 //! The task that runs this code: asyncio's, or Trio's.
 
-use crate::names;
+use crate::{modules, names};
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -22,14 +22,8 @@ static ASYNCIO_CURRENT_TASK: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut(
 pub(crate) unsafe fn current_task() -> Result<*mut PyObject, ()> {
     // SAFETY: attached; references are owned where they are used.
     unsafe {
-        // Borrowed. Only a key of `str` is compared, which runs no code and cannot fail.
-        let modules = ffi::PyImport_GetModuleDict();
-        let has_trio = !ffi::PyDict_GetItemWithError(modules, names::TRIO.get()).is_null();
-        let sniffio = if has_trio {
-            ffi::PyDict_GetItemWithError(modules, names::SNIFFIO.get())
-        } else {
-            ptr::null_mut()
-        };
+        let has_trio = !modules::find(names::TRIO.get()).is_null();
+        let sniffio = if has_trio { modules::find(names::SNIFFIO.get()) } else { ptr::null_mut() };
         if !sniffio.is_null() && says_trio(sniffio) {
             let task = ask_for_task();
             return if task.is_null() {

@@ -1,6 +1,6 @@
 //! Python exceptions from native code: set, taken, put back.
 
-use crate::messages;
+use crate::{messages, modules};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::CString;
 use std::fmt::Write as _;
@@ -28,10 +28,8 @@ pub(crate) fn set_runtime(message: &str) {
 #[cold]
 pub(crate) fn set_foreign_greenlet() {
     // SAFETY: attached; both are borrowed, and only looked at.
-    let gevent = unsafe {
-        let modules = ffi::PyImport_GetModuleDict();
-        !modules.is_null() && !ffi::PyDict_GetItemString(modules, c"gevent".as_ptr()).is_null()
-    };
+    let gevent =
+        unsafe { !ffi::PyDict_GetItemString(modules::get(), c"gevent".as_ptr()).is_null() };
     set_runtime(if gevent { messages::GEVENT } else { messages::FOREIGN_GREENLET });
 }
 

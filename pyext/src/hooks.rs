@@ -2,6 +2,7 @@
 
 use crate::asyncio_future::{FUTURE, PURE_FUTURE, WAITERS};
 use crate::barrier::barrier;
+use crate::no_portal::NO_PORTAL;
 use crate::{await_, awaitable, current_task, error, task_waits, usable_portal};
 use pyo3::ffi::{self, PyObject};
 use std::ffi::CStr;
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// What `set_hooks` sets, by the name of its keyword argument.
 static HOOKS: [(&CStr, &AtomicPtr<PyObject>); 12] = [
-    (c"no_portal", &await_::NO_PORTAL),
+    (c"no_portal", &NO_PORTAL),
     (c"is_usable", &usable_portal::IS_USABLE),
     (c"current_task", &current_task::CURRENT_TASK),
     (c"guard", &await_::GUARD),

@@ -29,6 +29,7 @@
 //! | `owner.rs`, `mailbox.rs` | whom a worker makes steps for; what other threads leave for a thread |
 //! | `delegate.rs` | what `yield from` does to what it delegates to |
 //! | `thrown.rs` | the exception that a loop raises in a step |
+//! | `modules.rs` | `sys.modules` |
 //! | `hook.rs`, `current_loop.rs`, `asyncio_future.rs` | what the Python layer has given us of asyncio |
 //! | `step.rs` | one step of an awaitable, on the stack that it fits on |
 //! | `side_stack.rs` | stacks that the fibers of a thread share for such steps |
@@ -37,6 +38,7 @@
 //! | `stacks.rs` | the stacks that fibers get, their sizes and pools |
 //! | `portal.rs` | the `Portal` type |
 //! | `await_.rs` | `await_` |
+//! | `no_portal.rs` | what becomes of an `await_` that finds nothing to wait with |
 //! | `awaitable.rs` | what `await` would step |
 //! | `wait_here.rs` | a wait on this stack, for its task |
 //! | `usable_portal.rs` | whether this code may suspend the portal that it is on |
@@ -105,9 +107,11 @@ mod lines;
 mod mailbox;
 mod masked;
 mod messages;
+mod modules;
 mod names;
 mod needs;
 mod no_collections;
+mod no_portal;
 mod notices;
 mod on_portal;
 mod other_threads;
@@ -150,6 +154,7 @@ fn _fiberback(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // a second initialisation).
     let ready = unsafe {
         names::init()
+            && modules::init()
             && greenlet::init()
             && error::init(raw)
             && interp::init()

@@ -2,13 +2,12 @@
 
 use super::entries::meet;
 use super::original::is_loaded;
-use crate::interp::unlike;
+use crate::modules;
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, Ordering};
 
-/// `sys.modules`, owned, and the length that it had without greenlet in it.
-static MODULES: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
+/// The length that `sys.modules` had without greenlet in it.
 static SEEN_LENGTH: AtomicIsize = AtomicIsize::new(-1);
 /// The module of that name that is ours (`greenlet_api`), owned: not to be met.
 static OURS: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
@@ -27,23 +26,20 @@ pub(crate) unsafe fn look() -> bool {
     if is_loaded() {
         return true;
     }
-    let modules = MODULES.load(Ordering::Relaxed).cast::<ffi::PyDictObject>();
-    // SAFETY: a dict that is kept alive for ever, and only changed with the GIL held.
-    unsafe { (*modules).ma_used != SEEN_LENGTH.load(Ordering::Relaxed) && look_up() }
+    // SAFETY: attached.
+    unsafe { modules::length() != SEEN_LENGTH.load(Ordering::Relaxed) && look_up() }
 }
 
 #[cold]
 unsafe fn look_up() -> bool {
-    let modules = MODULES.load(Ordering::Relaxed);
-    // SAFETY: attached; the look-up neither fails nor runs code for a `str` key in a plain dict.
+    // SAFETY: attached; a module that is found is borrowed.
     unsafe {
-        let found = ffi::PyDict_GetItemWithError(modules, NAME.load(Ordering::Relaxed));
+        let found = modules::find(NAME.load(Ordering::Relaxed));
         if found.is_null() || found == ffi::Py_None() || is_ours(found) || !meet(found) {
             if !ffi::PyErr_Occurred().is_null() {
                 ffi::PyErr_WriteUnraisable(found);
             }
-            let length = (*modules.cast::<ffi::PyDictObject>()).ma_used;
-            SEEN_LENGTH.store(length, Ordering::Relaxed);
+            SEEN_LENGTH.store(modules::length(), Ordering::Relaxed);
             return false;
         }
         true
@@ -100,11 +96,5 @@ pub(crate) unsafe fn init() -> bool {
     // SAFETY: attached; the reference is kept for ever.
     let name = unsafe { ffi::PyUnicode_InternFromString(c"greenlet._greenlet".as_ptr()) };
     NAME.store(name, Ordering::Relaxed);
-    // SAFETY: attached; the reference is kept for ever.
-    let modules = unsafe { ffi::Py_XNewRef(ffi::PyImport_GetModuleDict()) };
-    MODULES.store(modules, Ordering::Relaxed);
-    if modules.is_null() {
-        unlike::set("it has no sys.modules");
-    }
-    !name.is_null() && !modules.is_null()
+    !name.is_null()
 }

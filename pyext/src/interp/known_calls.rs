@@ -1,7 +1,7 @@
 //! C functions that a frame is in, known without anybody having noted the call; and references that are dropped.
 
 use super::frames::Place;
-use crate::names;
+use crate::{modules, names};
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
 
@@ -23,8 +23,7 @@ impl Drop for Owned {
 pub(super) unsafe fn await_function() -> Owned {
     // SAFETY: the contract; the module is borrowed, and kept by the interpreter.
     unsafe {
-        let modules = ffi::PyImport_GetModuleDict();
-        let module = ffi::PyDict_GetItemString(modules, c"fiberback._fiberback".as_ptr());
+        let module = ffi::PyDict_GetItemString(modules::get(), c"fiberback._fiberback".as_ptr());
         if module.is_null() {
             return Owned(ptr::null_mut());
         }

@@ -14,7 +14,7 @@
 
 use super::facts::{self, field};
 use super::frames::Place;
-use crate::{error, names};
+use crate::{error, modules, names};
 use pyo3::ffi::{self, PyObject, PyThreadState};
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
@@ -186,8 +186,7 @@ unsafe fn is_within(ts: *mut PyThreadState, module: &CStr) -> bool {
     // SAFETY: attached, no error set; reading a code object's file name runs no Python code, so that no
     // frame ends meanwhile. New references are dropped.
     unsafe {
-        let modules = ffi::PyImport_GetModuleDict();
-        let module = ffi::PyDict_GetItemString(modules, module.as_ptr());
+        let module = ffi::PyDict_GetItemString(modules::get(), module.as_ptr());
         if module.is_null() {
             return false;
         }

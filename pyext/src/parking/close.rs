@@ -4,7 +4,7 @@ use super::change::switch_from_host;
 use super::driver::{self, Driver, Host, Next};
 use super::hooks;
 use crate::barrier::barrier;
-use crate::current_loop::RUNNING_LOOP;
+use crate::current_loop::running_loop;
 use crate::interp::frames::Place;
 use crate::{error, interp, worker};
 use pyo3::ffi::{self, PyObject};
@@ -109,7 +109,7 @@ unsafe fn close(driver: *mut Driver) -> usize {
     // SAFETY: attached, on a stack that is no runner of this driver; its callers wait.
     unsafe {
         let count = (*driver).parked;
-        let running = RUNNING_LOOP.call(&[]);
+        let running = running_loop();
         set_running_loop((*driver).event_loop);
         (*driver).closing = true;
         for _ in 0..count.saturating_mul(2).saturating_add(MOST_EXITS) {

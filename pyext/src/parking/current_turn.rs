@@ -6,7 +6,7 @@ use super::below::runner;
 use super::driver::{Driver, all, existing};
 use super::turn::Turn;
 use crate::barrier::barrier;
-use crate::current_loop::RUNNING_LOOP;
+use crate::current_loop::running_loop;
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
 
@@ -16,7 +16,7 @@ pub(crate) unsafe extern "C" fn current_turn(_: *mut PyObject, _: *mut PyObject)
         // SAFETY: attached, no error set; owned references are dropped or handed on. The code that asks is above
         // the turn's native frame, on the runner that runs it or on what that has resumed.
         unsafe {
-            let event_loop = RUNNING_LOOP.call(&[]);
+            let event_loop = running_loop();
             if event_loop.is_null() {
                 return event_loop;
             }

@@ -9,6 +9,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `driver.rs` | everything about one loop that callers are parked on |
+//! | `stock.rs` | which loops callers can park on |
 //! | `below.rs` | what drives the loop below a caller, and whether it can park there |
 //! | `change.rs` | the change from one stack that drives a loop to the next |
 //! | `turns.rs` | the loop's callbacks, run one by one |
@@ -56,6 +57,7 @@ mod hooks;
 mod hosted;
 mod look;
 mod next_wake;
+mod stock;
 mod task;
 mod turn;
 mod turns;

@@ -7,18 +7,20 @@
 use super::below::{Below, can_park, is_here};
 use super::change::give_way;
 use super::driver::Driver;
+use super::stock::{is_stock, may_be_stock};
 use super::wake::for_wait;
 use super::waker::WakerObject;
 use super::{hooks, task};
 use crate::awaitable::iterator_of;
-use crate::current_loop::RUNNING_LOOP;
+use crate::current_loop::{RUNNING_LOOP, running_loop};
 use crate::hook::Hook;
 use crate::interp::contexts;
 use crate::interp::tracing;
+use crate::no_portal::no_portal;
 use crate::step::Stepper;
 use crate::task_waits::{may_wait_for, wait_has_ended};
 use crate::worker::{self, Worker};
-use crate::{delegate, error, greenlet, guest, interp, names};
+use crate::{delegate, error, greenlet, guest, interp, modules, names};
 use pyo3::ffi::PySendResult::PYGEN_NEXT;
 use pyo3::ffi::{self, PyObject};
 use std::ptr;
@@ -63,8 +65,9 @@ pub(crate) unsafe fn wait_here(
 ) -> greenlet::Answer {
     // SAFETY: attached; owned references are dropped where they are not handed on.
     unsafe {
-        let event_loop = RUNNING_LOOP.call(&[]);
-        let possible = !event_loop.is_null() && is_stock(event_loop) && !is_trio_running();
+        let event_loop = running_loop();
+        let possible =
+            !event_loop.is_null() && is_stock(event_loop) && is_trio_running() == Ok(false);
         let mut answer = Answer::Refused;
         if possible && task::prepare() {
             let driver = Driver::of(event_loop);
@@ -126,7 +129,7 @@ unsafe fn with_running_driver(question: impl FnOnce(*mut Driver) -> bool) -> Opt
         if RUNNING_LOOP.get().is_null() {
             return None;
         }
-        let event_loop = RUNNING_LOOP.call(&[]);
+        let event_loop = running_loop();
         let mut answer = None;
         if !event_loop.is_null() && is_stock(event_loop) {
             let driver = Driver::of(event_loop);
@@ -146,8 +149,9 @@ unsafe fn with_running_driver(question: impl FnOnce(*mut Driver) -> bool) -> Opt
 ///
 /// # Safety
 ///
-/// Attached, no error set; valid objects.
+/// Attached, no error set; `worker` is the current one, or null; valid objects.
 pub(crate) unsafe fn try_park(
+    worker: *mut Worker,
     awaitable: *mut PyObject,
     yielded: *mut PyObject,
 ) -> Option<*mut PyObject> {
@@ -156,17 +160,19 @@ pub(crate) unsafe fn try_park(
         if RUNNING_LOOP.get().is_null() {
             return None;
         }
-        let event_loop = RUNNING_LOOP.call(&[]);
+        let event_loop = running_loop();
         if event_loop.is_null() {
             return Some(event_loop);
         }
-        let possible = is_stock(event_loop) && !is_trio_running();
-        let result = if !ffi::PyErr_Occurred().is_null() {
-            Some(ptr::null_mut())
-        } else if possible {
-            Some(park(event_loop, awaitable, yielded))
-        } else {
+        // Whether the loop is stock indeed is asked again by whoever waits: not by those who need not.
+        let result = if !may_be_stock(event_loop) {
             None
+        } else {
+            match is_trio_running() {
+                Ok(true) => None,
+                Ok(false) => Some(park(worker, event_loop, awaitable, yielded)),
+                Err(()) => Some(ptr::null_mut()),
+            }
         };
         ffi::Py_DECREF(event_loop);
         result
@@ -177,57 +183,36 @@ pub(crate) unsafe fn try_park(
 /// than a hundred modules. (To miss it, exactly as many had to be removed since, without a wait in between.)
 static WITHOUT_TRIO: AtomicIsize = AtomicIsize::new(-1);
 
-/// Whether Trio runs this code, inside a callback of the loop. With an error set if that cannot be
+/// Whether Trio runs this code, inside a callback of the loop. `Err` with an error set if that cannot be
 /// found out.
-unsafe fn is_trio_running() -> bool {
+#[inline]
+unsafe fn is_trio_running() -> Result<bool, ()> {
     // SAFETY: attached.
     unsafe {
-        let modules = ffi::PyImport_GetModuleDict();
-        let length = (*modules.cast::<ffi::PyDictObject>()).ma_used;
-        if length == WITHOUT_TRIO.load(Ordering::Relaxed) {
-            return false;
+        if modules::length() == WITHOUT_TRIO.load(Ordering::Relaxed) {
+            return Ok(false);
         }
-        if ffi::PyDict_GetItemWithError(modules, names::TRIO.get()).is_null() {
+        ask_for_trio()
+    }
+}
+
+#[cold]
+unsafe fn ask_for_trio() -> Result<bool, ()> {
+    // SAFETY: attached; the answer is only compared.
+    unsafe {
+        let length = modules::length();
+        if modules::find(names::TRIO.get()).is_null() {
             WITHOUT_TRIO.store(length, Ordering::Relaxed);
-            return false;
+            return Ok(false);
         }
         let running = hooks::IS_TRIO_RUNNING.call(&[]);
         ffi::Py_XDECREF(running);
-        running == ffi::Py_True()
+        if running.is_null() { Err(()) } else { Ok(running == ffi::Py_True()) }
     }
-}
-
-/// Whether the loop runs its callbacks by stock asyncio's `_run_once`, or by ours.
-unsafe fn is_stock(event_loop: *mut PyObject) -> bool {
-    // SAFETY: attached; what is found is a new reference, and looked into only if it is a method.
-    unsafe {
-        if event_loop == ffi::Py_None() {
-            return false;
-        }
-        let mut found = ptr::null_mut();
-        if names::method(event_loop, names::RUN_ONCE.get(), &mut found) {
-            ffi::Py_DECREF(found);
-            return is_ours_or_stock(found);
-        }
-        if found.is_null() {
-            ffi::PyErr_Clear();
-            return false;
-        }
-        // An attribute of the loop itself, as `enable` sets it.
-        let function = names::attribute(found, names::FUNCTION.get());
-        ffi::PyErr_Clear();
-        ffi::Py_DECREF(found);
-        ffi::Py_XDECREF(function);
-        is_ours_or_stock(function)
-    }
-}
-
-/// Whether the function (only compared) is one of the two `_run_once`.
-fn is_ours_or_stock(function: *mut PyObject) -> bool {
-    !function.is_null() && (function == hooks::STOCK.get() || function == hooks::HOSTED.get())
 }
 
 unsafe fn park(
+    worker: *mut Worker,
     event_loop: *mut PyObject,
     awaitable: *mut PyObject,
     yielded: *mut PyObject,
@@ -235,11 +220,11 @@ unsafe fn park(
     // SAFETY: attached; owned references are dropped where they are not handed on.
     unsafe {
         if !yielded.is_null() {
-            let stepper = Stepper::of(worker::current(), awaitable);
+            let stepper = Stepper::of(worker, awaitable);
             return go_on(event_loop, awaitable, stepper, ffi::Py_NewRef(yielded));
         }
         let Ok(waited_for) = with_task(event_loop, awaitable) else { return ptr::null_mut() };
-        let result = wait_from_the_start(event_loop, waited_for);
+        let result = wait_from_the_start(worker, event_loop, waited_for);
         if result.is_null() && waited_for != awaitable {
             abandon(waited_for);
         }
@@ -249,6 +234,7 @@ unsafe fn park(
 }
 
 unsafe fn wait_from_the_start(
+    worker: *mut Worker,
     event_loop: *mut PyObject,
     awaitable: *mut PyObject,
 ) -> *mut PyObject {
@@ -258,7 +244,7 @@ unsafe fn wait_from_the_start(
         if iterator.is_null() {
             return ptr::null_mut();
         }
-        let stepper = Stepper::of(worker::current(), awaitable);
+        let stepper = Stepper::of(worker, awaitable);
         let (status, mut result) = stepper.send(iterator, ffi::Py_None());
         if status == PYGEN_NEXT {
             result = go_on(event_loop, iterator, stepper, result);
@@ -353,6 +339,10 @@ unsafe fn go_on(
 ) -> *mut PyObject {
     // SAFETY: attached; references are owned as said.
     unsafe {
+        if !is_stock(event_loop) {
+            ffi::Py_DECREF(yielded);
+            return no_portal(iterator);
+        }
         let driver = Driver::of(event_loop);
         if driver.is_null() || !task::prepare() {
             if !driver.is_null() {

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+import types
 import warnings
 import weakref
 
@@ -1566,6 +1567,77 @@ def test_a_loop_with_its_own_run_once_is_refused(fb):
 
     with asyncio.Runner(loop_factory=Loop) as runner:
         assert runner.run(main()) == 1
+
+
+@pytest.mark.parametrize("depth", [0, 1], ids=["its class", "a base"])
+def test_a_run_once_that_a_class_gets_later_is_refused(fb, depth):
+    """What is known of a class ends with each change of it."""
+
+    class Base(asyncio.SelectorEventLoop):
+        pass
+
+    class Loop(Base):
+        pass
+
+    def own(loop):
+        asyncio.SelectorEventLoop._run_once(loop)
+
+    async def main(refused):
+        steps = []
+
+        async def ready():
+            steps.append(1)
+            return 7
+
+        for _ in range(3):
+            if refused:
+                with pytest.raises(RuntimeError, match="fiberback.ensure_portal"):
+                    fb.await_(ready())
+                with pytest.raises(RuntimeError, match="fiberback.ensure_portal"):
+                    fb.await_(asyncio.sleep(0))
+            else:
+                assert fb.await_(ready()) == 7
+                assert fb.await_(value_later(1)) == 1
+        return len(steps)
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        assert runner.run(main(refused=False)) == 3
+        changed = (Loop, Base)[depth]
+        changed._run_once = own
+        assert runner.run(main(refused=True)) == 0
+        del changed._run_once
+        assert runner.run(main(refused=False)) == 3
+
+
+def test_a_run_once_of_the_loop_itself_is_refused(fb):
+    """Its class is stock, and has been waited on before: then an awaitable that need not wait is served."""
+    ended = []
+
+    async def ready():
+        return 7
+
+    async def pending():
+        try:
+            await asyncio.sleep(0)
+        finally:
+            ended.append(True)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        assert fb.await_(value_later(1)) == 1
+        loop._run_once = types.MethodType(lambda loop: type(loop)._run_once(loop), loop)
+        try:
+            for _ in range(2):
+                await asyncio.sleep(0)
+                with pytest.raises(RuntimeError, match="fiberback.ensure_portal"):
+                    fb.await_(pending())
+                assert fb.await_(ready()) == 7
+        finally:
+            del loop._run_once
+        return fb.await_(value_later(1))
+
+    assert asyncio.run(main()) == 1
+    assert ended == [True, True]
 
 
 def test_child_processes(fb, run):
