@@ -33,6 +33,7 @@
 //! | wait on a thread of its own for what the fiber's loop does | [`remote`] |
 //! | keep a second fiber out of what one waits in (an interpreter) | [`Exclusive`] |
 //! | know how deep code may still recurse | [`stack_remaining`] |
+//! | see what hangs: every fiber with its stack, and where it waits | [`dump`] (feature `dump`) |
 //! | give a fiber a name or another stack size, or handle the lack of memory | [`Builder`] |
 //! | give an async library a synchronous face | [`Facade`] (feature `tokio`) |
 //! | do all this on a multi-threaded runtime | [`fiberback::tokio::PinnedPool`] (feature `tokio`) |
@@ -66,6 +67,7 @@
 //!   resumes; the crate's own events, target `fiberback`.
 //! * `io`, `futures-io`: [`fiberback::io`], synchronous readers and writers over async ones, and back.
 //! * `stream`: [`fiberback::stream`], iterators over streams, and back.
+//! * `dump`: [`dump`], all fibers of the process with their stacks. Each suspension then stores where it was.
 //! * `diesel-postgres` and the other `diesel-...`: [`fiberback::diesel`], the synchronous Diesel API
 //!   over async connections.
 //!
@@ -194,6 +196,11 @@
     not(feature = "stream"),
     doc = "[`fiberback::stream`]: https://docs.rs/fiberback/latest/fiberback/stream/index.html"
 )]
+#![cfg_attr(feature = "dump", doc = "[`dump`]: dump()")]
+#![cfg_attr(
+    not(feature = "dump"),
+    doc = "[`dump`]: https://docs.rs/fiberback/latest/fiberback/fn.dump.html"
+)]
 #![cfg_attr(feature = "diesel", doc = "[`fiberback::diesel`]: mod@diesel")]
 #![cfg_attr(
     not(feature = "diesel"),
@@ -218,6 +225,8 @@ pub use adapters::io;
 pub use adapters::stream;
 #[cfg(feature = "tokio")]
 pub use adapters::tokio::{self, facade::Facade};
+#[cfg(feature = "dump")]
+pub use adapters::{Dump, FiberDump, Frame, dump};
 
 pub use adapters::{
     Budget, Remote, block_on, remote, try_block_on, try_remote, try_yield_now, yield_now,

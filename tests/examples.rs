@@ -24,6 +24,10 @@ mod nested_block_on;
 #[allow(dead_code)]
 #[path = "../examples/trait_callbacks.rs"]
 mod trait_callbacks;
+#[allow(dead_code)]
+#[cfg(all(feature = "dump", feature = "tokio"))]
+#[path = "../examples/who_waits.rs"]
+mod who_waits;
 
 #[tokio::test]
 async fn gzip_csv_reads_everything_while_the_ticker_ticks() {
@@ -114,4 +118,38 @@ fn http_facade_works_everywhere_over_one_connection() {
         connections
     });
     assert!(counts.into_iter().any(|connections| connections == 1));
+}
+
+/// And `docs/debugging-rust.md` shows what is printed.
+#[cfg(all(feature = "dump", feature = "tokio"))]
+#[tokio::test(flavor = "current_thread")]
+async fn who_waits_is_told_as_documented() {
+    let dump = who_waits::orders_that_hang().await;
+    let mut orders: Vec<_> = dump
+        .fibers()
+        .iter()
+        .filter(|fiber| fiber.name().is_some_and(|name| name.starts_with("order ")))
+        .collect();
+    orders.sort_by_key(|fiber| fiber.name());
+    assert_eq!(orders.len(), 3, "{dump}");
+    for fiber in &orders {
+        let functions: Vec<_> = fiber.frames().filter_map(|frame| frame.function()).collect();
+        assert!(functions[0].ends_with("pay") && functions[1].ends_with("handle_order"), "{dump}");
+    }
+    let here = concat!(env!("CARGO_MANIFEST_DIR"), "/");
+    let printed =
+        orders[0].to_string().replace(here, "").replace("examples::who_waits", "who_waits");
+    // How long is another figure each time.
+    let words = printed.split(' ');
+    let words = words.map(|word| if word.parse::<f32>().is_ok() { "0.1" } else { word });
+    let printed = words.collect::<Vec<_>>().join(" ");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/debugging-rust.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (before, rest) = text.split_once("<!-- dump -->\n```text\n").unwrap();
+    let (shown, after) = rest.split_once("\n```\n").unwrap();
+    if std::env::var_os("FIBERBACK_BLESS").is_some() {
+        let text = format!("{before}<!-- dump -->\n```text\n{printed}\n```\n{after}");
+        return std::fs::write(path, text).unwrap();
+    }
+    assert_eq!(shown, printed, "FIBERBACK_BLESS=1 writes it");
 }

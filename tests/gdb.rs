@@ -99,14 +99,14 @@ fn shows_the_stack_of_each_suspended_one() {
 fn selects_one_and_goes_back() {
     let text = gdb(&[
         "fiber 2",
-        "bt 12",
+        "bt 24",
         "echo back:\\n",
         "fiber back",
         "bt 3",
         "handle SIGUSR1 nopass",
         "continue",
     ]);
-    let (on_it, back) = text.split_once("back:").expect(&text);
+    let (on_it, back) = text.split_once("\nback:").expect(&text);
     assert!(on_it.contains("[Fiber 2, ") && on_it.contains("reads_a_page"), "{text}");
     assert!(back.contains("raise") || back.contains("kill"), "{text}");
     assert!(!back.contains("reads_a_page"), "{text}");

@@ -254,7 +254,6 @@ const UNSAFE: &[&str] = &[
     "fiber/current.rs",
     "fiber/depot.rs",
     "fiber/header.rs",
-    "fiber/limits.rs",
     "fiber/memory/guard.rs",
     "fiber/memory/linux.rs",
     "fiber/memory/mapping.rs",
@@ -263,9 +262,14 @@ const UNSAFE: &[&str] = &[
     "fiber/memory/registry.rs",
     "fiber/overflow.rs",
     "fiber/cannot_unwind.rs",
+    "fiber/coarse_clock.rs",
     "fiber/pool.rs",
+    "fiber/report.rs",
+    "fiber/roster.rs",
     "fiber/stack.rs",
+    "fiber/stack_pointer.rs",
     "fiber/switch.rs",
+    "fiber/walk.rs",
     "fiber/warm.rs",
 ];
 

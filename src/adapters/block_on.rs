@@ -91,6 +91,7 @@ pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
 /// * [`is_no_runtime`](AwaitError::is_no_runtime): the system has no resources for the background
 ///   runtime. The future was not polled.
 /// * On a fiber, as [`try_await`].
+#[track_caller]
 pub fn try_block_on<F: IntoFuture>(future: F) -> Result<F::Output, AwaitError> {
     let future = future.into_future();
     if on_fiber() {

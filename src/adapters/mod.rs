@@ -4,6 +4,8 @@ mod alarm;
 mod block_on;
 #[cfg(feature = "diesel")]
 pub mod diesel;
+#[cfg(feature = "dump")]
+mod dump;
 #[cfg(feature = "io")]
 pub mod io;
 mod loop_thread;
@@ -11,10 +13,14 @@ mod park;
 mod remote;
 #[cfg(feature = "stream")]
 pub mod stream;
+#[cfg(feature = "dump")]
+mod symbols;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 mod yielding;
 
 pub use block_on::{block_on, try_block_on};
+#[cfg(feature = "dump")]
+pub use dump::{Dump, FiberDump, Frame, dump};
 pub use remote::{Remote, remote, try_remote};
 pub use yielding::{Budget, try_yield_now, yield_now};

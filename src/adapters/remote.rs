@@ -151,6 +151,7 @@ impl Remote {
     /// # Panics
     ///
     /// If the future panics, with its panic.
+    #[track_caller]
     pub fn try_await<F>(&self, future: F) -> Result<F::Output, AwaitError>
     where
         F: IntoFuture<IntoFuture: Send + 'static, Output: Send + 'static>,

@@ -43,6 +43,7 @@ use crate::error::AwaitError;
 /// # Panics
 ///
 /// Never.
+#[track_caller]
 #[inline]
 pub fn yield_now() {
     if try_yield_now().is_err() {
@@ -55,6 +56,7 @@ pub fn yield_now() {
 /// # Errors
 ///
 /// [`is_cancelled`](AwaitError::is_cancelled), when the [`Run`](crate::Run) was dropped; no other.
+#[track_caller]
 #[inline]
 pub fn try_yield_now() -> Result<(), AwaitError> {
     only_if_cancelled(try_await(turn()))
@@ -159,6 +161,7 @@ impl Budget {
     /// # Cancellation
     ///
     /// As [`yield_now`], when a turn is due.
+    #[track_caller]
     #[inline]
     pub fn spend(&mut self, units: u64) {
         if self.try_spend(units).is_err() {
@@ -171,6 +174,7 @@ impl Budget {
     /// # Errors
     ///
     /// As [`try_yield_now`], when a turn is due.
+    #[track_caller]
     #[inline]
     pub fn try_spend(&mut self, units: u64) -> Result<(), AwaitError> {
         self.charge(units);

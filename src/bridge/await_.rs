@@ -5,7 +5,7 @@
 use super::inbox::Inbox;
 use super::waiter::{self, Waiter};
 use crate::error::AwaitError;
-use crate::fiber::{SuspendError, current};
+use crate::fiber::{Site, SuspendError, current};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -74,6 +74,7 @@ pub fn await_<F: IntoFuture>(future: F) -> F::Output {
 /// let error = fiberback::try_await(async { 1 }).unwrap_err();
 /// assert!(error.is_off_fiber());
 /// ```
+#[track_caller]
 #[inline]
 pub fn try_await<F: IntoFuture>(future: F) -> Result<F::Output, AwaitError> {
     wait(pin!(future.into_future()))
@@ -98,20 +99,24 @@ pub(crate) fn inbox() -> Option<Arc<Inbox>> {
     current::with(|current| Some(Waiter::of(&current)?.inbox(&current)))
 }
 
+#[track_caller]
 #[inline(always)]
 fn wait<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, AwaitError> {
     // SAFETY: it is passed down only, to calls that return before this frame ends.
     let current = unsafe { current::here() };
     let waker = current.hot.get().cast::<Waker>();
     if waker.is_null() {
-        return waiter::wait_slowly(current, future);
+        return current.waits_within(Site::caller(), || waiter::wait_slowly(current, future));
     }
     // SAFETY: a non-null `hot` points at the fiber's own waker, and says that no poll is unfinished, so
     // this is the outermost wait, which alone may replace it, and does so only between polls.
     match waiter::poll_marking(current, unsafe { &*waker }, future.as_mut()) {
         Poll::Ready(output) => Ok(output),
-        // SAFETY: `hot` was not null.
-        Poll::Pending => unsafe { waiter::wait_outermost(current, future) },
+        Poll::Pending => {
+            current.waits_at(Site::caller());
+            // SAFETY: `hot` was not null.
+            unsafe { waiter::wait_outermost(current, future) }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::run::Run;
 use crate::error::StackError;
-use crate::fiber::{Stack, StackPool};
+use crate::fiber::{Site, Stack, StackPool};
 
 /// Runs synchronous code like [`run`](crate::run), with a name, a stack size or a pool of one's
 /// choice, and with an error instead of a panic when no stack can be had.
@@ -66,12 +66,22 @@ impl Builder {
     /// # Errors
     ///
     /// If the stack size is out of range, or no more stacks can be had.
+    #[track_caller]
     pub fn run<F, T>(&self, f: F) -> Result<Run<T>, StackError>
     where
         F: FnOnce() -> T + 'static,
         T: 'static,
     {
-        Ok(Run::new(self.take_stack()?, self.fiber_name(), f))
+        self.run_at(Site::caller(), f)
+    }
+
+    /// [`run`](Self::run), which somebody has asked for there.
+    pub(crate) fn run_at<F, T>(&self, site: Site, f: F) -> Result<Run<T>, StackError>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
+        Ok(Run::new(site, self.take_stack()?, self.fiber_name(), f))
     }
 
     pub(super) fn take_stack(&self) -> Result<Stack, StackError> {

@@ -5,6 +5,7 @@
 use super::await_::await_;
 use super::group::{Group, Notice};
 use super::scope::{scope, stack};
+use crate::fiber::Site;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::task::Poll;
@@ -38,10 +39,11 @@ where
 {
     let (first, second) = (Cell::new(None), Cell::new(None));
     let group = Group::default();
+    let site = Site::caller();
     // SAFETY: they borrow locals that outlive the group, and what the caller has given them.
     unsafe {
-        group.add(stack("join"), None, || first.set(Some(a())));
-        group.add(stack("join"), None, || second.set(Some(b())));
+        group.add(site, stack("join"), None, || first.set(Some(a())));
+        group.add(site, stack("join"), None, || second.set(Some(b())));
     }
     group.run_to_end();
     first.take().zip(second.take()).expect("both have ended, and neither has panicked")

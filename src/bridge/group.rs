@@ -25,7 +25,7 @@
 use super::await_::{raise, try_await};
 use super::ready::{MemberWaker, Ready, Task};
 use super::run::Run;
-use crate::fiber::{Stack, current};
+use crate::fiber::{Site, Stack, current};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -72,7 +72,13 @@ impl Group {
     /// # Safety
     ///
     /// What `f` borrows must live as long as the group.
-    pub(super) unsafe fn add<F>(&self, stack: Stack, name: Option<&str>, f: F) -> Option<usize>
+    pub(super) unsafe fn add<F>(
+        &self,
+        site: Site,
+        stack: Stack,
+        name: Option<&str>,
+        f: F,
+    ) -> Option<usize>
     where
         F: FnOnce(),
     {
@@ -81,7 +87,7 @@ impl Group {
         }
         // SAFETY: the caller's promise, and the module's invariant: whether or not the fiber is ever leaked,
         // nothing of `f` runs after the group is gone.
-        let run = unsafe { Run::new_unchecked(stack, name, f) };
+        let run = unsafe { Run::new_unchecked(site, stack, name, f) };
         let member = Member { run: Some(run), waker: Weak::new(), is_doomed: false };
         let key = self.members.borrow_mut().insert(member);
         self.next.borrow_mut().push_back(key);

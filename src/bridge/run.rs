@@ -8,7 +8,7 @@ use crate::ambient::RunAmbient;
 use crate::error::{AwaitError, StackError};
 #[cfg(panic = "unwind")]
 use crate::fiber::thread_is_ending;
-use crate::fiber::{Fiber, Stack, StackPool, Step, Suspender};
+use crate::fiber::{Fiber, Site, Stack, StackPool, Step, Suspender};
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -52,7 +52,7 @@ where
     T: 'static,
 {
     match StackPool::global().take() {
-        Ok(stack) => Run::new(stack, None, f),
+        Ok(stack) => Run::new(Site::caller(), stack, None, f),
         Err(error) => no_stack(&error),
     }
 }
@@ -83,7 +83,7 @@ where
 {
     match StackPool::global().take() {
         // SAFETY: the caller's promise.
-        Ok(stack) => unsafe { Run::new_unchecked(stack, None, f) },
+        Ok(stack) => unsafe { Run::new_unchecked(Site::caller(), stack, None, f) },
         Err(error) => no_stack(&error),
     }
 }
@@ -108,19 +108,24 @@ trait StaysOnItsThreadSoUsePinnedPool: UnwindSafe + RefUnwindSafe {}
 
 impl<T: 'static> Run<T> {
     #[inline]
-    pub(super) fn new<F>(stack: Stack, name: Option<&str>, f: F) -> Self
+    pub(super) fn new<F>(site: Site, stack: Stack, name: Option<&str>, f: F) -> Self
     where
         F: FnOnce() -> T + 'static,
     {
         // SAFETY: `f` is 'static.
-        unsafe { Self::new_unchecked(stack, name, f) }
+        unsafe { Self::new_unchecked(site, stack, name, f) }
     }
 
     /// # Safety
     ///
     /// As for [`run_unchecked`].
     #[inline]
-    pub(super) unsafe fn new_unchecked<F>(stack: Stack, name: Option<&str>, f: F) -> Self
+    pub(super) unsafe fn new_unchecked<F>(
+        site: Site,
+        stack: Stack,
+        name: Option<&str>,
+        f: F,
+    ) -> Self
     where
         F: FnOnce() -> T,
     {
@@ -132,7 +137,7 @@ impl<T: 'static> Run<T> {
             f()
         };
         // SAFETY: the caller's promise covers what `f` borrows.
-        let mut fiber = unsafe { Fiber::new_unchecked(stack, root) };
+        let mut fiber = unsafe { Fiber::new_at(site, stack, root) };
         if let Some(name) = name {
             fiber.set_name(name);
         }

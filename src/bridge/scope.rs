@@ -6,7 +6,7 @@ use super::await_::{await_, on_fiber, raise, try_await};
 use super::builder::Builder;
 use super::group::{Group, Notice};
 use crate::error::{AwaitError, StackError};
-use crate::fiber::{Stack, take_stack_alike};
+use crate::fiber::{Site, Stack, take_stack_alike};
 use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
@@ -73,7 +73,7 @@ where
     let body = || returned.set(Some(f(&scope)));
     // SAFETY: it borrows locals that outlive the group, and the group itself; and what `f` does, which
     // outlives this call.
-    unsafe { scope.group.add(stack("scope"), None, body) };
+    unsafe { scope.group.add(Site::caller(), stack("scope"), None, body) };
     scope.group.run_to_end();
     returned.take().expect("has ended, and neither panicked nor was cancelled")
 }
@@ -126,7 +126,7 @@ impl<'scope> Scope<'scope, '_> {
         T: 'scope,
     {
         match take_stack_alike() {
-            Ok(stack) => self.spawn_on(stack, None, f),
+            Ok(stack) => self.spawn_on(Site::caller(), stack, None, f),
             Err(error) => no_stack("Scope::spawn", &error),
         }
     }
@@ -136,6 +136,7 @@ impl<'scope> Scope<'scope, '_> {
     /// # Errors
     ///
     /// If the stack size is out of range, or no more stacks can be had.
+    #[track_caller]
     pub fn spawn_with<F, T>(
         &'scope self,
         builder: &Builder,
@@ -145,11 +146,12 @@ impl<'scope> Scope<'scope, '_> {
         F: FnOnce() -> T + 'scope,
         T: 'scope,
     {
-        Ok(self.spawn_on(builder.take_stack()?, builder.fiber_name(), f))
+        Ok(self.spawn_on(Site::caller(), builder.take_stack()?, builder.fiber_name(), f))
     }
 
     fn spawn_on<F, T>(
         &'scope self,
+        site: Site,
         stack: Stack,
         name: Option<&str>,
         f: F,
@@ -166,7 +168,7 @@ impl<'scope> Scope<'scope, '_> {
             end.packet.value.set(Some(f()));
         };
         // SAFETY: all that it borrows lives for 'scope, in which the group is borrowed, too.
-        let key = unsafe { group.add(stack, name, code) };
+        let key = unsafe { group.add(site, stack, name, code) };
         ScopedJoinHandle { key, packet, group }
     }
 }
@@ -238,6 +240,7 @@ impl<T> ScopedJoinHandle<'_, T> {
     ///
     /// As [`try_await`]. [`is_cancelled`](AwaitError::is_cancelled) also if the scope was being ended
     /// when the fiber was spawned.
+    #[track_caller]
     pub fn try_join(self) -> Result<T, AwaitError> {
         try_await(poll_fn(|context| self.poll(context)))?.ok_or(AwaitError::CANCELLED)
     }

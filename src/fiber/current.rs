@@ -83,6 +83,13 @@ pub(super) struct Entered {
     previous: *const Header,
 }
 
+/// Publishes that the thread is on no fiber.
+#[cfg(feature = "dump")]
+pub(super) fn enter_off_fiber() -> Entered {
+    // SAFETY: it lives for ever, and the caller drops the guard before it does anything else.
+    unsafe { enter(&raw const OFF_FIBER.0) }
+}
+
 /// Publishes `header` as this thread's current fiber.
 ///
 /// # Safety

@@ -4,6 +4,9 @@
 //! changes, and the fault handler finds it from a bare fault address.
 
 use super::depot::Shared;
+#[cfg(feature = "dump")]
+use super::roster::Seen;
+use super::site::Site;
 use corosensei::Yielder;
 use std::cell::Cell;
 use std::ptr;
@@ -47,6 +50,10 @@ pub(crate) struct Header {
     pub(super) cancelled: Cell<bool>,
     /// Whether the resuming thread was already panicking when it resumed the fiber.
     pub(super) resumed_panicking: Cell<bool>,
+
+    /// What other threads see of the fiber; null if this describes none. Counts as one strong reference.
+    #[cfg(feature = "dump")]
+    pub(super) seen: Cell<*const Seen>,
 }
 
 impl Header {
@@ -65,7 +72,45 @@ impl Header {
             hot: Cell::new(ptr::null()),
             home: Cell::new(ptr::null()),
             state: Cell::new(ptr::null()),
+            #[cfg(feature = "dump")]
+            seen: Cell::new(ptr::null()),
         }
+    }
+
+    /// What other threads see of the fiber, if this describes one.
+    #[cfg(feature = "dump")]
+    #[allow(unsafe_code)]
+    #[inline(always)]
+    pub(super) fn seen(&self) -> Option<&Seen> {
+        // SAFETY: null, or with a strong reference that the fiber gives up at its end (`switch::Fiber::end`).
+        unsafe { self.seen.get().as_ref() }
+    }
+
+    /// Called on the fiber: if it waits from now on, it does so there.
+    #[inline(always)]
+    pub(crate) fn waits_at(&self, site: Site) {
+        #[cfg(feature = "dump")]
+        if let Some(seen) = self.seen() {
+            seen.set_waits_at(site.location());
+        }
+        let _ = site;
+    }
+
+    /// [`waits_at`](Self::waits_at) for a wait inside of another one, which then goes on.
+    #[inline(always)]
+    pub(crate) fn waits_within<R>(&self, site: Site, wait: impl FnOnce() -> R) -> R {
+        #[cfg(feature = "dump")]
+        if let Some(seen) = self.seen() {
+            let outer = seen.set_waits_at(site.location());
+            let _outer = scopeguard::guard(outer, |outer| {
+                if !outer.is_null() {
+                    seen.set_waits_at(outer);
+                }
+            });
+            return wait();
+        }
+        let _ = site;
+        wait()
     }
 
     /// True once the fiber's owner has asked it to end.

@@ -1,12 +1,7 @@
 //! How much of its stack the running code has left.
-//!
-//! # Invariant
-//!
-//! The only `unsafe` here reads a register.
-
-#![allow(unsafe_code)]
 
 use super::current;
+use super::stack_pointer::stack_pointer;
 use std::ops::Range;
 
 /// The addresses of the stack that the calling code runs on, lowest to highest, if that is a fiber's; `None`
@@ -59,26 +54,4 @@ pub fn stack_remaining() -> Option<usize> {
         let here = stack_pointer();
         if stack.contains(&here) { here - stack.start } else { 0 }
     })
-}
-
-/// Where the stack is now, more or less. Not by a local variable where it can be helped: with
-/// AddressSanitizer those may lie elsewhere.
-fn stack_pointer() -> usize {
-    let pointer: usize;
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: reads a register.
-    unsafe {
-        std::arch::asm!("mov {}, rsp", out(reg) pointer, options(nomem, nostack, preserves_flags));
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: reads a register.
-    unsafe {
-        std::arch::asm!("mov {}, sp", out(reg) pointer, options(nomem, nostack, preserves_flags));
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    {
-        let here = std::hint::black_box(0_u8);
-        pointer = (&raw const here).addr();
-    }
-    pointer
 }

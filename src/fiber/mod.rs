@@ -37,7 +37,13 @@
 //! | `header.rs` | the record at the top of each stack in use |
 //! | `current.rs` | which fiber this thread is on |
 //! | `limits.rs` | how much of its stack the running code has left |
+//! | `stack_pointer.rs` | where the stack is now |
 //! | `switch.rs` | resume, suspend, cancel |
+//! | `site.rs` | where in the caller's code a fiber was made, or waits |
+//! | `roster.rs` | what fibers there are, and what they do (feature `dump`, like the next ones) |
+//! | `coarse_clock.rs` | since when |
+//! | `report.rs` | a fiber's account of its own stack |
+//! | `walk.rs` | the stack of a suspended fiber |
 //! | `ambient.rs` | the trait for state swapped around a resume |
 //! | `overflow.rs` | the fault handler that names an overflown stack |
 //! | `cannot_unwind.rs` | the handler that names a fiber whose stack could not be unwound |
@@ -45,6 +51,8 @@
 mod ambient;
 #[cfg(target_os = "linux")]
 mod cannot_unwind;
+#[cfg(feature = "dump")]
+mod coarse_clock;
 pub(crate) mod current;
 mod depot;
 mod header;
@@ -53,9 +61,17 @@ mod memory;
 #[cfg(target_os = "linux")]
 mod overflow;
 mod pool;
+#[cfg(feature = "dump")]
+mod report;
+#[cfg(feature = "dump")]
+pub(crate) mod roster;
 mod samples;
+mod site;
 mod stack;
+mod stack_pointer;
 mod switch;
+#[cfg(feature = "dump")]
+mod walk;
 mod warm;
 
 pub use ambient::Ambient;
@@ -63,7 +79,12 @@ pub use limits::{current_stack, stack_remaining};
 pub use memory::GuardPages;
 pub(crate) use pool::take_stack_alike;
 pub use pool::{PoolStats, StackPool, StackPoolBuilder};
+#[cfg(feature = "dump")]
+pub(crate) use report::Report;
+pub(crate) use site::Site;
 pub use stack::Stack;
 pub(crate) use switch::suspend_current;
 pub use switch::{Fiber, Step, SuspendError, Suspender};
+#[cfg(feature = "dump")]
+pub(crate) use walk::walk;
 pub(crate) use warm::thread_is_ending;

@@ -19,6 +19,9 @@ use super::current;
 use super::header;
 use super::header::Header;
 use super::memory::{RECORD_SIZE, Slot};
+#[cfg(feature = "dump")]
+use super::roster::{Seen, State};
+use super::site::Site;
 use super::stack::Stack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use scopeguard::ScopeGuard;
@@ -28,6 +31,8 @@ use std::marker::PhantomData;
 use std::mem::{self, ManuallyDrop};
 use std::panic::{self, AssertUnwindSafe};
 use std::ptr::NonNull;
+#[cfg(feature = "dump")]
+use std::sync::Arc;
 use std::{fmt, thread};
 
 /// What [`Fiber::resume`] came back with.
@@ -153,6 +158,7 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     /// A fiber that will run `f` on `stack` when first resumed.
     ///
     /// `f` gets the [`Suspender`] and the input of that first resume.
+    #[track_caller]
     pub fn new<F>(stack: Stack, f: F) -> Self
     where
         F: FnOnce(&Suspender<I, Y>, I) -> R + 'static,
@@ -167,7 +173,22 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     ///
     /// Whatever `f` borrows must stay valid until the fiber has ended, and for ever if it is
     /// leaked while suspended.
+    #[track_caller]
     pub unsafe fn new_unchecked<F>(stack: Stack, f: F) -> Self
+    where
+        F: FnOnce(&Suspender<I, Y>, I) -> R,
+    {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { Self::new_at(Site::caller(), stack, f) }
+    }
+
+    /// [`new_unchecked`](Self::new_unchecked), which somebody has asked for there.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::new_unchecked`].
+    #[inline]
+    pub(crate) unsafe fn new_at<F>(site: Site, stack: Stack, f: F) -> Self
     where
         F: FnOnce(&Suspender<I, Y>, I) -> R,
     {
@@ -175,11 +196,12 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
             let f = Box::new(f);
             // SAFETY: the caller's promise, passed on.
             unsafe {
-                Self::place(stack, move |suspender: &Suspender<I, Y>, input| f(suspender, input))
+                let f = move |suspender: &Suspender<I, Y>, input| f(suspender, input);
+                Self::place(site, stack, f)
             }
         } else {
             // SAFETY: the caller's promise, passed on.
-            unsafe { Self::place(stack, f) }
+            unsafe { Self::place(site, stack, f) }
         }
     }
 
@@ -189,7 +211,7 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     ///
     /// As for [`Self::new_unchecked`].
     #[inline]
-    unsafe fn place<F>(stack: Stack, f: F) -> Self
+    unsafe fn place<F>(site: Site, stack: Stack, f: F) -> Self
     where
         F: FnOnce(&Suspender<I, Y>, I) -> R,
     {
@@ -228,7 +250,10 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
             header.pool.set(pool);
             #[cfg(target_os = "linux")]
             header.live.set(header::LIVE);
+            #[cfg(feature = "dump")]
+            header.seen.set(Arc::into_raw(Seen::list(record.cast(), site)));
         }
+        let _ = site;
         Self { record, marker: PhantomData }
     }
 
@@ -236,6 +261,8 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     pub fn set_name(&mut self, name: &str) {
         self.free_name();
         let name: Box<Box<str>> = Box::new(Box::from(name));
+        #[cfg(feature = "dump")]
+        self.seen().set_name(&name);
         self.header().name.set(Box::into_raw(name));
     }
 
@@ -252,6 +279,13 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
         // SAFETY: the module's invariant: the record is ours until `end`, which consumes the fiber.
         // Only shared references to the header are ever made, as the running fiber makes them too.
         unsafe { &*self.record.as_ptr().cast::<Header>() }
+    }
+
+    /// What other threads see of it.
+    #[cfg(feature = "dump")]
+    #[inline(always)]
+    fn seen(&self) -> &Seen {
+        self.header().seen().expect("a fiber's header has it from `place` to `end`")
     }
 
     /// Which fiber this is: what [`current::address`] says on it.
@@ -274,15 +308,26 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
 
     /// True once the closure has been entered.
     pub fn is_started(&self) -> bool {
+        // The coroutine itself may be a walker's now.
+        #[cfg(feature = "dump")]
+        return self.seen().state() != State::NotBegun;
         // SAFETY: the record is ours, and the fiber is not running (`&self` excludes `resume`).
-        unsafe { (*self.coroutine()).started() }
+        #[cfg(not(feature = "dump"))]
+        unsafe {
+            (*self.coroutine()).started()
+        }
     }
 
     /// True once the closure has returned or panicked.
     #[inline]
     pub fn is_done(&self) -> bool {
+        #[cfg(feature = "dump")]
+        return self.seen().state() == State::Done;
         // SAFETY: as in `is_started`.
-        unsafe { (*self.coroutine()).done() }
+        #[cfg(not(feature = "dump"))]
+        unsafe {
+            (*self.coroutine()).done()
+        }
     }
 
     /// The stack addresses that the closure's frames can use, lowest to highest.
@@ -351,6 +396,8 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
         transfer: *mut Transfer<I, Y, R>,
     ) -> (CoroutineResult<(), ()>, &'a mut A) {
         let header = self.header();
+        #[cfg(feature = "dump")]
+        let turn = self.seen().begin_turn();
         header.transfer.set(transfer.cast());
         header.resumed_panicking.set(thread::panicking());
         let ambient = scopeguard::guard(ambient, leave_unwinding);
@@ -361,6 +408,12 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
         // SAFETY: the coroutine is initialised and ours. A `&mut` to it exists only here, while
         // the fiber's own code reaches the header alone.
         let switched = unsafe { (*self.coroutine()).resume(()) };
+        #[cfg(feature = "dump")]
+        if matches!(switched, CoroutineResult::Yield(())) {
+            turn.suspended();
+        } else {
+            drop(turn);
+        }
         drop(entered);
         (switched, ScopeGuard::into_inner(ambient))
     }
@@ -397,6 +450,8 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
             // panics, it must not be dropped a second time.
             // SAFETY: nothing on the stack is left to be dropped, or is in anybody's use.
             let _done = scopeguard::guard((), |()| unsafe { (*coroutine).force_reset() });
+            #[cfg(feature = "dump")]
+            let _turn = self.seen().begin_turn();
             // SAFETY: the coroutine is ours and not running; this drops the closure in place.
             unsafe { (*coroutine).force_unwind() };
             return;
@@ -450,6 +505,8 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
     /// and its stack is never reused, so that pointers into it stay valid. The pool
     /// [counts](super::PoolStats::leaked) it.
     pub fn leak(self) {
+        #[cfg(feature = "dump")]
+        self.seen().unlist();
         // SAFETY: in the record from `place` to `end`, and written by nobody in between.
         unsafe { (*self.record.as_ptr()).stack.count_leak() };
         mem::forget(self);
@@ -464,6 +521,12 @@ impl<I: 'static, Y: 'static, R: 'static> Fiber<I, Y, R> {
         }
         #[cfg(target_os = "linux")]
         self.header().live.set(0);
+        #[cfg(feature = "dump")]
+        {
+            self.seen().unlist();
+            // SAFETY: `place` has made it of an `Arc`. Afterwards nobody looks for it.
+            drop(unsafe { Arc::from_raw(self.header().seen.replace(std::ptr::null())) });
+        }
         // SAFETY: the fiber is done, so dropping the coroutine only does corosensei's own
         // book-keeping (sanitizer, Windows TEB). Both are taken out once: the callers never touch the
         // record again.
@@ -531,6 +594,7 @@ impl<I: 'static, Y: 'static> Suspender<I, Y> {
     /// # Panics
     ///
     /// Panics if called from another fiber than the one it belongs to.
+    #[track_caller]
     #[inline]
     pub fn suspend(&self, value: Y) -> Result<I, SuspendError> {
         // SAFETY: the header outlives the fiber's closure, and `self` cannot leave it: it is only
@@ -544,6 +608,7 @@ impl<I: 'static, Y: 'static> Suspender<I, Y> {
             header.count_refusal();
             return Err(SuspendError(Refusal::Cancelled));
         }
+        header.waits_at(Site::caller());
         // SAFETY: just checked; the types are those of the fiber's closure, to which `self` was lent.
         unsafe { suspend_current(header, value) }
     }
@@ -571,6 +636,8 @@ pub(crate) unsafe fn suspend_current<I: 'static, Y: 'static>(
     unsafe {
         slot.write(ManuallyDrop::new(value));
         (*header.yielder.get()).suspend(());
+        #[cfg(feature = "dump")]
+        report_if_asked(header);
     }
     if header.is_cancelled() {
         return Err(SuspendError(Refusal::Cancelled));
@@ -578,6 +645,40 @@ pub(crate) unsafe fn suspend_current<I: 'static, Y: 'static>(
     // SAFETY: resumed without cancellation means resumed by `resume_with`, which set `transfer` to a union
     // that holds an input.
     Ok(unsafe { header.transfer.get().cast::<I>().read() })
+}
+
+/// Called by a fiber that was just resumed, perhaps by a walker, and not on its own thread: then it reports,
+/// and suspends itself again.
+///
+/// # Safety
+///
+/// `header` must be that of the fiber which the caller runs on.
+#[cfg(feature = "dump")]
+#[inline(always)]
+unsafe fn report_if_asked(header: &Header) {
+    let Some(seen) = header.seen() else { return };
+    // SAFETY: the walker lends it for the time that it has resumed the fiber.
+    while let Some(report) = unsafe { seen.report().as_mut() } {
+        report.write(header.lowest.get()..std::ptr::from_ref(header).addr());
+        // SAFETY: we are on the fiber, inside of its closure.
+        unsafe { (*header.yielder.get()).suspend(()) };
+    }
+}
+
+/// Has a suspended fiber report its stack.
+///
+/// # Safety
+///
+/// `record` must be that of a suspended fiber, on which the caller has a [claim](super::roster), and which it
+/// has told where to report to.
+#[cfg(feature = "dump")]
+pub(super) unsafe fn resume_to_report(record: NonNull<()>) {
+    // SAFETY: in bounds of the record, and by its claim the caller's. The fiber is in `suspend_current`, the one
+    // place where fibers suspend themselves, and suspends itself again there.
+    unsafe {
+        let coroutine = &raw mut (*record.cast::<Record>().as_ptr()).coroutine;
+        (*coroutine).resume(());
+    }
 }
 
 impl<I: 'static, Y: 'static> fmt::Debug for Suspender<I, Y> {

@@ -21,6 +21,7 @@ DOCUMENTS = [
     "docs/jupyter.md",
     "docs/pytest.md",
     "docs/debugging.md",
+    "docs/debugging-rust.md",
     "docs/tools.md",
     "docs/known-crashes.md",
     "CONTRIBUTING.md",

@@ -83,6 +83,7 @@ const DEFAULT_CAPACITY: usize = 8 * 1024;
 
 impl<R: Read + 'static> AsyncReader<R> {
     /// Wraps `reader`. Reads nothing yet; may be called anywhere.
+    #[track_caller]
     pub fn new(reader: R) -> Self {
         Self::of(Source::Open(reader))
     }
@@ -91,10 +92,12 @@ impl<R: Read + 'static> AsyncReader<R> {
     /// wait, as constructors that read a header do.
     ///
     /// If it fails, its error is returned by that read, and others by the later ones.
+    #[track_caller]
     pub fn open(open: impl FnOnce() -> io::Result<R> + 'static) -> Self {
         Self::of(Source::Unopened(Box::new(open)))
     }
 
+    #[track_caller]
     fn of(source: Source<R>) -> Self {
         let reading = Reading {
             source,

@@ -101,6 +101,7 @@ const DEFAULT_CAPACITY: usize = 64 * 1024;
 
 impl<W: Write + 'static> AsyncWriter<W> {
     /// Wraps `writer`. Writes nothing yet; may be called anywhere.
+    #[track_caller]
     pub fn new(writer: W) -> Self {
         let writing =
             Writing { writer, finish: None, bytes: Vec::new(), capacity: DEFAULT_CAPACITY };

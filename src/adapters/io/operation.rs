@@ -1,6 +1,7 @@
 //! One operation at a time of a synchronous object, each on a fiber of its own.
 
 use crate::bridge::{Builder, Run};
+use crate::fiber::Site;
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -19,12 +20,15 @@ pub(super) struct Operation<S: 'static> {
     object: Rc<RefCell<S>>,
     panicked: bool,
     builder: Builder,
+    /// Where somebody has begun to use the object.
+    site: Site,
 }
 
 impl<S: 'static> Operation<S> {
+    #[track_caller]
     pub(super) fn new(object: S) -> Self {
         let object = Rc::new(RefCell::new(object));
-        Self { run: None, object, panicked: false, builder: Builder::new() }
+        Self { run: None, object, panicked: false, builder: Builder::new(), site: Site::caller() }
     }
 
     pub(super) fn set_builder(&mut self, builder: Builder) {
@@ -64,7 +68,8 @@ impl<S: 'static> Operation<S> {
         debug_assert!(!self.is_under_way());
         self.object()?;
         let object = Rc::clone(&self.object);
-        self.run = Some(self.builder.run(move || operation(&mut object.borrow_mut()))?);
+        self.run =
+            Some(self.builder.run_at(self.site, move || operation(&mut object.borrow_mut()))?);
         Ok(())
     }
 

@@ -66,6 +66,7 @@ impl PinnedPool {
     ///
     /// Dropping the reader aborts the job: a write or flush of the code returns an error, and any other wait
     /// unwinds or returns one.
+    #[track_caller]
     pub fn reader<F>(&self, write: F) -> PinnedReader
     where
         F: FnOnce(&mut ByteSender) -> io::Result<()> + Send + 'static,
@@ -118,6 +119,7 @@ impl PinnedPool {
     ///
     /// Dropping the writer aborts the job, unless a shutdown was ready: a read of the code returns an error, and
     /// any other wait unwinds or returns one.
+    #[track_caller]
     pub fn writer<F>(&self, read: F) -> PinnedWriter
     where
         F: FnOnce(ByteReceiver) -> io::Result<()> + Send + 'static,

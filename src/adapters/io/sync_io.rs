@@ -127,6 +127,7 @@ impl<T: AsyncWrite + Unpin> SyncIo<T> {
     /// # Errors
     ///
     /// As all operations; see [`SyncIo`].
+    #[track_caller]
     pub fn shutdown(&mut self) -> io::Result<()> {
         wait(self.inner.shutdown())
     }

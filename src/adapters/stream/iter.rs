@@ -70,6 +70,7 @@ impl<S: Stream + Unpin> Iter<S> {
     /// # Errors
     ///
     /// As [`try_await`].
+    #[track_caller]
     #[inline]
     pub fn try_next(&mut self) -> Result<Option<S::Item>, AwaitError> {
         try_await(poll_fn(|context| Pin::new(&mut self.stream).poll_next(context)))

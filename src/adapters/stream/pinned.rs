@@ -48,6 +48,7 @@ impl PinnedPool {
     ///
     /// The poll panics with the panic of `produce`, after the items before it; and if the pool is closed, or
     /// has aborted the job.
+    #[track_caller]
     pub fn stream<T, F>(&self, produce: F) -> PinnedStream<T>
     where
         F: FnOnce(&PinnedYielder<T>) + Send + 'static,
@@ -97,6 +98,7 @@ impl PinnedPool {
     /// # Panics
     ///
     /// As [`stream`](Self::stream).
+    #[track_caller]
     pub fn sink<T, E, F>(&self, consume: F) -> PinnedSink<T, E>
     where
         F: FnOnce(PinnedItems<T>) -> Result<(), E> + Send + 'static,
@@ -122,6 +124,7 @@ impl<T> PinnedYielder<T> {
     /// # Panics
     ///
     /// As [`await_`], in a destructor.
+    #[track_caller]
     pub fn yield_(&self, item: T) {
         // If the stream is gone, the job has been aborted, or is about to be: by the next wait.
         if await_(poll_fn(|context| self.0.poll_ready(context))).is_err() {
@@ -136,6 +139,7 @@ impl<T> PinnedYielder<T> {
     /// # Errors
     ///
     /// As [`try_await`](crate::try_await).
+    #[track_caller]
     pub fn try_yield(&self, item: T) -> Result<(), AwaitError> {
         if try_await(poll_fn(|context| self.0.poll_ready(context)))?.is_err() {
             try_await(std::future::pending::<()>())?;

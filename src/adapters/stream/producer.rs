@@ -136,6 +136,7 @@ impl<T> Yielder<T> {
     /// # Panics
     ///
     /// In a destructor, during a panic.
+    #[track_caller]
     pub fn yield_(&self, item: T) {
         self.exchange.put(item);
         await_(self.exchange.emptied());
@@ -147,6 +148,7 @@ impl<T> Yielder<T> {
     /// # Errors
     ///
     /// As [`try_await`](crate::try_await).
+    #[track_caller]
     pub fn try_yield(&self, item: T) -> Result<(), AwaitError> {
         self.exchange.put(item);
         try_await(self.exchange.emptied())
@@ -169,6 +171,7 @@ impl<T, E> OkYielder<'_, T, E> {
     /// # Panics
     ///
     /// As [`Yielder::yield_`].
+    #[track_caller]
     pub fn yield_(&self, item: T) {
         self.0.yield_(Ok(item));
     }
@@ -178,6 +181,7 @@ impl<T, E> OkYielder<'_, T, E> {
     /// # Errors
     ///
     /// As [`Yielder::try_yield`].
+    #[track_caller]
     pub fn try_yield(&self, item: T) -> Result<(), AwaitError> {
         self.0.try_yield(Ok(item))
     }
@@ -200,6 +204,7 @@ impl<T: 'static> Producer<T> {
     /// # Errors
     ///
     /// As [`Builder::run`].
+    #[track_caller]
     pub fn with_builder<F>(builder: &Builder, produce: F) -> Result<Self, StackError>
     where
         F: FnOnce(&Yielder<T>) + 'static,

@@ -86,6 +86,7 @@ impl<T> Items<T> {
     /// # Errors
     ///
     /// As [`try_await`](crate::try_await). `next` unwinds or panics instead.
+    #[track_caller]
     pub fn try_next(&mut self) -> Result<Option<T>, AwaitError> {
         try_await(self.exchange.next())
     }
@@ -122,6 +123,7 @@ impl<T: 'static, E: 'static> Consumer<T, E> {
     /// # Errors
     ///
     /// As [`Builder::run`].
+    #[track_caller]
     pub fn with_builder<F>(builder: &Builder, consume: F) -> Result<Self, StackError>
     where
         F: FnOnce(Items<T>) -> Result<(), E> + 'static,

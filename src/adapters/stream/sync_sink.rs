@@ -82,6 +82,7 @@ impl<S: Sink<T> + Unpin, T> SyncSink<S, T> {
     /// # Errors
     ///
     /// Those of the sink.
+    #[track_caller]
     pub fn feed(&mut self, item: T) -> Result<(), S::Error> {
         await_(poll_fn(|context| Pin::new(&mut self.sink).poll_ready(context)))?;
         Pin::new(&mut self.sink).start_send(item)
@@ -92,6 +93,7 @@ impl<S: Sink<T> + Unpin, T> SyncSink<S, T> {
     /// # Errors
     ///
     /// Those of the sink.
+    #[track_caller]
     pub fn send(&mut self, item: T) -> Result<(), S::Error> {
         self.feed(item)?;
         self.flush()
@@ -102,6 +104,7 @@ impl<S: Sink<T> + Unpin, T> SyncSink<S, T> {
     /// # Errors
     ///
     /// Those of the sink; the items after the one that failed are not asked for.
+    #[track_caller]
     pub fn send_all(&mut self, items: impl IntoIterator<Item = T>) -> Result<(), S::Error> {
         items.into_iter().try_for_each(|item| self.feed(item))?;
         self.flush()
@@ -112,6 +115,7 @@ impl<S: Sink<T> + Unpin, T> SyncSink<S, T> {
     /// # Errors
     ///
     /// Those of the sink.
+    #[track_caller]
     pub fn flush(&mut self) -> Result<(), S::Error> {
         await_(poll_fn(|context| Pin::new(&mut self.sink).poll_flush(context)))
     }
@@ -121,6 +125,7 @@ impl<S: Sink<T> + Unpin, T> SyncSink<S, T> {
     /// # Errors
     ///
     /// Those of the sink.
+    #[track_caller]
     pub fn close(&mut self) -> Result<(), S::Error> {
         await_(poll_fn(|context| Pin::new(&mut self.sink).poll_close(context)))
     }

@@ -1,6 +1,7 @@
 //! A job that belongs to the future which waits for it.
 
 use super::pinned_pool::PinnedPool;
+use crate::fiber::Site;
 use std::fmt;
 use std::panic;
 use std::pin::Pin;
@@ -30,6 +31,7 @@ impl PinnedPool {
     /// # Panics
     ///
     /// The future panics with the panic of `f`; and if the pool is closed, or has aborted the job.
+    #[track_caller]
     pub fn run<F, T>(&self, f: F) -> PinnedRun<T>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -71,6 +73,7 @@ impl PinnedPool {
     /// # Panics
     ///
     /// The handler's future panics as that of [`run`](Self::run) does.
+    #[track_caller]
     pub fn handler<F, A, T>(
         &self,
         f: F,
@@ -80,10 +83,10 @@ impl PinnedPool {
         A: Send + 'static,
         T: Send + 'static,
     {
-        let pool = self.clone();
+        let (pool, site) = (self.clone(), Site::caller());
         move |argument| {
             let f = f.clone();
-            pool.run(move || f(argument))
+            PinnedRun(Owned(pool.spawn_at(site, move || f(argument))))
         }
     }
 }

@@ -114,6 +114,7 @@ impl<T> Facade<T> {
     /// # Errors
     ///
     /// As [`try_block_on`](crate::try_block_on). If it is off a fiber, the method was not called.
+    #[track_caller]
     pub fn try_call<'a, R>(
         &'a self,
         method: impl AsyncFnOnce(&'a T) -> R,

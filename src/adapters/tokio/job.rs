@@ -8,6 +8,7 @@
 use super::clock::Hold;
 use super::worker::Place;
 use crate::bridge::{Builder, Run};
+use crate::fiber::Site;
 use std::any::Any;
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -92,14 +93,14 @@ pub(super) struct Job<F, T> {
 }
 
 enum State<F, T> {
-    Queued(F, Builder),
+    Queued(F, Builder, Site),
     Running(Ticket<T>),
     Done,
 }
 
 impl<F, T> Job<F, T> {
-    pub(super) fn new(f: F, settings: Builder, place: Place) -> Self {
-        Self { state: State::Queued(f, settings), _place: place, _clock: Hold::new() }
+    pub(super) fn new(f: F, settings: Builder, site: Site, place: Place) -> Self {
+        Self { state: State::Queued(f, settings, site), _place: place, _clock: Hold::new() }
     }
 }
 
@@ -116,10 +117,10 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         let state = &mut self.get_mut().state;
         if matches!(state, State::Queued(..)) {
-            let State::Queued(f, settings) = std::mem::replace(state, State::Done) else {
+            let State::Queued(f, settings, site) = std::mem::replace(state, State::Done) else {
                 unreachable!("just matched")
             };
-            match settings.run(f) {
+            match settings.run_at(site, f) {
                 Ok(run) => *state = State::Running(Ticket::new(run)),
                 Err(error) => panic!("fiberback: a job of a `PinnedPool` could not start: {error}"),
             }

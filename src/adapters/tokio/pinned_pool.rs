@@ -3,7 +3,7 @@
 use super::job::Job;
 use super::worker::{self, Crew, Settings, Worker};
 use crate::bridge::Builder;
-use crate::fiber::StackPool;
+use crate::fiber::{Site, StackPool};
 use ::tokio::task::JoinHandle;
 use ::tokio::time::Instant;
 use std::sync::Arc;
@@ -293,12 +293,13 @@ impl PinnedPool {
     /// The handle's: `is_panic` if `f` panicked, or no stack could be had for it; `is_cancelled` if
     /// the job was aborted, or the pool was closed before this call ([`try_spawn`](Self::try_spawn)
     /// tells that at once).
+    #[track_caller]
     pub fn spawn<F, T>(&self, f: F) -> JoinHandle<T>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.spawn_or_cancel(self.shared.job.clone(), f)
+        self.spawn_at(Site::caller(), f)
     }
 
     /// [`spawn`](Self::spawn), with a name for the job's fiber, which reports of an overflown stack
@@ -316,12 +317,13 @@ impl PinnedPool {
     /// # Cancellation, errors
     ///
     /// As [`spawn`](Self::spawn).
+    #[track_caller]
     pub fn spawn_named<F, T>(&self, name: impl Into<String>, f: F) -> JoinHandle<T>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.spawn_or_cancel(self.shared.job.clone().name(name), f)
+        self.spawn_or_cancel(Site::caller(), self.shared.job.clone().name(name), f)
     }
 
     /// [`spawn`](Self::spawn) that gives an error at once when the pool is closed. `f` is then
@@ -340,30 +342,45 @@ impl PinnedPool {
     /// # Errors
     ///
     /// If the pool is [closed](Self::close).
+    #[track_caller]
     pub fn try_spawn<F, T>(&self, f: F) -> Result<JoinHandle<T>, PoolClosed>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.spawn_if_open(self.shared.job.clone(), f)
+        self.spawn_if_open(Site::caller(), self.shared.job.clone(), f)
     }
 
-    fn spawn_if_open<F, T>(&self, settings: Builder, f: F) -> Result<JoinHandle<T>, PoolClosed>
+    fn spawn_if_open<F, T>(
+        &self,
+        site: Site,
+        settings: Builder,
+        f: F,
+    ) -> Result<JoinHandle<T>, PoolClosed>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
         let worker = self.shared.least_loaded();
         let place = worker.place().ok_or(PoolClosed(()))?;
-        Ok(worker.handle().spawn(Job::new(f, settings, place)))
+        Ok(worker.handle().spawn(Job::new(f, settings, site, place)))
     }
 
-    fn spawn_or_cancel<F, T>(&self, settings: Builder, f: F) -> JoinHandle<T>
+    /// [`spawn`](Self::spawn), which somebody has asked for there.
+    pub(super) fn spawn_at<F, T>(&self, site: Site, f: F) -> JoinHandle<T>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.spawn_if_open(settings, f).unwrap_or_else(|PoolClosed(())| {
+        self.spawn_or_cancel(site, self.shared.job.clone(), f)
+    }
+
+    fn spawn_or_cancel<F, T>(&self, site: Site, settings: Builder, f: F) -> JoinHandle<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.spawn_if_open(site, settings, f).unwrap_or_else(|PoolClosed(())| {
             // Only tokio makes its errors: a task that was cancelled, by us or by the runtime's end.
             let cancelled = self.shared.workers[0].handle().spawn(future::pending());
             cancelled.abort();
