@@ -15,6 +15,8 @@ def kind(message: str) -> str:
     """Reasons that differ in words or places, under one heading that follows a number."""
     if "PostgreSQL is not installed" in message or "account `postgres`" in message:
         return "need PostgreSQL"
+    if "Redis is not installed" in message:
+        return "need Redis"
     if "slow" in message:
         return "are slow (`make test-all` runs them)"
     if "sampled" in message:

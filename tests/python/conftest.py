@@ -22,6 +22,7 @@ import leaks
 import support
 from postgres import database as database
 from postgres import postgres as postgres
+from redis_server import redis_server as redis_server
 
 TIME_LIMIT = int(os.environ.get("FIBERBACK_TIME_LIMIT", "120"))
 

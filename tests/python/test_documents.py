@@ -13,6 +13,7 @@ BASES = (ROOT, ROOT / "pyext/python/fiberback")
 DOCUMENTS = [
     "docs/architecture.md",
     "docs/blocking.md",
+    "docs/celery.md",
     "docs/coming-from-asgiref.md",
     "docs/coming-from-unasync.md",
     "docs/coming-from-sync-helpers.md",

@@ -110,6 +110,7 @@ print("fine")
     [
         "asgi",
         "asgiref",
+        "celery",
         "dbapi",
         "devlib",
         "django",

@@ -703,3 +703,16 @@ GEVENT_NO_FUTURE = Message(
     "future_to_greenlet() that is not to start anything needs a future",
     "Pass asyncio.ensure_future(...), or leave out autostart_future",
 )
+
+# --- fiberback.celery ------------------------------------------------------------------------------
+
+CELERY_FAST_LOCALS = Message(
+    "celery-fast-locals",
+    "USE_FAST_LOCALS has Celery keep the current task for each thread, and here tasks share one",
+    "Leave USE_FAST_LOCALS out of the worker's environment",
+)
+CELERY_LEFT = Message(
+    "celery-left",
+    "the worker ends, and {jobs} did not end when cancelled",
+    "Let CancelledError pass in these tasks, and give those that block in_thread=True",
+)

@@ -1,0 +1,95 @@
+"""Celery's own waits in tasks: `result.get()`, the pauses between retries of backends and of publishing.
+
+They are `time.sleep` in loops, or a backend's `drain_events`. On the pool's loop the caller is suspended instead; other
+threads wait as ever.
+"""
+
+# Celery has no types.
+# mypy: disable-error-code="import-untyped,import-not-found"
+# mypy: warn-unused-ignores=False
+
+from __future__ import annotations
+
+import asyncio
+import time
+from asyncio import _get_running_loop
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import celery.backends.asynchronous
+import celery.backends.base
+import kombu.utils.functional
+
+from .._await.can_await import can_await
+from .._fiberback import await_
+
+_POLL = 0.01  # seconds between two looks for results, for all that wait for a backend together
+
+
+def _sleep(seconds: float) -> None:
+    if _get_running_loop() is not None and can_await():
+        await_(asyncio.sleep(seconds))
+    else:
+        time.sleep(seconds)
+
+
+class _Time:
+    """The module `time` for a module that sleeps."""
+
+    sleep = staticmethod(_sleep)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
+# The look that one caller is at, on behalf of all that wait for the same consumer.
+_looks: WeakKeyDictionary[Any, asyncio.Future[None]] = WeakKeyDictionary()
+
+
+async def _look(consumer: Any, wait: Callable[..., Any], limit: float) -> None:
+    loop = asyncio.get_running_loop()
+    others = _looks.get(consumer)
+    if others is not None and others.get_loop() is loop and not others.done():
+        await asyncio.wait([others], timeout=limit)
+        return
+    mine = _looks[consumer] = loop.create_future()
+    try:
+        await asyncio.sleep(min(_POLL, limit))
+        try:
+            wait(timeout=0)
+        except TimeoutError:
+            pass
+    finally:
+        mine.set_result(None)
+
+
+def _wait_for(original: Callable[..., Any]) -> Callable[..., Any]:
+    def wait_for(self: Any, p: Any, wait: Callable[..., Any], timeout: float | None = None) -> None:
+        if _get_running_loop() is None or not can_await():
+            original(self, p, wait, timeout=timeout)
+        elif not p.ready:
+            await_(_look(self.result_consumer, wait, 1.0 if timeout is None else timeout))
+
+    return wait_for
+
+
+class Waits:
+    """Puts them in place, until `undo()`."""
+
+    def __init__(self) -> None:
+        self._before: list[tuple[Any, str, Any, Any]] = []
+        drainer = celery.backends.asynchronous.Drainer
+        self._replace(drainer, "wait_for", _wait_for(drainer.wait_for))
+        self._replace(celery.backends.base, "time", _Time())
+        self._replace(kombu.utils.functional, "sleep", _sleep)
+
+    def _replace(self, place: Any, name: str, value: Any) -> None:
+        self._before.append((place, name, vars(place)[name], value))
+        setattr(place, name, value)
+
+    def undo(self) -> None:
+        for place, name, before, ours in reversed(self._before):
+            if vars(place)[name] is ours:
+                setattr(place, name, before)
+        self._before.clear()

@@ -1,0 +1,137 @@
+"""Celery's tasks on fiberback's pool: one worker with Redis, and what its users expect of a pool."""
+
+# ruff: noqa: E402
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from support import import_or_skip, only_fiberback
+
+celery = import_or_skip("celery")
+import_or_skip("redis")
+
+from celery import chain, chord, group
+from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded
+from celery_worker import client, running, send, until
+
+pytestmark = only_fiberback
+
+
+@pytest.fixture(scope="module")
+def environ(redis_server):
+    return {"CELERY_TEST_BROKER": redis_server.url(0), "CELERY_TEST_RESULTS": redis_server.url(1)}
+
+
+@pytest.fixture(scope="module")
+def worker(environ, tmp_path_factory):
+    log = tmp_path_factory.mktemp("celery") / "log"
+    with running(log, "-c", "50", environ=environ) as worker:
+        yield worker
+        assert worker.end() == 0, worker.said()
+        for mistake in ("in callback", "of a task's request", "never awaited", "never retrieved"):
+            assert mistake not in worker.said(), worker.said()
+
+
+@pytest.fixture(scope="module")
+def app(environ, worker):
+    with client(environ) as app:
+        yield app
+
+
+def outcome(result):
+    return result.get(timeout=60)
+
+
+def error(result):
+    with pytest.raises(Exception) as raised:
+        outcome(result)
+    return raised.value
+
+
+@pytest.mark.parametrize("task", ["waits_for_others", "awaits_others", "blocks_for_others"])
+def test_tasks_overlap(app, task):
+    """Each waits until all have come. Those that wait do so in one thread, those that block have their own."""
+    results = [send(app, task, task, 20) for _ in range(20)]
+    threads = {outcome(result) for result in results}
+    assert len(threads) == (20 if task == "blocks_for_others" else 1)
+
+
+def test_each_has_its_own_current_task_and_children_have_their_parents(app):
+    results = [send(app, "who", "who", 5) for _ in range(5)]
+    for result in results:
+        # The task, its two children, a thread, and what `task_prerun` was told and saw.
+        assert outcome(result) == [result.id] * 6
+
+
+def test_get_in_a_task_suspends_it(app):
+    """All of them wait for others, on the same loop."""
+    assert [outcome(send(app, "adds_by_others", 3)) for _ in range(2)] == [6, 6]
+
+
+def test_a_task_called_as_a_function_is_one(app):
+    assert outcome(send(app, "calls_another")) == [3, 7]
+
+
+def test_chains_groups_chords_and_maps(app):
+    def add(*args):
+        return app.signature("celery_tasks.add", args)
+
+    total = app.signature("celery_tasks.total")
+    assert outcome(chain(add(1, 2), add(3), add(4), app=app).apply_async()) == 10
+    assert outcome(group([add(n, n) for n in range(4)], app=app).apply_async()) == [0, 2, 4, 6]
+    assert outcome(chord([add(n, n) for n in range(4)], app=app)(total)) == 12
+    starmap = app.signature(
+        "celery.starmap", kwargs={"task": add().clone(), "it": [(1, 2), (3, 4)]}
+    )
+    assert outcome(starmap.apply_async()) == [3, 7]
+
+
+def test_retries_and_errors_of_what_is_awaited(app):
+    assert outcome(send(app, "fails_at_first")) == 2
+    raised = error(send(app, "raises"))
+    assert isinstance(raised, LookupError) and raised.args == ("nothing there",)
+
+
+def test_a_soft_limit_is_raised_where_the_task_waits(app):
+    assert outcome(send(app, "has_a_soft_limit", "soft 1", True)) == "cleaned up 0"
+    assert isinstance(error(send(app, "has_a_soft_limit", "soft 2", False)), SoftTimeLimitExceeded)
+    assert outcome(send(app, "awaits_with_a_soft_limit", "soft 3")) == "SoftTimeLimitExceeded"
+    assert isinstance(error(send(app, "thread_has_a_soft_limit", "soft 4")), SoftTimeLimitExceeded)
+
+
+def test_a_hard_limit_ends_the_task(app):
+    assert isinstance(error(send(app, "has_a_limit", "hard")), TimeLimitExceeded)
+    assert outcome(send(app, "how_it_ended", "hard")) == [2, "CancelledError"]
+
+
+@pytest.mark.parametrize("task", ["goes_on_until_ended", "swallows"])
+def test_revoke_terminates(app, worker, task):
+    result = send(app, task, task)
+    until(lambda: outcome(send(app, "how_it_ended", task))[0], worker)
+    active = app.control.inspect(timeout=60, limit=1).active()
+    assert [each["id"] for (tasks,) in [active.values()] for each in tasks] == [result.id]
+    result.revoke(terminate=True)
+    assert isinstance(error(result), TaskRevokedError)
+    until(lambda: outcome(send(app, "how_it_ended", task))[1], worker)
+    # What it goes on to return is not its outcome.
+    assert outcome(send(app, "add", 1, 2)) == 3
+    assert app.AsyncResult(result.id).state == "REVOKED"
+
+
+def test_what_exits_has_lost_the_worker_but_has_not(app):
+    assert re.match(r"SystemExit\(3", str(error(send(app, "exits"))))
+    assert outcome(send(app, "add", 1, 2)) == 3
+
+
+def test_inspect_tells_of_the_pool(app):
+    (stats,) = app.control.inspect(timeout=60, limit=1).stats().values()
+    assert stats["pool"]["implementation"] == "fiberback.celery:Pool"
+    assert (stats["pool"]["max-concurrency"], stats["pool"]["running"]) == (50, 0)
+
+
+def test_who_blocks_the_loop_is_named(app, worker):
+    outcome(send(app, "blocks_the_loop"))
+    worker.until("blocks_the_loop")
+    until(lambda: re.search(r"block.*celery_tasks\.py", worker.said(), re.S), worker)
