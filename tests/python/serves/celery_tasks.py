@@ -200,8 +200,8 @@ def note(path: str, name: str, seconds: float) -> None:
 
 
 @app.task
-def blocks_the_loop() -> None:
-    time.sleep(1.5)
+def blocks_the_loop(seconds: float = 1.5) -> None:
+    time.sleep(seconds)
 
 
 @app.task

@@ -15,6 +15,10 @@ from typing import Any
 HERE = pathlib.Path(__file__).parent
 
 
+def _path() -> str:
+    return os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 class Worker:
     def __init__(self, log: pathlib.Path, *arguments: str, **environ: str) -> None:
         self.log = log
@@ -25,7 +29,7 @@ class Worker:
                     *("--pool=fiberback.celery:Pool", "--without-gossip", "--without-mingle"),
                     *("-l", "info", *arguments),
                 ],
-                env={**os.environ, "PYTHONPATH": str(HERE), **environ},
+                env={**os.environ, "PYTHONPATH": _path(), **environ},
                 cwd=log.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=file,

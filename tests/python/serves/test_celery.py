@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 from support import import_or_skip, only_fiberback
@@ -135,3 +138,18 @@ def test_who_blocks_the_loop_is_named(app, worker):
     outcome(send(app, "blocks_the_loop"))
     worker.until("blocks_the_loop")
     until(lambda: re.search(r"block.*celery_tasks\.py", worker.said(), re.S), worker)
+
+
+def test_locals_for_threads_are_refused():
+    program = """
+from celery._state import _task_stack
+from fiberback.celery._locals import keep_in_contexts
+keep_in_contexts(_task_stack)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "USE_FAST_LOCALS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert "ImproperlyConfigured" in done.stderr and "[fiberback:celery-fast-locals]" in done.stderr

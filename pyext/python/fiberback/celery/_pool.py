@@ -149,8 +149,8 @@ class Pool(BasePool):
     # --- in the loop's thread ------------------------------------------------------------------------
 
     def _tell(self) -> None:
-        """From any thread."""
-        if not self._is_told:
+        """From any thread. What comes when the pool has ended does not begin, and is not acknowledged."""
+        if not self._is_told and self._thread is not None:
             self._is_told = True
             self._loop.call_soon_threadsafe(self._begin)
 
@@ -190,6 +190,9 @@ class Pool(BasePool):
         self._waiting.clear()
 
     def on_stop(self) -> None:
+        if state.should_terminate:  # Celery stops pools, too, in a cold shutdown
+            self.on_terminate()
+            return
         self._waiting.clear()
         if self._thread is None:
             return
