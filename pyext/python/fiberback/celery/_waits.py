@@ -37,7 +37,8 @@ def _sleep(seconds: float) -> None:
 class _Time:
     """The module `time` for a module that sleeps."""
 
-    sleep = staticmethod(_sleep)
+    def sleep(self, seconds: float) -> None:
+        _sleep(seconds)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(time, name)
