@@ -72,6 +72,12 @@ class _Blocking:
         "ssl": handshakes, reads and writes of `ssl.SSLSocket`.
         "select": `select.select`, `select.poll`, and the selectors of `selectors`.
         "dns": `socket.getaddrinfo` and its relations, in the loop's executor.
+        "locks": `threading.Lock` and `RLock` made from now on; all conditions, events, semaphores, barriers, queues and
+            futures of `concurrent.futures`.
+        "queues": `queue.SimpleQueue`, made from now on.
+        "threads": `Thread.join`.
+        "subprocess": `Popen.wait` and `communicate` and what stands on them, `os.waitpid`, `os.wait`.
+        "signals": `signal.sigwait`, `sigwaitinfo`, `sigtimedwait`.
 
         What need not wait is done at once. Where the caller cannot be suspended (no event loop in this thread, uvloop
         and Trio without a portal, a `no_await` region) the original blocks, as ever. Cancelling the caller

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from . import dns, readiness, sleep, sockets, tls
+from . import (
+    dns,
+    locks,
+    processes,
+    queues,
+    readiness,
+    signals,
+    sleep,
+    sockets,
+    threads,
+    tls,
+)
 from .places import Place
 
 # In this order they are put in their places.
@@ -12,4 +23,9 @@ PLACES: dict[str, list[Place]] = {
     "ssl": tls.PLACES,
     "select": readiness.PLACES,
     "dns": dns.PLACES,
+    "locks": locks.PLACES,
+    "queues": queues.PLACES,
+    "threads": threads.PLACES,
+    "subprocess": processes.PLACES,
+    "signals": signals.PLACES,
 }

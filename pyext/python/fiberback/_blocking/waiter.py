@@ -54,6 +54,16 @@ class _OnAsyncio:
                 handle.cancel()
         return self.is_woken
 
+    def wait_shielded(self) -> BaseException | None:
+        """Until it is woken. If it is cancelled meanwhile, that is returned, to be raised by the caller."""
+        cancelled: BaseException | None = None
+        while not self._future.done():
+            try:
+                await_(asyncio.shield(self._future))
+            except asyncio.CancelledError as error:
+                cancelled = error
+        return cancelled
+
 
 def _finish(future: asyncio.Future[None]) -> None:
     if not future.done():
@@ -86,6 +96,16 @@ class _OnTrio:
     def wait(self, seconds: float | None) -> bool:
         await_(self._wait(seconds))
         return self.is_woken
+
+    def wait_shielded(self) -> BaseException | None:
+        await_(self._wait_shielded())
+        return None
+
+    async def _wait_shielded(self) -> None:
+        import trio
+
+        with trio.CancelScope(shield=True):
+            await self._event.wait()
 
     async def _wait(self, seconds: float | None) -> None:
         import trio

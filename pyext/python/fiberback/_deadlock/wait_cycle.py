@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
+from collections.abc import Callable
 from types import FrameType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -49,7 +50,7 @@ def before_wait(future: Any) -> Any:
         may_be_circle = False  # a task that waits for nothing, so far
     else:
         # Somebody waits for hardly any task but by a callback on it.
-        may_be_circle = bool(task._callbacks) or bool(_leads_to and task in _leads_to)
+        may_be_circle = bool(task._callbacks or _others or (_leads_to and task in _leads_to))
     if may_be_circle:
         error = _verdict(task, future)
         if error is not None:
@@ -79,6 +80,23 @@ def _verdicts() -> watchdog.Verdict:
 def leads_to(task: asyncio.Future[Any], result: asyncio.Future[Any]) -> None:
     """Note that a thread waits for what `task` does, and will set `result`."""
     _leads_to[task] = ref(result)
+
+
+# Each tells, of a task, which others wait for what that one has: locks.
+_others: list[Callable[[Any], list[Any]]] = []
+
+
+def ask_also(waiters: Callable[[Any], list[Any]]) -> None:
+    """Have `waiters` asked, too, which tasks cannot go on before another one does."""
+    if waiters not in _others:
+        _others.append(waiters)
+
+
+def check(task: Any, other: Any) -> None:
+    """Raises RuntimeError if `task`, about to wait until the task `other` does something, would do so for ever."""
+    circle = find_circle(task, other) if task is not None else None
+    if circle is not None:
+        raise RuntimeError(_describe(circle))
 
 
 def find_circle(task: Any, future: Any) -> list[Any] | None:
@@ -141,6 +159,8 @@ def waiters_of(node: Any) -> list[Any]:
         result = _leads_to.get(node)
         if result is not None and (known := result()) is not None:
             found.append(known)
+    for waiters in _others:
+        found += waiters(node)
     return found
 
 
