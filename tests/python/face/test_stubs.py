@@ -13,7 +13,7 @@ import zipfile
 import pytest
 from support import import_or_skip, only_fiberback
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 import_or_skip("mypy")
 

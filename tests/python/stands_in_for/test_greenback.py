@@ -18,7 +18,10 @@ import threading
 import pytest
 from support import UNDER_TEST, import_or_skip
 
-pytestmark = pytest.mark.skipif(UNDER_TEST != "fiberback", reason="runs once, for fiberback")
+pytestmark = [
+    pytest.mark.skipif(UNDER_TEST != "fiberback", reason="runs once, for fiberback"),
+    pytest.mark.sampled,
+]
 
 
 @pytest.fixture(params=["fiberback.greenback", "greenback"])
