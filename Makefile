@@ -6,7 +6,7 @@ export CARGO
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-rust demo-python test test-rust test-python test-all lint \
 	lint-rust lint-python lint-all sanitize bench bench-rust bench-python \
-	cross-check msrv wheel wheels fallback-wheel doc
+	cross-check test-platforms msrv wheel wheels fallback-wheel doc
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -47,6 +47,10 @@ doc: ## Build the Rust documentation
 
 sanitize: ## Run the Rust tests under AddressSanitizer (needs a nightly toolchain)
 	.ci/sanitize
+
+test-platforms: ## Run the tests of other platforms, as far as this machine can: musl
+	.ci/platforms/run
+	.ci/platforms/table
 
 cross-check: ## Check that the crate compiles for other platforms
 	.ci/cross-check

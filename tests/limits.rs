@@ -6,7 +6,9 @@ use fiberback::fiber::current_stack;
 use fiberback::{Builder, Exclusive, StackPool, await_, run, stack_remaining};
 use std::cell::RefCell;
 use std::rc::Rc;
-use support::{is_child, poll_once, poll_to_end, run_child, signal, text, yield_once};
+#[cfg(target_os = "linux")]
+use support::{is_child, run_child, signal, text};
+use support::{poll_once, poll_to_end, yield_once};
 
 #[test]
 fn what_is_left_of_the_stack_is_the_fibers() {

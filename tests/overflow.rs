@@ -69,10 +69,14 @@ fn on_a_thread_made_by_c() {
     if is_child("pthread") {
         // SAFETY: `body` has the right type and needs no argument.
         unsafe {
-            let mut thread = 0;
+            // A number with glibc, a pointer with musl.
+            let mut thread = std::mem::MaybeUninit::<libc::pthread_t>::uninit();
             let null = std::ptr::null;
-            assert_eq!(libc::pthread_create(&mut thread, null(), body, std::ptr::null_mut()), 0);
-            libc::pthread_join(thread, std::ptr::null_mut());
+            assert_eq!(
+                libc::pthread_create(thread.as_mut_ptr(), null(), body, std::ptr::null_mut()),
+                0
+            );
+            libc::pthread_join(thread.assume_init(), std::ptr::null_mut());
         }
         return;
     }

@@ -2,7 +2,9 @@
 
 mod support;
 
-use fiberback::fiber::{Fiber, GuardPages, Stack, StackPool, Step, Suspender};
+#[cfg(target_os = "linux")]
+use fiberback::fiber::GuardPages;
+use fiberback::fiber::{Fiber, Stack, StackPool, Step, Suspender};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -41,8 +43,10 @@ fn stacks_do_not_overlap_and_lie_apart_by_their_guards() {
     let stacks: Vec<_> = (0..1000).map(|_| pool.take().unwrap()).collect();
     let mut ranges: Vec<_> = stacks.iter().map(Stack::range).collect();
     ranges.sort_by_key(|range| range.start);
+    // Elsewhere guards are as large as the platform makes them.
+    let guard = if cfg!(target_os = "linux") { 32 << 10 } else { 4096 };
     for pair in ranges.windows(2) {
-        assert!(pair[0].end + (32 << 10) <= pair[1].start, "{pair:x?}");
+        assert!(pair[0].end + guard <= pair[1].start, "{pair:x?}");
     }
     assert!(ranges.iter().all(|range| range.len() > SIZE - 1024 && range.len() <= SIZE));
 }
@@ -79,10 +83,18 @@ fn trim_gives_back_what_the_thread_and_the_depot_keep() {
     drop(stacks);
     let before = pool.stats();
     assert!(before.warm >= 300);
-    assert_eq!(pool.trim(), before.warm * before.stack_size);
+    let trimmed = pool.trim();
     let after = pool.stats();
-    assert_eq!((after.warm, after.in_use), (0, 1));
-    assert_eq!(after.cold, after.high_water - 1);
+    assert_eq!(after.in_use, 1);
+    if cfg!(target_os = "linux") {
+        assert_eq!(trimmed, before.warm * before.stack_size);
+        assert_eq!(after.warm, 0);
+        assert_eq!(after.cold, after.high_water - 1);
+    } else {
+        // Other platforms' stacks keep their pages.
+        assert_eq!(trimmed, 0);
+        assert_eq!(after.warm + after.cold, after.high_water - 1);
+    }
     assert_eq!(pool.trim(), 0);
     drop(in_use);
     drop(touch(pool.take().unwrap()));
@@ -396,8 +408,8 @@ fn the_default_size_is_what_threads_are_told() {
     }
     for (told, size) in [
         ("4194304", 4 << 20),
-        ("100000", 102_400), // whole pages
-        ("1", SMALLEST),
+        ("100000", 102_400),               // whole pages
+        ("60000", SMALLEST), // not less: with musl, the test's own thread has no more than this
         ("99999999999999999999", 2 << 20), // no number that fits
         ("many", 2 << 20),
     ] {
@@ -491,7 +503,6 @@ fn every_stack_has_its_guard() {
     }
 }
 
-#[cfg(target_os = "linux")]
 /// Makes the kernel answer these calls of `madvise` as emulators do: success, and nothing done.
 #[cfg(target_os = "linux")]
 fn pretend(advice: &[libc::c_int]) {
@@ -557,11 +568,13 @@ fn advice_that_only_seems_to_be_taken_is_not_relied_on() {
     assert!(output.status.success(), "{}", support::text(&output));
 }
 
+#[cfg(target_os = "linux")]
 #[expect(unconditional_recursion)]
 fn recurse(n: u64) -> u64 {
     std::hint::black_box(recurse(std::hint::black_box(n + 1)) + 1)
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn guard_regions_cost_no_mappings_and_no_huge_pages_are_used() {
     if !has_guard_regions() {
@@ -585,7 +598,6 @@ fn guard_regions_cost_no_mappings_and_no_huge_pages_are_used() {
     assert_eq!(no_huge, mappings, "every slab is advised MADV_NOHUGEPAGE");
 }
 
-#[cfg(target_os = "linux")]
 /// The reserved bytes of a stack, and of nobody else, are its owner's: a fiber runs below them and
 /// they keep what was written to them, until the stack is back.
 #[test]
@@ -599,7 +611,9 @@ fn reserved_bytes_are_the_owners_while_fibers_run_below_them() {
                 assert_eq!(reserved.len(), bytes.next_multiple_of(64));
                 assert_eq!(reserved.cast::<u8>().addr().get() % 64, 0);
                 let start = reserved.cast::<u8>().addr().get();
-                assert_eq!(stack.range().end + StackPool::RECORD_SIZE, start);
+                if cfg!(target_os = "linux") {
+                    assert_eq!(stack.range().end + StackPool::RECORD_SIZE, start);
+                }
                 assert!(stack.range().len() >= 63 << 10);
                 // SAFETY: ours, while we have the stack.
                 unsafe { reserved.cast::<u8>().write_bytes(number, reserved.len()) };
@@ -648,6 +662,7 @@ fn the_first_frames_share_a_page_with_the_first_reserved_bytes() {
     fiber.resume(());
 }
 
+#[cfg(target_os = "linux")]
 #[test]
 fn an_untouched_stack_costs_no_page_and_a_used_one_few() {
     let pool = StackPool::builder().stack_size(1 << 20).build().unwrap();

@@ -24,6 +24,7 @@ DOCUMENTS = [
     "docs/debugging.md",
     "docs/debugging-rust.md",
     "docs/tools.md",
+    "docs/platforms.md",
     "docs/known-crashes.md",
     "CONTRIBUTING.md",
     "README.md",
