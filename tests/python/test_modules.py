@@ -122,6 +122,7 @@ print("fine")
         "nest",
         "peewee",
         "playwright",
+        "psycopg2",
         "pytest",
         "sqlalchemy",
         "threads",

@@ -36,7 +36,7 @@ What to do where:
 - "my task hangs": `print(dump())`, `dump_on(signal.SIGQUIT)`, `stacks()`;
 - "my loop is slow": `watch(threshold=0.1)` says who blocks it.
 
-`fiberback.sqlalchemy`, `.django`, `.peewee`, `.dbapi`, `.asgi`, `.playwright`, `.fsspec` and `.celery` serve these
+`fiberback.sqlalchemy`, `.django`, `.peewee`, `.dbapi`, `.asgi`, `.playwright`, `.psycopg2`, `.fsspec` and `.celery` serve these
 libraries;
 `from fiberback import greenback` serves code that was written for greenback, `from fiberback import nest`
 code that was written for nest_asyncio, `fiberback.asgiref` code that was written for asgiref, `fiberback.gevent` for asyncio-gevent;
@@ -173,6 +173,7 @@ if not _typing.TYPE_CHECKING:
             "nest",
             "peewee",
             "playwright",
+            "psycopg2",
             "pytest",
             "sqlalchemy",
             "threads",

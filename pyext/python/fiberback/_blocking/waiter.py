@@ -119,9 +119,12 @@ Waiter: TypeAlias = _OnAsyncio | _OnTrio
 
 def waiter_for(switch: str) -> Waiter | None:
     """One for the caller, who would block now; None if it must, for it cannot wait here or is not to."""
-    if not is_on(switch) or forbids() or not can_await():
-        return None
-    return again()
+    return here() if is_on(switch) else None
+
+
+def here() -> Waiter | None:
+    """One for a caller whom no switch concerns."""
+    return None if forbids() or not can_await() else again()
 
 
 def again() -> Waiter | None:
