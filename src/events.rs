@@ -42,6 +42,14 @@ pub(crate) fn pool_exhausted(error: &StackError) {
     event!(warn, %error, "no more stacks");
 }
 
+/// A fiber keeps its thread while others are suspended.
+#[cfg(feature = "dump")]
+#[cold]
+pub(crate) fn thread_blocked(blocked: &impl std::fmt::Display) {
+    let _ = blocked;
+    event!(warn, %blocked, "a fiber keeps its thread from others");
+}
+
 /// A thread or fiber waits for a loop that does not come round.
 #[cold]
 pub(crate) fn loop_is_held_up() {

@@ -34,6 +34,7 @@
 //! | keep a second fiber out of what one waits in (an interpreter) | [`Exclusive`] |
 //! | know how deep code may still recurse | [`stack_remaining`] |
 //! | see what hangs: every fiber with its stack, and where it waits | [`dump`] (feature `dump`) |
+//! | see what blocks: the fiber that keeps its thread from the others | [`watch`] (feature `dump`) |
 //! | give a fiber a name or another stack size, or handle the lack of memory | [`Builder`] |
 //! | give an async library a synchronous face | [`Facade`] (feature `tokio`) |
 //! | do all this on a multi-threaded runtime | [`fiberback::tokio::PinnedPool`] (feature `tokio`) |
@@ -67,7 +68,8 @@
 //!   resumes; the crate's own events, target `fiberback`.
 //! * `io`, `futures-io`: [`fiberback::io`], synchronous readers and writers over async ones, and back.
 //! * `stream`: [`fiberback::stream`], iterators over streams, and back.
-//! * `dump`: [`dump`], all fibers of the process with their stacks. Each suspension then stores where it was.
+//! * `dump`: [`dump`], all fibers of the process with their stacks, and [`watch`], which says who blocks a thread of
+//!   fibers. Each suspension then stores where it was.
 //! * `diesel-postgres` and the other `diesel-...`: [`fiberback::diesel`], the synchronous Diesel API
 //!   over async connections.
 //!
@@ -118,7 +120,7 @@
 //! * **CPU-bound code.** It runs on the executor's thread and holds everything else up. Let others
 //!   run now and then: `await_(tokio::task::yield_now())`.
 //! * **Blocking waits.** `std::thread::sleep`, a blocking channel or join still block the thread.
-//!   So does rayon's `install`. Send what blocks to a thread, `await_(tokio::task::spawn_blocking(..))`; threads
+//!   So does rayon's `install`. [`watch`] tells which fiber does. Send what blocks to a thread, `await_(tokio::task::spawn_blocking(..))`; threads
 //!   wait for the fiber's loop by [`remote`], and get an error if that is blocked until they are done.
 //!   Under cancellation too: a `std::thread::scope` on a cancelled fiber joins its threads. Of tokio's
 //!   channels and locks, `blocking_recv()`, `blocking_send(x)` and `blocking_lock()` panic inside a runtime:
@@ -199,7 +201,8 @@
 #![cfg_attr(feature = "dump", doc = "[`dump`]: dump()")]
 #![cfg_attr(
     not(feature = "dump"),
-    doc = "[`dump`]: https://docs.rs/fiberback/latest/fiberback/fn.dump.html"
+    doc = "[`dump`]: https://docs.rs/fiberback/latest/fiberback/fn.dump.html
+[`watch`]: https://docs.rs/fiberback/latest/fiberback/fn.watch.html"
 )]
 #![cfg_attr(feature = "diesel", doc = "[`fiberback::diesel`]: mod@diesel")]
 #![cfg_attr(
@@ -226,7 +229,7 @@ pub use adapters::stream;
 #[cfg(feature = "tokio")]
 pub use adapters::tokio::{self, facade::Facade};
 #[cfg(feature = "dump")]
-pub use adapters::{Dump, FiberDump, Frame, dump};
+pub use adapters::{Blocked, Dump, FiberDump, Frame, Waiting, Watch, dump, watch};
 
 pub use adapters::{
     Budget, Remote, block_on, remote, try_block_on, try_remote, try_yield_now, yield_now,

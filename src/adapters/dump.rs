@@ -53,7 +53,7 @@ use std::time::Duration;
 /// # Cost
 ///
 /// With the feature `dump` each suspension of a fiber stores where and when it was, and each resumption takes an
-/// atomic exchange: some 15 ns for both (`benches/switch.rs`). Without it nothing is stored. The first call reads the
+/// atomic exchange: some 20 ns for both (`benches/switch.rs`). Without it nothing is stored. The first call reads the
 /// program's debugging information, which may take a second.
 #[must_use = "prints nothing by itself: `eprintln!(\"{}\", fiberback::dump())`"]
 pub fn dump() -> Dump {

@@ -31,7 +31,13 @@ thread_local! {
 pub(crate) struct Roster {
     thread: ThreadId,
     thread_name: Option<Box<str>>,
+    #[cfg(target_os = "linux")]
+    thread_number: i32,
     fibers: Mutex<Vec<Arc<Seen>>>,
+    /// The innermost fiber that the thread runs, or null. Only to be compared.
+    runs: AtomicPtr<Seen>,
+    /// How often the thread has switched to a fiber and back.
+    switches: AtomicU64,
 }
 
 /// What others see of one fiber.
@@ -83,7 +89,12 @@ impl Roster {
         Self {
             thread: thread.id(),
             thread_name: thread.name().map(Box::from),
+            #[cfg(target_os = "linux")]
+            // SAFETY: no preconditions.
+            thread_number: unsafe { libc::gettid() },
             fibers: Mutex::default(),
+            runs: AtomicPtr::new(ptr::null_mut()),
+            switches: AtomicU64::new(0),
         }
     }
 
@@ -111,6 +122,34 @@ impl Roster {
 
     pub(crate) fn thread_name(&self) -> Option<&str> {
         self.thread_name.as_deref()
+    }
+
+    /// What the system calls the thread.
+    pub(crate) fn thread_number(&self) -> Option<u64> {
+        #[cfg(target_os = "linux")]
+        return self.thread_number.try_into().ok();
+        #[cfg(not(target_os = "linux"))]
+        None
+    }
+
+    /// The innermost fiber that the thread runs, and a number that is another one after every switch.
+    pub(crate) fn running(&self) -> Option<(u64, Arc<Seen>)> {
+        let switches = self.switches.load(Ordering::Acquire);
+        let runs = self.runs.load(Ordering::Acquire).cast_const();
+        if runs.is_null() {
+            return None;
+        }
+        let seen = lock(&self.fibers).iter().find(|seen| Arc::as_ptr(seen) == runs)?.clone();
+        // Otherwise the two may not belong together.
+        (self.switches.load(Ordering::Acquire) == switches).then_some((switches, seen))
+    }
+
+    /// Called by the thread itself.
+    fn switch_to(&self, runs: *mut Seen) -> *mut Seen {
+        self.switches.store(self.switches.load(Ordering::Relaxed) + 1, Ordering::Release);
+        let previous = self.runs.load(Ordering::Relaxed);
+        self.runs.store(runs, Ordering::Release);
+        previous
     }
 }
 
@@ -229,7 +268,7 @@ impl Seen {
     #[inline]
     pub(super) fn begin_turn(&self) -> Turn<'_> {
         self.claim();
-        Turn(self)
+        Turn { outer: self.roster.switch_to(ptr::from_ref(self).cast_mut()), seen: self }
     }
 
     /// Takes the fiber if it is suspended, to have it report to `report` on this thread. After any other walker,
@@ -254,20 +293,24 @@ impl Seen {
 }
 
 /// The owner's claim on a fiber while it runs. Dropped when it is done; or else [suspended](Self::suspended).
-pub(super) struct Turn<'a>(&'a Seen);
+pub(super) struct Turn<'a> {
+    seen: &'a Seen,
+    outer: *mut Seen,
+}
 
 impl Turn<'_> {
     /// The fiber has suspended itself.
     #[inline]
     pub(super) fn suspended(self) {
-        self.0.suspended.store(coarse_clock::now(), Ordering::Relaxed);
+        self.seen.suspended.store(coarse_clock::now(), Ordering::Relaxed);
         self.end(SUSPENDED);
         std::mem::forget(self);
     }
 
     #[inline]
     fn end(&self, state: u8) {
-        self.0.state.store(state, Ordering::Release);
+        self.seen.roster.switch_to(self.outer);
+        self.seen.state.store(state, Ordering::Release);
     }
 }
 
