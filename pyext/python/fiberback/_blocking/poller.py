@@ -22,6 +22,8 @@ from .waiter import Waiter
 select: Any = _select
 IN, OUT, URGENT = 1, 4, 2  # as in poll(2)
 _FAILED = 8 | 16 | 32  # error, hang-up, no such file: all who wait find out by trying
+# So many are woken in one turn of the loop. What they do then may take long together; between two turns timers are looked at.
+_AT_ONCE = 16
 IS_THERE = hasattr(select, "epoll") or hasattr(select, "kqueue")
 
 
@@ -51,7 +53,7 @@ class _Epoll:
         self._known.add(fd)
 
     def ready(self) -> list[tuple[int, int]]:
-        found: list[tuple[int, int]] = self._epoll.poll(0)
+        found: list[tuple[int, int]] = self._epoll.poll(0, _AT_ONCE)
         return found
 
 
@@ -77,7 +79,7 @@ class _Kqueue:
 
     def ready(self) -> list[tuple[int, int]]:
         bits = {kind: bit for bit, kind in self._filters.items()}
-        return [(each.ident, bits[each.filter]) for each in self._kqueue.control(None, 256, 0)]
+        return [(each.ident, bits[each.filter]) for each in self._kqueue.control(None, _AT_ONCE, 0)]
 
 
 class _Poller:

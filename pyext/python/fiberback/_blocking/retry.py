@@ -64,3 +64,20 @@ def until_done(
             waits = poller.Wait(caller, seconds)
         if not waits.until_ready((sock.fileno(), events)):
             raise TimeoutError(late)
+
+
+def go_on(
+    sock: Any, events: int, seconds: float | None, attempt: Any, original: Any, *args: Any
+) -> Any:
+    """`original(sock, ...)` where `attempt()`, which does the same without blocking, has found that it would block."""
+    caller = waiter_for("sockets")
+    if caller is None:
+        return original(sock, *args)
+    waits = poller.Wait(caller, seconds)
+    while True:
+        if not waits.until_ready((sock.fileno(), events)):
+            raise TimeoutError("timed out")
+        try:
+            return attempt()
+        except BlockingIOError:
+            pass

@@ -17,7 +17,7 @@ from typing import Any
 from .._fiberback import on_portal
 from . import dns, poller
 from .places import Place, named
-from .retry import at_once, timeout_of, until_done
+from .retry import at_once, go_on, timeout_of, until_done
 from .waiter import waiter_for
 
 _Socket: Any = socket.socket.__base__
@@ -59,7 +59,13 @@ def recv(self: Any, bufsize: int, flags: int = 0, /) -> bytes:
         if not flags and bufsize > 0:
             return _read(_fileno(self), bufsize)
     except BlockingIOError:
-        pass
+
+        def attempt() -> Any:
+            if seconds is None:
+                return _recv(self, bufsize, flags | _DONTWAIT)
+            return _read(_fileno(self), bufsize)
+
+        return go_on(self, poller.IN, seconds, attempt, _recv, bufsize, flags)  # type: ignore[no-any-return]
     return until_done("sockets", self, poller.IN, _recv, (bufsize, flags), {})  # type: ignore[no-any-return]
 
 
@@ -77,7 +83,13 @@ def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         if not flags and not nbytes and buffer:
             return _readv(_fileno(self), (buffer,))  # type: ignore[no-any-return]
     except BlockingIOError:
-        pass
+
+        def attempt() -> Any:
+            if seconds is None:
+                return _recv_into(self, buffer, nbytes, flags | _DONTWAIT)
+            return _readv(_fileno(self), (buffer,))
+
+        return go_on(self, poller.IN, seconds, attempt, _recv_into, buffer, nbytes, flags)  # type: ignore[no-any-return]
     args = (buffer, nbytes, flags)
     return until_done("sockets", self, poller.IN, _recv_into, args, {})  # type: ignore[no-any-return]
 
