@@ -14,6 +14,7 @@ DOCUMENTS = [
     "docs/architecture.md",
     "docs/blocking.md",
     "docs/celery.md",
+    "docs/dask.md",
     "docs/coming-from-asgiref.md",
     "docs/coming-from-unasync.md",
     "docs/coming-from-sync-helpers.md",

@@ -18,6 +18,7 @@ EXAMPLES = sorted(FOLDER.glob("*.py"))
 # What an example imports beyond fiberback.
 NEEDS = {
     "asgiref_functions": ["asgiref"],
+    "dask_job": ["distributed"],
     "django_views": ["django", "httpx"],
     "fastapi_app": ["fastapi", "httpx"],
     "progress_bar": ["tqdm"],
@@ -45,6 +46,30 @@ def test_example(example, tmp_path):
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout
     assert " passed" in done.stdout
+
+
+def test_celery_app(tmp_path):
+    """A worker in its folder, and what sends to it."""
+    for name in ("celery", "sqlalchemy"):
+        import_or_skip(name)
+    folder = FOLDER / "celery_app"
+    env = {**os.environ, "CELERY_APP_FOLDER": str(tmp_path)}
+    command = [sys.executable, "-m", "celery", "-A", "app", "worker", "-c", "100"]
+    with (tmp_path / "log").open("w") as log:
+        worker = subprocess.Popen(
+            [*command, "--pool=fiberback.celery:Pool"], cwd=folder, env=env, stdout=log, stderr=log
+        )
+    try:
+        done = subprocess.run(
+            [sys.executable, "send.py"], cwd=folder, env=env, capture_output=True, text=True, timeout=100
+        )
+    finally:
+        worker.terminate()
+        worker.wait(60)
+    assert done.returncode == 0, done.stderr + (tmp_path / "log").read_text()
+    lines = done.stdout.splitlines()
+    assert lines[:20] == [f"THE PAGE OF USER {n}" for n in range(20)]
+    assert lines[20:22] == ["['the page of home', 'the page of news']", "a picture of home"]
 
 
 def test_every_example_has_a_line_of_its_own():

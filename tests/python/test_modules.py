@@ -111,6 +111,7 @@ print("fine")
         "asgi",
         "asgiref",
         "celery",
+        "dask",
         "dbapi",
         "devlib",
         "django",

@@ -36,8 +36,8 @@ What to do where:
 - "my task hangs": `print(dump())`, `dump_on(signal.SIGQUIT)`, `stacks()`;
 - "my loop is slow": `watch(threshold=0.1)` says who blocks it.
 
-`fiberback.sqlalchemy`, `.django`, `.peewee`, `.dbapi`, `.asgi`, `.playwright`, `.psycopg2`, `.fsspec` and `.celery` serve these
-libraries;
+`fiberback.sqlalchemy`, `.django`, `.peewee`, `.dbapi`, `.asgi`, `.playwright`, `.psycopg2`, `.fsspec`, `.celery` and
+`.dask` serve these libraries;
 `from fiberback import greenback` serves code that was written for greenback, `from fiberback import nest`
 code that was written for nest_asyncio, `fiberback.asgiref` code that was written for asgiref, `fiberback.gevent` for asyncio-gevent;
 `fiberback.greenlet` is greenlet on fiberback's own fibers, for all that stands on it;
@@ -162,6 +162,7 @@ if not _typing.TYPE_CHECKING:
             "asgi",
             "asgiref",
             "celery",
+            "dask",
             "dbapi",
             "devlib",
             "django",

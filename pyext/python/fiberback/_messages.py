@@ -716,3 +716,11 @@ CELERY_LEFT = Message(
     "the worker ends, and {jobs} did not end when cancelled",
     "Let CancelledError pass in these tasks, and give those that block in_thread=True",
 )
+
+# --- fiberback.dask --------------------------------------------------------------------------------
+
+DASK_SHUT_DOWN = Message(
+    "dask-shut-down",
+    "this worker's executor has been shut down, for the worker ends or its plugin was removed",
+    "Type client.register_plugin(fiberback.dask.Plugin())",
+)

@@ -18,6 +18,7 @@ app.conf.update(
     broker_url=os.environ.get("CELERY_TEST_BROKER"),
     result_backend=os.environ.get("CELERY_TEST_RESULTS"),
     broker_connection_retry_on_startup=True,
+    result_backend_always_retry=True,
     task_acks_late=bool(os.environ.get("CELERY_TEST_ACKS_LATE")),
     task_send_sent_event=False,
     worker_send_task_events=True,
