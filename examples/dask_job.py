@@ -1,7 +1,7 @@
 """Dask: 100 tasks wait at once on a worker with two threads, and a sync client in a running loop suspends.
 
-    pip install 'fiberback[dask]'
-    python examples/dask_job.py
+pip install 'fiberback[dask]'
+python examples/dask_job.py
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import asyncio
 import time
 
 import dask
-from distributed import Client, LocalCluster
-
 import fiberback
 import fiberback.dask
+from distributed import Client, LocalCluster
 
 
 async def fetch(number: int) -> str:

@@ -1,8 +1,8 @@
 """A Celery app that runs with nothing installed beside it: messages in a folder, results in SQLite.
 
-    pip install 'fiberback[celery]' sqlalchemy
-    celery -A app worker --pool=fiberback.celery:Pool -c 100        # in this folder
-    python send.py                                                  # in another terminal
+pip install 'fiberback[celery]' sqlalchemy
+celery -A app worker --pool=fiberback.celery:Pool -c 100        # in this folder
+python send.py                                                  # in another terminal
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import os
 import pathlib
 import time
 
-from celery import Celery
-
 import fiberback
+from celery import Celery
 
 FOLDER = pathlib.Path(os.environ.get("CELERY_APP_FOLDER", "/tmp/fiberback-celery-app"))
 (FOLDER / "messages").mkdir(parents=True, exist_ok=True)

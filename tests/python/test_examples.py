@@ -61,7 +61,12 @@ def test_celery_app(tmp_path):
         )
     try:
         done = subprocess.run(
-            [sys.executable, "send.py"], cwd=folder, env=env, capture_output=True, text=True, timeout=100
+            [sys.executable, "send.py"],
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=100,
         )
     finally:
         worker.terminate()

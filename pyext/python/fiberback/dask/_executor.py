@@ -87,9 +87,7 @@ class Executor(concurrent.futures.Executor):
         state = self._worker.state.tasks.get(key)
         if state is not None and state.state == "executing":
             self._worker.handle_stimulus(
-                SecedeEvent(
-                    key=key, compute_duration=0.0, stimulus_id=f"secede-{time.time()}"
-                )
+                SecedeEvent(key=key, compute_duration=0.0, stimulus_id=f"secede-{time.time()}")
             )
 
     def cancel(self, key: Any) -> None:

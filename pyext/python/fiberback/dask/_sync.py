@@ -97,14 +97,16 @@ async def _call(func: Callable[..., Any], args: Any, kwargs: Any, timeout: float
 
 def in_tasks() -> None:
     """Have clients in tasks of `Executor` give values, for good. Does nothing the second time."""
-    method: Any = utils.SyncMethodMixin.sync
-    if not hasattr(method, "_fiberback"):
-        utils.SyncMethodMixin.sync = _awaited(method)
+    mixin: Any = utils.SyncMethodMixin
+    if not hasattr(mixin.sync, "_fiberback"):
+        mixin.sync = _awaited(mixin.sync)
 
 
 def _awaited(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
-    def sync(self: Any, func: Any, *args: Any, asynchronous: bool | None = None, **kwargs: Any) -> Any:
+    def sync(
+        self: Any, func: Any, *args: Any, asynchronous: bool | None = None, **kwargs: Any
+    ) -> Any:
         result = method(self, func, *args, asynchronous=asynchronous, **kwargs)
         if asynchronous is None and self.asynchronous and _is_in_task():
             return await_(result)
