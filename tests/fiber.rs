@@ -658,3 +658,28 @@ fn an_unread_input_and_an_undelivered_yield_are_dropped() {
     drop(fiber);
     assert_eq!(drops.count(), 5);
 }
+
+#[test]
+fn a_backtrace_goes_on_into_the_resumer() {
+    #[inline(never)]
+    fn on_the_fiber() -> String {
+        std::hint::black_box(std::backtrace::Backtrace::force_capture().to_string())
+    }
+    #[inline(never)]
+    fn resumes_it() -> String {
+        let stack = StackPool::global().take().unwrap();
+        let mut fiber = Fiber::new(stack, |_: &Suspender<(), ()>, ()| on_the_fiber());
+        match fiber.resume(()) {
+            Step::Return(text) => std::hint::black_box(text),
+            Step::Yield(()) => unreachable!("it does not suspend"),
+        }
+    }
+    let text = resumes_it();
+    let frames: Vec<_> = text.lines().filter(|line| !line.trim().starts_with("at ")).collect();
+    let places = |name: &str| {
+        let places = frames.iter().enumerate().filter(|(_, line)| line.ends_with(name));
+        places.map(|(place, _)| place).collect::<Vec<_>>()
+    };
+    let (inner, outer) = (places("on_the_fiber"), places("resumes_it"));
+    assert!(inner.len() == 1 && outer.len() == 1 && inner < outer, "{text}");
+}

@@ -108,9 +108,10 @@ impl StackPoolBuilder {
 
     /// For how long a stack may lie idle with its pages (5 s unless set) before these are given back to the
     /// system. No thread watches: it is looked for when stacks are taken or returned, once in some
-    /// hundred times, and may take up to twice as long. Where nothing runs on fibers any more, call
-    /// [`StackPool::trim`]; what remains until then is [bounded](Self::high_water_bytes).
-    /// (`fiberback::tokio::PinnedPool` does so by itself.)
+    /// hundred times, and may take up to twice as long. Where no stack is taken or returned any more, nothing is
+    /// looked for: what a burst has left, at most [16 MiB and 2 MiB for each thread](Self::high_water_bytes), stays
+    /// until somebody calls [`StackPool::trim`], as a program should that is done with fibers for a while; or until
+    /// the thread ends, as for its own 2 MiB. (`fiberback::tokio::PinnedPool` trims by itself.)
     pub fn idle_trim(mut self, period: Duration) -> Self {
         self.idle_trim = period;
         self

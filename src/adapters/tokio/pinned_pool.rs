@@ -351,6 +351,8 @@ impl PinnedPool {
         self.spawn_if_open(Site::caller(), self.shared.job.clone(), f)
     }
 
+    // tokio keeps the caller as well.
+    #[track_caller]
     fn spawn_if_open<F, T>(
         &self,
         site: Site,
@@ -367,6 +369,7 @@ impl PinnedPool {
     }
 
     /// [`spawn`](Self::spawn), which somebody has asked for there.
+    #[track_caller]
     pub(super) fn spawn_at<F, T>(&self, site: Site, f: F) -> JoinHandle<T>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -375,6 +378,7 @@ impl PinnedPool {
         self.spawn_or_cancel(site, self.shared.job.clone(), f)
     }
 
+    #[track_caller]
     fn spawn_or_cancel<F, T>(&self, site: Site, settings: Builder, f: F) -> JoinHandle<T>
     where
         F: FnOnce() -> T + Send + 'static,
