@@ -18,7 +18,8 @@ import pytest
 from fiberback._user_frames import is_ours
 from support import only_fiberback
 
-pytestmark = [only_fiberback, pytest.mark.sampled]
+# Most of it is processor time of processes of its own: minutes, where others need the machine, too.
+pytestmark = [only_fiberback, pytest.mark.sampled, pytest.mark.time_limit(170)]
 
 SCRIPT = pathlib.Path(__file__).with_name("cost_of_waits.py")
 MOST, ATTEMPTS = 2.0, 5
