@@ -6,7 +6,7 @@ export CARGO
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-rust demo-python test test-rust test-python test-all lint \
 	lint-rust lint-python lint-all sanitize bench bench-rust bench-python \
-	cross-check test-platforms msrv wheel wheels fallback-wheel doc
+	cross-check test-platforms msrv wheel wheels fallback-wheel doc docs bench-report
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -44,6 +44,9 @@ wheels: ## Build, check and try manylinux wheels of every supported CPython
 
 doc: ## Build the Rust documentation
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --all-features
+
+docs: ## Build the documentation site into target/site
+	.ci/docs
 
 sanitize: ## Run the Rust tests under AddressSanitizer (needs a nightly toolchain)
 	.ci/sanitize
