@@ -22,6 +22,9 @@ mod multi_thread;
 #[path = "../examples/nested_block_on.rs"]
 mod nested_block_on;
 #[allow(dead_code)]
+#[path = "../examples/quickstart.rs"]
+mod quickstart;
+#[allow(dead_code)]
 #[path = "../examples/trait_callbacks.rs"]
 mod trait_callbacks;
 #[allow(dead_code)]
@@ -47,6 +50,12 @@ async fn gzip_csv_reads_everything_while_the_ticker_ticks() {
 #[test]
 fn gzip_csv_generates_the_same_file_each_time() {
     assert_eq!(gzip_csv::generate(1000).unwrap(), gzip_csv::generate(1000).unwrap());
+}
+
+#[tokio::test]
+async fn quickstart_reports() {
+    let rows = vec!["row 1".to_owned(), "row 2".to_owned(), "row 3".to_owned()];
+    assert_eq!(quickstart::reports().await, (rows.clone(), rows));
 }
 
 #[tokio::test]

@@ -12,7 +12,14 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 # What a browser fetches by itself: an address elsewhere there is the network at view time.
-FETCHED = {"img": "src", "script": "src", "link": "href", "iframe": "src", "source": "src", "object": "data"}
+FETCHED = {
+    "img": "src",
+    "script": "src",
+    "link": "href",
+    "iframe": "src",
+    "source": "src",
+    "object": "data",
+}
 
 
 class Page(HTMLParser):
@@ -54,12 +61,18 @@ def broken(site: Path) -> list[str]:
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path.resolve()
             if not target.is_file():
                 found.append(f"{where}: no such file: {link}")
-            elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].names:
+            elif (
+                parts.fragment
+                and target in pages
+                and unquote(parts.fragment) not in pages[target].names
+            ):
                 found.append(f"{where}: no such place: {link}")
     return found
 
 
 if __name__ == "__main__":
     complaints = broken(Path(sys.argv[1]).resolve())
-    print("\n".join(complaints) or "every link leads somewhere, and nothing is fetched from elsewhere")
+    print(
+        "\n".join(complaints) or "every link leads somewhere, and nothing is fetched from elsewhere"
+    )
     sys.exit(bool(complaints))

@@ -13,9 +13,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 project = "fiberback"
 author = "the fiberback authors"
 project_copyright = "the fiberback authors"
-version = release = tomllib.loads((CHECKOUT / "Cargo.toml").read_text(encoding="utf-8"))["workspace"]["package"]["version"]
+version = release = tomllib.loads((CHECKOUT / "Cargo.toml").read_text(encoding="utf-8"))[
+    "workspace"
+]["package"]["version"]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton", "sources"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sources",
+]
 nitpicky = False
 source_suffix = {".md": "markdown"}
 exclude_patterns: list[str] = []
@@ -48,8 +56,14 @@ html_show_sphinx = False
 html_last_updated_fmt = None
 html_theme_options = {
     "navigation_with_keys": True,
-    "light_css_variables": {"font-stack": "system-ui, sans-serif", "font-stack--monospace": "ui-monospace, monospace"},
-    "dark_css_variables": {"font-stack": "system-ui, sans-serif", "font-stack--monospace": "ui-monospace, monospace"},
+    "light_css_variables": {
+        "font-stack": "system-ui, sans-serif",
+        "font-stack--monospace": "ui-monospace, monospace",
+    },
+    "dark_css_variables": {
+        "font-stack": "system-ui, sans-serif",
+        "font-stack--monospace": "ui-monospace, monospace",
+    },
 }
 pygments_style = "friendly"
 pygments_dark_style = "monokai"

@@ -32,7 +32,9 @@ def place_of(path: str) -> str:
 
 def line_of(path: str, name: str) -> int | None:
     """The line that defines `name`."""
-    begins = re.compile(rf"\s*(?:pub(?:\([^)]*\))? )?(?:async )?(?:unsafe )?(?:def|class|fn|struct|enum) {re.escape(name)}\b")
+    begins = re.compile(
+        rf"\s*(?:pub(?:\([^)]*\))? )?(?:async )?(?:unsafe )?(?:def|class|fn|struct|enum) {re.escape(name)}\b"
+    )
     text = (ROOT / path).read_text(encoding="utf-8")
     return next((at for at, line in enumerate(text.split("\n"), 1) if begins.match(line)), None)
 
@@ -70,9 +72,15 @@ def collect(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
         except ClassNotFound:
             lexer = TextLexer()
         # Pygments names lines `L-1`.
-        body = re.sub(r'((?:id|name)="|href="#)L-(\d+)', r"\1L\2", highlight(text, lexer, formatter))
+        body = re.sub(
+            r'((?:id|name)="|href="#)L-(\d+)', r"\1L\2", highlight(text, lexer, formatter)
+        )
         title = html.escape(path)
-        yield place_of(path), {"title": title, "body": f"<h1><code>{title}</code></h1>\n{body}"}, "page.html"
+        yield (
+            place_of(path),
+            {"title": title, "body": f"<h1><code>{title}</code></h1>\n{body}"},
+            "page.html",
+        )
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

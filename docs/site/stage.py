@@ -5,7 +5,7 @@ alone are in `docs/site/pages/`. On the way here
 
 - links to pages become links to their place on the site, links to other files of the repository, and paths in code
   spans, become `repo:PATH`, for which `sources.py` makes a page;
-- a paragraph that is nothing but a link to an example gets that file's text below it;
+- a paragraph that is nothing but a link to an example, or with `#NAME` to a function in it, gets its text below it;
 - the pages of GENERATED are written from what they are the table of.
 
 `python docs/site/stage.py FOLDER` from anywhere. Nothing is imported but the standard library: tests read it, too.
@@ -35,9 +35,14 @@ OTHERS = {
 # Where a path in a code span may begin; the packages' own are named from within.
 BASES = (ROOT, ROOT / "pyext/python/fiberback")
 
-LINK = re.compile(r"(?<!!)\[((?:[^][]|\[[^]]*\])*)\]\((?!https?:|mailto:|repo:)([^)\s#]*)(#[^)\s]*)?\)")
+LINK = re.compile(
+    r"(?<!!)\[((?:[^][]|\[[^]]*\])*)\]\((?!https?:|mailto:|repo:)([^)\s#]*)(#[^)\s]*)?\)"
+)
 SPAN = re.compile(r"(?<![\[`])`([\w.-]+/[\w./-]*[\w-]+)(?:::(\w+))?`(?![\]`])")
-EXAMPLE = re.compile(r"\[`(?P<name>[^`\]]+)`\]\((?P<path>[^)#]*examples/[^)#]+\.(?P<kind>py|rs))\)\.?")
+EXAMPLE = re.compile(
+    r"\[`[^`\]]+`\]\((?P<path>[^)#]*examples/[^)#]+\.(?P<kind>py|rs))(?:#(?P<item>\w+))?\)"
+)
+ELSEWHERE = re.compile(r"!\[[^]]*\]\(https?:[^)]*\)\n?")
 FENCE = re.compile(r"\s*(`{3,}|~{3,})")
 LANGUAGES = {"py": "python", "rs": "rust"}
 
@@ -92,16 +97,37 @@ def linked(line: str, file: str, place: str, known: dict[str, str]) -> str:
     return out + SPAN.sub(span, line[last:])
 
 
-def example(path: str, kind: str) -> Iterator[str]:
-    """The text of an example, but for what makes it a test of its own."""
-    text = (ROOT / path).read_text(encoding="utf-8").rstrip("\n")
+def example(path: str, kind: str, item: str | None) -> Iterator[str]:
+    """The text of an example, or of one function or class in it, with what stands directly above it."""
+    lines = (ROOT / path).read_text(encoding="utf-8").rstrip("\n").split("\n")
+    if item is not None:
+        begins = re.compile(
+            rf"(\s*)(?:pub(?:\([^)]*\))? )?(?:async )?(?:def|class|fn|struct|impl(?: \w+ for)?) {item}\b"
+        )
+        found = [(at, match[1]) for at, line in enumerate(lines) if (match := begins.match(line))]
+        if not found:
+            raise SystemExit(f"{path} does not define {item}")
+        first, indent = found[0]
+        last = first + 1
+        while last < len(lines) and (
+            not lines[last] or lines[last].startswith((indent + " ", indent + ")"))
+        ):
+            last += 1
+        if kind == "rs":
+            last += 1  # the brace
+        while first and re.match(r"\s*(?:///|#\[|@|# )", lines[first - 1]):
+            first -= 1
+        lines = [line.removeprefix(indent) for line in lines[first:last]]
+        while not lines[-1]:
+            del lines[-1]
     yield f"```{LANGUAGES[kind]}"
-    yield from text.split("\n")
+    yield from lines
     yield "```"
 
 
 def staged(file: str, place: str, known: dict[str, str]) -> str:
-    lines = (ROOT / file).read_text(encoding="utf-8").split("\n")
+    text = ELSEWHERE.sub("", (ROOT / file).read_text(encoding="utf-8"))  # badges are the network's
+    lines = text.split("\n")
     out: list[str] = []
     fence = ""
     for at, line in enumerate(lines):
@@ -115,12 +141,15 @@ def staged(file: str, place: str, known: dict[str, str]) -> str:
                 fence = ""
             out.append(line)
             continue
-        alone = not "".join(lines[max(at - 1, 0) : at]).strip() and not "".join(lines[at + 1 : at + 2]).strip()
+        alone = (
+            not "".join(lines[max(at - 1, 0) : at]).strip()
+            and not "".join(lines[at + 1 : at + 2]).strip()
+        )
         shown = EXAMPLE.fullmatch(line) if alone else None
         out.append(linked(line, file, place, known))
         if shown:
             path = os.path.normpath(os.path.join(os.path.dirname(file), shown["path"]))
-            out += ["", *example(path, shown["kind"])]
+            out += ["", *example(path, shown["kind"], shown["item"])]
     return "\n".join(out)
 
 
@@ -139,7 +168,9 @@ def matrix() -> str:
         "`python tests/python/peer_probes.py PEER FEATURE` runs and the slow lane repeats with these versions. ".rstrip(),
         "greenlet has ten lines around it that wait, which SQLAlchemy has, too.",
         "",
-        "| | " + " | ".join(f"{who} {versions[who]}" if who in versions else who for who in columns) + " |",
+        "| | "
+        + " | ".join(f"{who} {versions[who]}" if who in versions else who for who in columns)
+        + " |",
         "| --- |" + " --- |" * len(columns),
     ]
     probes = "tests/python/peer_probes.py"
@@ -147,10 +178,26 @@ def matrix() -> str:
         cells = []
         for who in columns:
             does = "test" in feature if who == "fiberback" else who in feature["peers"]
-            path, _, name = (feature["test"] if who == "fiberback" and does else probes).partition("::")
+            path, _, name = (feature["test"] if who == "fiberback" and does else probes).partition(
+                "::"
+            )
             cells.append(f"[{'yes' if does else 'no'}](repo:{path}{'#' + name if name else ''})")
         lines.append(f"| {feature['says']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def contents(folder: Path) -> str:
+    """For the page that lists a folder's others in its tables, which are links and no table of contents."""
+    listed = re.findall(r"\]\((\w[\w-]*)\.md\)", (folder / "README.md").read_text(encoding="utf-8"))
+    return "\n```{toctree}\n:hidden:\n\n" + "\n".join(listed) + "\n```\n"
+
+
+def more(index: str, places: list[str]) -> str:
+    """Pages that the index names in none of its tables of contents: new ones, say."""
+    named = set(re.findall(r"^[\w/-]+$", index, re.MULTILINE))
+    pages = [place.removesuffix(".md") for place in places]
+    left = [page for page in pages if page not in named | {"index"} and not page.startswith("recipes/")]
+    return "\n```{toctree}\n:hidden:\n:caption: More\n\n" + "\n".join(left) + "\n```\n" if left else ""
 
 
 GENERATED: dict[str, Callable[[], str]] = {"matrix.md": matrix}
@@ -163,6 +210,10 @@ def stage(folder: Path) -> None:
         path = folder / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(staged(file, place, known), encoding="utf-8")
+    with (folder / "recipes/README.md").open("a", encoding="utf-8") as page:
+        page.write(contents(folder / "recipes"))
+    with (folder / "index.md").open("r+", encoding="utf-8") as page:
+        page.write(more(page.read(), [*pages().values(), *GENERATED]))
     for place, write in GENERATED.items():
         (folder / place).write_text(write(), encoding="utf-8")
     for each in ("conf.py", "sources.py", "site.css"):
