@@ -5,45 +5,44 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
+import socketserver
 import threading
+import time
 from collections.abc import Iterator
 
 
-async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while key := (await reader.readline()).decode().strip():
-        await asyncio.sleep(0.02)
-        writer.write(f"the value of {key}\n".encode())
-        await writer.drain()
-    writer.close()
+class Answer(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # who asks may lose patience
+            while key := self.rfile.readline().decode().strip():
+                time.sleep(0.02)
+                self.wfile.write(f"the value of {key}\n".encode())
+
+
+class Server(socketserver.ThreadingTCPServer):
+    request_queue_size = 100
 
 
 @contextlib.contextmanager
 def running() -> Iterator[int]:
-    """A server in a thread of its own, as it would be on another machine; gives its port."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(asyncio.start_server(answer, sock=listening))
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        yield listening.getsockname()[1]
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
-        listening.close()
+    """A server in threads of its own, as it would be on another machine; gives its port."""
+    with Server(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def ask(key: str) -> str:
     with running() as port, socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(f"{key}\n".encode())
-        return connection.makefile().readline().strip()
+        with connection.makefile() as lines:
+            return lines.readline().strip()
 
 
 def test_it_answers() -> None:
