@@ -68,6 +68,9 @@ bench-rust:
 	$(CARGO) bench --features "$$(sed -n '/^\[features\]/,/^\[dep/s/^\([a-z0-9-]*\) = .*/\1/p' Cargo.toml | \
 		grep -v -e '^default$$' -e '^dump$$' | paste -sd,)"
 
+bench-report: ## Run the Python benchmarks quickly, and draw target/bench-report/index.html
+	.ci/python/bench --report
+
 bench-python:
 	.ci/python/bench
 

@@ -13,6 +13,7 @@ alone are in `docs/site/pages/`. On the way here
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -194,10 +195,42 @@ def contents(folder: Path) -> str:
 
 def more(index: str, places: list[str]) -> str:
     """Pages that the index names in none of its tables of contents: new ones, say."""
-    named = set(re.findall(r"^[\w/-]+$", index, re.MULTILINE))
+    named = set(re.findall(r"^(?:[^<\n]* <)?([\w/-]+)>?$", index, re.MULTILINE))
     pages = [place.removesuffix(".md") for place in places]
-    left = [page for page in pages if page not in named | {"index"} and not page.startswith("recipes/")]
-    return "\n```{toctree}\n:hidden:\n:caption: More\n\n" + "\n".join(left) + "\n```\n" if left else ""
+    left = [
+        page for page in pages if page not in named | {"index"} and not page.startswith("recipes/")
+    ]
+    return (
+        "\n```{toctree}\n:hidden:\n:caption: More\n\n" + "\n".join(left) + "\n```\n" if left else ""
+    )
+
+
+def by_text(page: str) -> str:
+    """docs/errors.md with a list of how the texts begin, each of which leads to its code, before the entries."""
+    head, *entries = page.split("\n## ")
+    beginnings = []
+    for entry in entries:
+        code, _, rest = entry.partition("\n")
+        text = rest.strip().partition("\n")[0]
+        words = re.sub(r"[`*]|\[|\]\([^)]*\)", "", text).split()
+        shown = " ".join(words[:12]) + (" ..." if len(words) > 12 else "")
+        beginnings.append(f"* [{shown.replace('_', chr(92) + '_')}](#{code})")
+    listed = "\n".join(sorted(beginnings, key=str.lower))
+    return "\n## ".join([f"{head}\n\n## By how they begin\n\n{listed}\n", *entries])
+
+
+def plots(folder: Path) -> str:
+    """The plots of the home page, drawn of what benches/portal.py has printed; returns what was measured where."""
+    spec = importlib.util.spec_from_file_location("report", ROOT / "benches/report.py")
+    assert spec is not None and spec.loader is not None
+    report = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(report)
+    measured = (ROOT / "docs/site/measured.txt").read_text(encoding="utf-8")
+    shape, _, said = measured.partition("\n")
+    ready, sleep = list(report.plots(said))[:2]
+    (folder / "ready.svg").write_text(report.svg(ready), encoding="utf-8")
+    (folder / "sleep.svg").write_text(report.svg(sleep), encoding="utf-8")
+    return f"{said.partition(chr(10))[0]}. {shape}"
 
 
 GENERATED: dict[str, Callable[[], str]] = {"matrix.md": matrix}
@@ -213,15 +246,15 @@ def stage(folder: Path) -> None:
     with (folder / "recipes/README.md").open("a", encoding="utf-8") as page:
         page.write(contents(folder / "recipes"))
     with (folder / "index.md").open("r+", encoding="utf-8") as page:
-        page.write(more(page.read(), [*pages().values(), *GENERATED]))
+        text = page.read().replace("MEASURED", plots(folder))
+        page.seek(0)
+        page.write(text + more(text, [*pages().values(), *GENERATED]))
+    errors = folder / "errors.md"
+    errors.write_text(by_text(errors.read_text(encoding="utf-8")), encoding="utf-8")
     for place, write in GENERATED.items():
         (folder / place).write_text(write(), encoding="utf-8")
     for each in ("conf.py", "sources.py", "site.css"):
         shutil.copy(ROOT / "docs/site" / each, folder / each)
-    for plot in sorted((ROOT / "docs").rglob("*.svg")):
-        to = folder / plot.relative_to(ROOT / "docs")
-        to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(plot, to)
 
 
 if __name__ == "__main__":
