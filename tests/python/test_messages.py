@@ -68,6 +68,7 @@ def test_each_message_is_raised_somewhere():
 # that is raised, up to its first field.
 IN_THE_WORDS_OF = {
     "socket": ["timed out"],
+    "select": ["cannot create 'select.poll' instances"],
     "the interpreter": (
         "'async_iter' re",
         "'async_exit_stack",

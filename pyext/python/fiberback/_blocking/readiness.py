@@ -43,7 +43,10 @@ def _until(
 def select_(rlist: Any, wlist: Any, xlist: Any, timeout: Any = None, /) -> Any:
     if (_get_running_loop() is None and not on_portal()) or not _is_wait(timeout):
         return _select(rlist, wlist, xlist, timeout)
-    lists = [list(each) for each in (rlist, wlist, xlist)]
+    # What is iterated once must last for several looks.
+    lists = [
+        each if isinstance(each, (list, tuple)) else list(each) for each in (rlist, wlist, xlist)
+    ]
 
     def look() -> Any:
         found = _select(lists[0], lists[1], lists[2], 0)
@@ -73,9 +76,12 @@ def _fd(file: Any) -> int:
 class _Poll:
     """A `select.poll` object, of which it is known what it waits for."""
 
-    def __init__(self) -> None:
-        self._object = _poll()
-        self._events: dict[int, int] = {}
+    __slots__ = ("_events", "_object")
+    _object: Any
+    _events: dict[int, int]
+
+    def __new__(cls) -> _Poll:
+        raise TypeError("cannot create 'select.poll' instances")
 
     def register(self, fd: Any, eventmask: int = _EVENTS, /) -> None:
         self._object.register(fd, eventmask)
@@ -104,8 +110,17 @@ class _Poll:
         )
 
 
+# As the one in C says of itself.
+_Poll.__module__, _Poll.__name__, _Poll.__qualname__ = "select", "poll", "poll"
+
+
 def poll_() -> Any:
-    return _poll() if _get_running_loop() is None and not on_portal() else _Poll()
+    made = _poll()
+    if _get_running_loop() is None and not on_portal():
+        return made
+    ours = object.__new__(_Poll)
+    ours._object, ours._events = made, {}
+    return ours
 
 
 def _of_selector(cls: type, files: Callable[[Any], Any]) -> Place:
