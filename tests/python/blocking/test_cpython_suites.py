@@ -62,6 +62,7 @@ LEFT_OUT = {
     "test_socket": {
         "test_sendall_interrupted": IN_THE_LOOP,
         "test_sendall_interrupted_with_timeout": IN_THE_LOOP,
+        "testInterruptedTimeout": IN_THE_LOOP,
         "InterruptedRecvTimeoutTest": IN_THE_LOOP,
         "InterruptedSendTimeoutTest": IN_THE_LOOP,
     },
