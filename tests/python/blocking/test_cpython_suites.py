@@ -78,8 +78,6 @@ OTHERWISE = {
         "test_stopped": "puts a function in the place of os.waitpid, which Popen.poll() does not call",
     },
 }
-# These end so, or not, on a busy machine, whoever runs them.
-UNSURE = {"testTimeout", "testTimeoutZero", "test_timeout", "testLinger"}
 
 
 def ends(name, how, folder):
@@ -118,7 +116,7 @@ def test_suite(name, tmp_path):
         found[how] = ends(name, how, folder)
     passed = {test for test, end in found["natively"].items() if end == "passed"}
     assert len(passed) > 3
-    known = UNSURE | OTHERWISE.get(name, {}).keys()
+    known = OTHERWISE.get(name, {}).keys()
     worse = {
         test: found["hooked"].get(test)
         for test in passed
