@@ -33,8 +33,9 @@ pub(in crate::fiber) struct Geometry {
 pub(in crate::fiber) const RESERVE_ALIGNMENT: usize = 64;
 
 /// Bytes kept free for the fiber layer's record of a fiber, right above the stack's base. A multiple of
-/// the stack alignment on every platform, and of [`RESERVE_ALIGNMENT`].
-pub(in crate::fiber) const RECORD_SIZE: usize = 192;
+/// the stack alignment on every platform, and of [`RESERVE_ALIGNMENT`]. With the feature `dump` and the address
+/// sanitizer it takes 200.
+pub(in crate::fiber) const RECORD_SIZE: usize = if cfg!(feature = "dump") { 256 } else { 192 };
 
 impl Geometry {
     /// Bytes of address space of one stack with its guard.
