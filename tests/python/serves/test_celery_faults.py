@@ -74,21 +74,25 @@ def test_without_acks_late_what_had_begun_is_lost(environ, tmp_path):
 
 @pytest.mark.time_limit(300)
 def test_the_broker_restarts_under_load(environ, redis_server, tmp_path):
-    """Tasks that run go on while there is none, and their results are there afterwards."""
+    """Tasks that run go on while there is none, and their results are there afterwards.
+
+    All have been acknowledged: where messages have not, kombu 5.7's `restore_unacked` has ended the worker by an
+    AttributeError, in the consumer's thread, while Redis was away (docs/celery.md).
+    """
     notes = tmp_path / "notes"
-    late = {**environ, "CELERY_TEST_ACKS_LATE": "1", "CELERY_TEST_VISIBILITY": "5"}
     with client(environ) as app:
-        results = [send(app, "note", str(notes), str(n), 1.0) for n in range(100)]
-        with running(tmp_path / "log", "-c", "40", environ=late) as worker:
-            until(lambda: lines(notes).total() > 50, worker)
+        results = [send(app, "note", str(notes), str(n), 4.0) for n in range(40)]
+        with running(tmp_path / "log", "-c", "100", environ=environ) as worker:
+            until(lambda: lines(notes).total() == 40, worker)
+            assert app.control.ping(timeout=60, limit=1)
             redis_server.stop()
-            before = sum(name.startswith("end") for name in lines(notes))
-            until(lambda: sum(name.startswith("end") for name in lines(notes)) > before, worker)
+            until(lambda: lines(notes).total() == 80, worker)
             redis_server.start()
             for result in results:
-                assert result.get(timeout=200) is None, worker.said()
+                assert result.get(timeout=100) is None, worker.said()
+            assert send(app, "add", 1, 2).get(timeout=60) == 3, worker.said()
             assert worker.end() == 0, worker.said()
-    assert {f"end {n}" for n in range(100)} <= lines(notes).keys()
+    assert set(lines(notes).values()) == {1}
 
 
 @pytest.mark.time_limit(200)

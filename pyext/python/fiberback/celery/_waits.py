@@ -11,6 +11,7 @@ threads wait as ever.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from asyncio import _get_running_loop
 from collections.abc import Callable
@@ -84,6 +85,10 @@ class Waits:
         self._replace(drainer, "wait_for", _wait_for(drainer.wait_for))
         self._replace(celery.backends.base, "time", _Time())
         self._replace(kombu.utils.functional, "sleep", _sleep)
+        # redis-py tries to connect several times, for up to some seconds, while its server restarts.
+        retry = sys.modules.get("redis.retry")
+        if retry is not None and vars(retry).get("sleep") is time.sleep:
+            self._replace(retry, "sleep", _sleep)
 
     def _replace(self, place: Any, name: str, value: Any) -> None:
         self._before.append((place, name, vars(place)[name], value))
