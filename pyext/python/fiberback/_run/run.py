@@ -51,25 +51,15 @@ def run(
     if not asyncio.iscoroutine(main):
         name = _messages.typed(main, "main")
         raise TypeError(_messages.NOT_A_COROUTINE.format(value=main, main=name))
-    if blocking:
-        with _blocking():
-            return _run(main, debug, loop_factory)
-    return _run(main, debug, loop_factory)
-
-
-def _run(
-    main: Coroutine[Any, Any, T],
-    debug: bool | None,
-    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
-) -> T:
-    loop = _get_running_loop()
-    if loop is not None:
-        return _run_inside(loop, main, debug)
-    runner = asyncio.Runner(debug=debug, loop_factory=loop_factory)
-    with enable(runner.get_loop()), runner:
-        context = contextvars.copy_context()
-        context.run(parent_loop.mark, runner.get_loop())
-        return runner.run(main, context=context)
+    with _blocking() if blocking else contextlib.nullcontext():
+        loop = _get_running_loop()
+        if loop is not None:
+            return _run_inside(loop, main, debug)
+        runner = asyncio.Runner(debug=debug, loop_factory=loop_factory)
+        with enable(runner.get_loop()), runner:
+            context = contextvars.copy_context()
+            context.run(parent_loop.mark, runner.get_loop())
+            return runner.run(main, context=context)
 
 
 def _run_inside(

@@ -15,23 +15,25 @@ from typing import Any
 from .._fiberback import locals_of
 from .._user_frames import is_ours
 
+_AS_IT_IS = ", or leave it as it is, within 'with fiberback.blocking():'"
 _IN_THREAD = "'fiberback.await_(fiberback.to_thread({name}, …))'"
 _COMPUTES = (
     "'fiberback.await_(asyncio.sleep(0))' now and then in what computes, or leave it to a process "
     "('fiberback.await_(loop.run_in_executor(pool, fn))')"
 )
-_FUTURE = "'fiberback.await_(asyncio.wrap_future(future))'"
+_FUTURE = "'fiberback.await_(asyncio.wrap_future(future))'" + _AS_IT_IS
 _HTTP = (
     "an async client's ('fiberback.await_(client.get(url))' with httpx.AsyncClient), or "
-    "'fiberback.await_(fiberback.to_thread({name}, …))'"
+    "'fiberback.await_(fiberback.to_thread({name}, …))'" + _AS_IT_IS
 )
-_LOCK = "'with fiberback.async_context(lock):' with an asyncio.Lock"
-_QUEUE = "'fiberback.await_(queue.get())' with an asyncio.Queue"
-_EVENT = "'fiberback.await_(event.wait())' with an asyncio.Event"
-_PROCESS = "'fiberback.await_(asyncio.create_subprocess_exec(…))', or " + _IN_THREAD
+_LOCK = "'with fiberback.async_context(lock):' with an asyncio.Lock" + _AS_IT_IS
+_QUEUE = "'fiberback.await_(queue.get())' with an asyncio.Queue" + _AS_IT_IS
+_EVENT = "'fiberback.await_(event.wait())' with an asyncio.Event" + _AS_IT_IS
+_PROCESS = "'fiberback.await_(asyncio.create_subprocess_exec(…))', or " + _IN_THREAD + _AS_IT_IS
 _SOCKET = (
     "'fiberback.await_(asyncio.open_connection(host, port))', 'fiberback.await_(loop.sock_recv(sock, count))', or "
     + _IN_THREAD
+    + _AS_IT_IS
 )
 _DATABASE = (
     "an async driver's through 'fiberback.dbapi' or 'fiberback.sqlalchemy', or " + _IN_THREAD
@@ -39,7 +41,7 @@ _DATABASE = (
 
 # By the type or module of a C function and its name ("" for all of them).
 _C: dict[tuple[str, str], str] = {
-    ("time", "sleep"): "'fiberback.await_(asyncio.sleep(seconds))'",
+    ("time", "sleep"): "'fiberback.await_(asyncio.sleep(seconds))'" + _AS_IT_IS,
     ("lock", ""): _LOCK,
     ("RLock", ""): _LOCK,
     ("Lock", ""): _LOCK,
