@@ -51,7 +51,7 @@ docs: ## Build the documentation site into target/site
 sanitize: ## Run the Rust tests under AddressSanitizer (needs a nightly toolchain)
 	.ci/sanitize
 
-test-platforms: ## Run the tests of other platforms, as far as this machine can: musl
+test-platforms: ## Run the tests of other platforms, as far as this machine can: musl; Windows by Wine
 	.ci/platforms/run
 	.ci/platforms/table
 

@@ -128,6 +128,8 @@ enum AwaitErrorKind {
     RemoteCancelled,
     RemoteEnded,
     LoopBlocked,
+    #[cfg_attr(not(windows), allow(dead_code))]
+    LoaderLock,
     #[cfg_attr(not(feature = "tracing"), allow(dead_code))]
     InSubscriber,
 }
@@ -147,6 +149,8 @@ impl AwaitError {
     pub(crate) const REMOTE_CANCELLED: Self = Self(AwaitErrorKind::RemoteCancelled);
     pub(crate) const REMOTE_ENDED: Self = Self(AwaitErrorKind::RemoteEnded);
     pub(crate) const LOOP_BLOCKED: Self = Self(AwaitErrorKind::LoopBlocked);
+    #[cfg_attr(not(windows), allow(dead_code))]
+    pub(crate) const LOADER_LOCK: Self = Self(AwaitErrorKind::LoaderLock);
     #[cfg_attr(not(feature = "tracing"), allow(dead_code))]
     pub(crate) const IN_SUBSCRIBER: Self = Self(AwaitErrorKind::InSubscriber);
 
@@ -154,7 +158,10 @@ impl AwaitError {
     pub fn is_off_fiber(&self) -> bool {
         matches!(
             self.0,
-            AwaitErrorKind::OffFiber | AwaitErrorKind::InRuntime | AwaitErrorKind::OnLoopsThread
+            AwaitErrorKind::OffFiber
+                | AwaitErrorKind::InRuntime
+                | AwaitErrorKind::OnLoopsThread
+                | AwaitErrorKind::LoaderLock
         )
     }
 
@@ -255,6 +262,12 @@ impl fmt::Display for AwaitError {
                  rayon's `install`), neither would ever go on: let the fiber wait without blocking, \
                  `fiberback::await_(tokio::task::spawn_blocking(|| ...))`. If it may take its time, make the \
                  handle by `fiberback::remote().blocked_limit(..)`"
+            }
+            AwaitErrorKind::LoaderLock => {
+                "fiberback: `block_on` in the destructor of a thread-local value, at the end of a thread (or in \
+                 `DllMain`): Windows holds the loader's lock there, without which no thread can begin or end, so \
+                 that waiting for one would never end. Wait before the thread ends: take the value out \
+                 (`RefCell::take`) as the last thing that the thread does"
             }
             AwaitErrorKind::InSubscriber => {
                 "fiberback: a tracing subscriber waits while it is told of an event or a span. `tracing` keeps the \

@@ -8,7 +8,9 @@ mod support;
 use fiberback::tokio::background;
 use fiberback::{block_on, run, try_block_on};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Barrier, mpsc};
+use std::sync::mpsc;
+#[cfg(target_os = "linux")]
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 use support::{is_child, run_child, text};
@@ -182,6 +184,7 @@ mod works_and_leaves_the_place_as_it_was {
         driver.join().unwrap().unwrap();
     }
 
+    #[cfg(not(windows))]
     #[test]
     fn in_the_destructor_of_a_thread_local() {
         struct Goodbye(mpsc::Sender<u32>);
@@ -222,6 +225,33 @@ mod works_and_leaves_the_place_as_it_was {
 
 mod is_refused {
     use super::*;
+
+    /// It runs under the loader's lock, without which the other thread cannot begin.
+    #[cfg(windows)]
+    #[test]
+    fn in_the_destructor_of_a_thread_local() {
+        struct Goodbye(mpsc::Sender<String>);
+        impl Drop for Goodbye {
+            fn drop(&mut self) {
+                let (answer, is_answered) = oneshot::channel::<u32>();
+                thread::spawn(move || answer.send(7).unwrap());
+                let error = try_block_on(is_answered).unwrap_err();
+                assert!(error.is_off_fiber() && !error.is_in_runtime());
+                self.0.send(error.to_string()).unwrap();
+            }
+        }
+        thread_local! {
+            static LATE: std::cell::RefCell<Option<Goodbye>> = const { std::cell::RefCell::new(None) };
+        }
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            LATE.set(Some(Goodbye(tell)));
+            assert_eq!(block_on(everything()), 42);
+        })
+        .join()
+        .unwrap();
+        assert!(told.recv().unwrap().contains("the loader's lock"));
+    }
 
     fn refused() {
         let polled = std::cell::Cell::new(false);

@@ -394,7 +394,9 @@ fn dropping_a_run_in_the_destructor_of_a_thread_local() {
         .join()
         .unwrap();
     }
-    assert_eq!(DROPPED.load(Ordering::SeqCst), 1);
+    // `*-windows-gnu` destroys them in an order of its own.
+    let ended = if cfg!(all(windows, target_env = "gnu")) { 2 } else { 1 };
+    assert_eq!(DROPPED.load(Ordering::SeqCst), ended);
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn recurse(n: u64) -> u64 {
 }
 
 fn main() {
-    if !cfg!(target_os = "linux") {
+    if !cfg!(any(target_os = "linux", windows)) {
         return;
     }
     if support::is_child("main") {

@@ -1,15 +1,19 @@
 //! Running off a fiber's stack ends in a message and an abort; every other fault goes where it
 //! would have gone. Each case in a process of its own. (The main thread: `main_thread.rs`.)
-#![cfg(target_os = "linux")]
+#![cfg(any(target_os = "linux", windows))]
 
 mod support;
 
 use fiberback::{Builder, await_};
 use std::hint::black_box;
 use std::process::Output;
-use support::{is_child, poll_once, poll_to_end, signal, text, yield_once};
+#[cfg(unix)]
+use support::signal;
+use support::{is_child, poll_once, poll_to_end, text, yield_once};
 
+#[cfg(unix)]
 const SIGABRT: i32 = 6;
+#[cfg(unix)]
 const SIGSEGV: i32 = 11;
 
 #[allow(unconditional_recursion)]
@@ -25,9 +29,17 @@ fn overflow() {
     let _ = poll_once(&mut run);
 }
 
+/// By SIGABRT; on Windows by the exception that the system has raised.
+fn assert_died_of_it(output: &Output) {
+    #[cfg(unix)]
+    assert_eq!(signal(output), Some(SIGABRT), "{}", text(output));
+    #[cfg(windows)]
+    assert_eq!(output.status.code(), Some(0xC000_00FD_u32 as i32), "{}", text(output));
+}
+
 fn assert_reported(output: &Output) {
     let text = text(output);
-    assert_eq!(signal(output), Some(SIGABRT), "{text}");
+    assert_died_of_it(output);
     assert!(text.contains("fiberback: stack overflow"), "{text}");
     assert!(text.contains("'parser'"), "{text}");
     assert!(text.contains(" 192 KiB"), "{text}");
@@ -54,6 +66,7 @@ fn on_a_tokio_worker() {
 }
 
 /// Such a thread has no signal stack of its own, unlike those of the Rust runtime.
+#[cfg(unix)]
 #[test]
 fn on_a_thread_made_by_c() {
     extern "C" fn body(_: *mut libc::c_void) -> *mut libc::c_void {
@@ -153,6 +166,7 @@ fn while_cancelled() {
     assert_reported(&support::run_child("while_cancelled", "cancelled"));
 }
 
+#[cfg(unix)]
 #[test]
 fn in_a_forked_child() {
     if is_child("fork") {
@@ -191,7 +205,7 @@ fn in_a_pool_whose_owner_says_what_to_do() {
     }
     let output = support::run_child("in_a_pool_whose_owner_says_what_to_do", "advice");
     let text = text(&output);
-    assert_eq!(signal(&output), Some(SIGABRT), "{text}");
+    assert_died_of_it(&output);
     assert!(
         text.contains(
             "'parser' has used up its stack of 192 KiB.\nSet PARSER_STACK.\nSee the manual.\n"
@@ -225,7 +239,7 @@ fn unnamed_and_in_the_default_pool() {
     }
     let output = support::run_child("unnamed_and_in_the_default_pool", "unnamed");
     let text = text(&output);
-    assert_eq!(signal(&output), Some(SIGABRT), "{text}");
+    assert_died_of_it(&output);
     assert!(text.contains("'<unnamed>'") && text.contains(" 2048 KiB"), "{text}");
 }
 
@@ -240,11 +254,13 @@ fn deep_recursion_that_fits_is_fine() {
     assert_eq!(poll_to_end(&mut run, 1), 50_000);
 }
 
+#[cfg(unix)]
 fn null_dereference() {
     // SAFETY: none; the fault is what this is about.
     unsafe { std::ptr::without_provenance::<u8>(black_box(8)).read_volatile() };
 }
 
+#[cfg(unix)]
 #[test]
 fn an_ordinary_fault_on_a_fiber_is_not_an_overflow() {
     if is_child("null") {
@@ -257,6 +273,7 @@ fn an_ordinary_fault_on_a_fiber_is_not_an_overflow() {
     assert!(!text.contains("stack overflow"), "{text}");
 }
 
+#[cfg(unix)]
 #[test]
 fn touching_the_guard_of_another_stack_is_not_an_overflow() {
     if is_child("foreign") {
@@ -280,6 +297,7 @@ fn touching_the_guard_of_another_stack_is_not_an_overflow() {
     assert!(!text.contains("stack overflow"), "{text}");
 }
 
+#[cfg(unix)]
 #[test]
 fn an_overflow_of_a_thread_is_reported_by_rust_as_ever() {
     if is_child("rust") {
@@ -303,6 +321,7 @@ fn an_overflow_of_a_thread_is_reported_by_rust_as_ever() {
     assert!(!text.contains("fiberback: stack overflow"), "{text}");
 }
 
+#[cfg(unix)]
 #[test]
 fn a_signal_sent_by_somebody_still_kills() {
     if is_child("sent") {
@@ -321,6 +340,7 @@ fn a_signal_sent_by_somebody_still_kills() {
     assert!(!text(&output).contains("survived"));
 }
 
+#[cfg(unix)]
 mod own_handler {
     use super::*;
 

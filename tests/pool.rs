@@ -7,10 +7,13 @@ use fiberback::fiber::GuardPages;
 use fiberback::fiber::{Fiber, Stack, StackPool, Step, Suspender};
 use std::sync::mpsc;
 use std::thread;
+#[cfg(target_os = "linux")]
 use std::time::Duration;
 
 const SIZE: usize = 64 << 10;
 const SMALLEST: usize = 64 << 10;
+/// What sizes are rounded up to.
+const PAGE: usize = if cfg!(target_os = "linux") { 4096 } else { 64 << 10 };
 
 fn small_pool() -> StackPool {
     StackPool::builder().stack_size(SIZE).build().unwrap()
@@ -66,7 +69,8 @@ fn the_high_water_mark_sends_pages_back() {
     drop(stacks);
     let stats = pool.stats();
     assert_eq!(stats.in_use, 0);
-    assert!(stats.warm <= 64 + 16, "{stats:?}");
+    // Elsewhere stacks keep their pages.
+    assert!(stats.warm <= 64 + 16 || cfg!(not(target_os = "linux")), "{stats:?}");
     assert_eq!(stats.warm + stats.cold, stats.high_water);
     // What is idle is used again before more is made.
     let stacks: Vec<_> = (0..500).map(|_| pool.take().unwrap()).collect();
@@ -340,7 +344,7 @@ fn many_sizes_share_few_pools() {
     for n in 0..2000 {
         let wanted = (64 << 10) + n * 5000;
         let given = StackPool::of_size(wanted).unwrap().stack_size();
-        assert!((wanted..=wanted + wanted / 4 + 4096).contains(&given), "{wanted}: {given}");
+        assert!((wanted..=wanted + wanted / 4 + PAGE).contains(&given), "{wanted}: {given}");
         sizes.insert(given);
     }
     // From 64 KiB to 10 MiB: four for each doubling.
@@ -408,7 +412,7 @@ fn the_default_size_is_what_threads_are_told() {
     }
     for (told, size) in [
         ("4194304", 4 << 20),
-        ("100000", 102_400),               // whole pages
+        ("100000", 100_000_usize.next_multiple_of(PAGE)),
         ("60000", SMALLEST), // not less: with musl, the test's own thread has no more than this
         ("99999999999999999999", 2 << 20), // no number that fits
         ("many", 2 << 20),

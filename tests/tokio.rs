@@ -1087,6 +1087,7 @@ fn auto_traits() {
 
 /// A destructor that waits, of a value that a thread keeps for itself: tokio's own thread-locals may
 /// be gone by then.
+#[cfg(not(windows))] // refused there: tests/block_on.rs
 #[test]
 fn block_on_works_in_the_destructor_of_a_thread_local() {
     struct Goodbye(std::sync::mpsc::Sender<u32>);

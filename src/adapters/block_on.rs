@@ -1,5 +1,6 @@
 //! Waiting for a future wherever synchronous code happens to run.
 
+use super::park::may_park;
 use crate::bridge::{await_, on_fiber, try_await};
 use crate::error::AwaitError;
 
@@ -15,7 +16,7 @@ use crate::error::AwaitError;
 /// | below another `block_on` there, this one or another executor's | the same |
 /// | on a `spawn_blocking` thread, in `block_in_place` | the thread blocks; sockets and timers are those of its runtime |
 /// | on a plain thread under a guard of `Handle::enter` | the same; but of a current-thread runtime, which perhaps nobody drives, as with no runtime |
-/// | in a destructor of a thread-local value, at the end of the thread | the thread blocks; nothing new can be begun on a runtime |
+/// | in a destructor of a thread-local value, at the end of the thread | the thread blocks; nothing new can be begun on a runtime. On Windows refused: that holds the loader's lock there, which threads need to begin and to end |
 /// | in a task or in the main future of a tokio runtime, off a fiber | refused: blocking would bring the runtime to a halt |
 ///
 /// This is how a nested `block_on` works on any runtime flavour, where tokio's own would panic with
@@ -68,7 +69,7 @@ pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
             Err(error) => panic!("{error}"),
         };
     }
-    match off_a_fiber(future) {
+    match may_park().and_then(|()| off_a_fiber(future)) {
         Ok(output) => output,
         Err(error) => panic!("{error}"),
     }
@@ -88,6 +89,8 @@ pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
 ///
 /// * [`is_in_runtime`](AwaitError::is_in_runtime): off a fiber, on a thread that a tokio runtime needs.
 ///   The future was not polled.
+/// * [`is_off_fiber`](AwaitError::is_off_fiber) alone: on Windows, in the destructor of a thread-local value. The
+///   future was not polled.
 /// * [`is_no_runtime`](AwaitError::is_no_runtime): the system has no resources for the background
 ///   runtime. The future was not polled.
 /// * On a fiber, as [`try_await`].
@@ -97,6 +100,7 @@ pub fn try_block_on<F: IntoFuture>(future: F) -> Result<F::Output, AwaitError> {
     if on_fiber() {
         return try_await(on_a_fiber(future)?);
     }
+    may_park()?;
     off_a_fiber(future)
 }
 

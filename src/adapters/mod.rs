@@ -10,6 +10,8 @@ pub mod diesel;
 mod dump;
 #[cfg(feature = "io")]
 pub mod io;
+#[cfg(windows)]
+mod loader_lock;
 mod loop_thread;
 mod park;
 mod remote;

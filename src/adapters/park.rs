@@ -1,5 +1,6 @@
 //! Driving a future by blocking the thread.
 
+use crate::error::AwaitError;
 use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -31,6 +32,15 @@ impl Wake for Parker {
 thread_local! {
     /// Kept for the next call. A waker left over from this one then costs that one a poll at most.
     static KEPT: Cell<Option<(Arc<Parker>, Waker)>> = const { Cell::new(None) };
+}
+
+/// Refuses where a thread that parks would keep others from beginning and ending.
+pub(super) fn may_park() -> Result<(), AwaitError> {
+    #[cfg(windows)]
+    if super::loader_lock::is_held() {
+        return Err(AwaitError::LOADER_LOCK);
+    }
+    Ok(())
 }
 
 /// Drives `future` on this thread, parking it while the future is pending. Others must do what it waits

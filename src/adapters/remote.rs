@@ -2,7 +2,7 @@
 
 use super::alarm::Alarm;
 use super::loop_thread::LoopThread;
-use super::park::park_within;
+use super::park::{may_park, park_within};
 #[cfg(feature = "tokio")]
 use super::tokio::blocking::{self, Place};
 use crate::bridge::{self, Inbox, Outcome, Response, on_fiber, raise, try_await};
@@ -213,7 +213,7 @@ impl Remote {
         if let Place::Driving = blocking::place() {
             return Err(AwaitError::IN_RUNTIME);
         }
-        Ok(())
+        may_park()
     }
 
     fn block_on<T>(&self, mut response: Response<T>) -> Outcome<T> {

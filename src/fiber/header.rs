@@ -153,7 +153,7 @@ impl Header {
     }
 
     /// What to tell whoever has overflown the stack. Read by the fault handler, on that stack.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    #[cfg_attr(not(any(target_os = "linux", windows)), allow(dead_code))]
     #[allow(unsafe_code)]
     pub(super) fn overflow_advice(&self) -> &'static str {
         // SAFETY: null, or of the stack that the fiber holds, with one strong reference, as long as this

@@ -46,6 +46,8 @@
 //! | `walk.rs` | the stack of a suspended fiber |
 //! | `ambient.rs` | the trait for state swapped around a resume |
 //! | `overflow.rs` | the fault handler that names an overflown stack |
+//! | `overflow_windows.rs` | the exception handler that does so on Windows |
+//! | `overflow_report.rs` | what both say |
 //! | `cannot_unwind.rs` | the handler that names a fiber whose stack could not be unwound |
 
 mod ambient;
@@ -60,6 +62,10 @@ mod limits;
 mod memory;
 #[cfg(target_os = "linux")]
 mod overflow;
+#[cfg(any(target_os = "linux", windows))]
+mod overflow_report;
+#[cfg(windows)]
+mod overflow_windows;
 mod pool;
 #[cfg(feature = "dump")]
 mod report;

@@ -15,6 +15,7 @@
 
 use super::header::{Header, LIVE};
 use super::memory::registry;
+use super::overflow_report;
 use std::cell::Cell;
 use std::mem::{self, MaybeUninit};
 use std::ptr;
@@ -194,36 +195,12 @@ pub(super) unsafe fn stack_pointer(context: *mut libc::c_void) -> Option<usize> 
 
 /// Says what happened, on standard error, and aborts.
 fn report(header: &Header, stack_size: usize) -> ! {
-    let mut digits = [0u8; 20];
-    let kib = decimal(stack_size.div_ceil(1024), &mut digits);
-    for part in [
-        "\nfiberback: stack overflow: the fiber '",
-        header.display_name(),
-        "' has used up its stack of ",
-        kib,
-        " KiB.\n",
-        header.overflow_advice(),
-        "\n",
-    ] {
+    overflow_report::say(header, stack_size, |part| {
         // SAFETY: the bytes are valid; errors cannot be helped here.
         unsafe { libc::write(2, part.as_ptr().cast(), part.len()) };
-    }
+    });
     // SAFETY: async-signal-safe, and does not return.
     unsafe { libc::abort() }
-}
-
-/// Formats without allocating or locking.
-fn decimal(mut value: usize, buffer: &mut [u8; 20]) -> &str {
-    let mut start = buffer.len();
-    loop {
-        start -= 1;
-        buffer[start] = b'0' + u8::try_from(value % 10).unwrap_or(0);
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    std::str::from_utf8(&buffer[start..]).unwrap_or("?")
 }
 
 /// Does what would have happened without our handler.

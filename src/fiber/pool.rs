@@ -129,10 +129,11 @@ impl StackPoolBuilder {
     /// of 64; none unless set; at most 1 GiB. Not part of
     /// [`stack_size`](Self::stack_size).
     ///
-    /// They begin right above the record that the fiber layer keeps of the fiber
+    /// On Linux they begin right above the record that the fiber layer keeps of the fiber
     /// ([`RECORD_SIZE`](StackPool::RECORD_SIZE) bytes), and that lies right above the first
     /// frame. They end at the end of a page, but need not begin at the beginning of one, and then
-    /// what is at their beginning shares a page with the first frames.
+    /// what is at their beginning shares a page with the first frames. Elsewhere they are on the heap: of a
+    /// Windows stack only the highest pages are there before they are needed, and those are the frames'.
     pub fn reserve(mut self, bytes: usize) -> Self {
         self.reserve = bytes;
         self
@@ -288,6 +289,8 @@ fn take_from(shared: &Arc<Shared>) -> Result<Stack, StackError> {
 fn take_from_depot(shared: &Arc<Shared>) -> Result<Stack, StackError> {
     #[cfg(target_os = "linux")]
     super::overflow::prepare_thread();
+    #[cfg(windows)]
+    super::overflow_windows::prepare_thread();
     let mut batch = Batch::default();
     let grown = match shared.withdraw(&mut batch) {
         Ok(grown) => grown,

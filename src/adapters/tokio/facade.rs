@@ -3,7 +3,7 @@
 use super::background;
 use super::blocking::{self, Place};
 use super::within::within;
-use crate::adapters::park::park_until_ready;
+use crate::adapters::park::{may_park, park_until_ready};
 use crate::bridge::{on_fiber, raise, try_await};
 use crate::error::AwaitError;
 use std::{fmt, io};
@@ -124,6 +124,7 @@ impl<T> Facade<T> {
         if on_fiber() {
             return try_await(within(Some(self.home()?), future));
         }
+        may_park()?;
         match blocking::place() {
             Place::Driving => Err(AwaitError::IN_RUNTIME),
             Place::Within | Place::Outside => {

@@ -2,23 +2,34 @@
 
 #![allow(unsafe_code)]
 
-use super::{Geometry, RECORD_SIZE};
+use super::{Geometry, RECORD_SIZE, RESERVE_ALIGNMENT};
 use crate::error::StackError;
 use corosensei::stack::{DefaultStack, Stack, StackPointer};
+use std::cell::UnsafeCell;
+use std::io;
 use std::ptr::NonNull;
 
 /// One stack's memory. A copyable name for a [`Memory`] that its [`Arena`] owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::fiber) struct Slot(NonNull<Memory>);
 
-/// A platform's stack, and how many bytes at its top belong to the fiber's owner.
+/// A platform's stack, and the bytes beside it that belong to the fiber's owner.
+///
+/// They are not at the stack's top: of a Windows stack only the highest pages are there at first, and the next
+/// ones come when frames reach them, in order. Whoever writes below those before faults.
 struct Memory {
     stack: DefaultStack,
-    reserve: usize,
+    stack_size: usize,
+    reserved: Box<[UnsafeCell<Line>]>,
 }
 
-// SAFETY: a slot is a name, like an index: `DefaultStack` is `Send` and `Sync`, its arena frees it
-// only when no slot is in use, and a slot is used by whoever was given it alone.
+#[repr(align(64))]
+struct Line(#[expect(dead_code, reason = "reached by address")] [u8; RESERVE_ALIGNMENT]);
+
+const _: () = assert!(align_of::<Line>() == RESERVE_ALIGNMENT);
+
+// SAFETY: a slot is a name, like an index: its arena frees the memory only when no slot is in use, and a slot is
+// used by whoever was given it alone, the owner's bytes included.
 unsafe impl Send for Slot {}
 
 impl Slot {
@@ -33,7 +44,8 @@ impl Slot {
 
     /// The addresses that frames can use, lowest to highest.
     pub(in crate::fiber) fn usable(self) -> std::ops::Range<usize> {
-        self.stack().limit().get()..self.base().get()
+        // Below are pages that the platform keeps: the guard, and on Windows those for handling an overflow.
+        self.base().get() - self.memory().stack_size..self.base().get()
     }
 
     /// The bytes at the top that belong to the fiber layer.
@@ -46,23 +58,21 @@ impl Slot {
         0
     }
 
-    /// The bytes above them, which belong to the fiber's owner.
+    /// The bytes that belong to the fiber's owner.
     pub(in crate::fiber) fn reserved(self) -> NonNull<[u8]> {
-        let start = NonNull::new((self.base().get() + RECORD_SIZE) as *mut u8);
-        let start = start.expect("a stack is not at address 0");
-        NonNull::slice_from_raw_parts(start, self.memory().reserve)
+        let lines = &self.memory().reserved;
+        // Through the cells, so that it may be written.
+        let start = NonNull::from(&**lines).cast::<u8>();
+        NonNull::slice_from_raw_parts(start, size_of_val(&**lines))
     }
 }
 
-// SAFETY: the memory is that of a `DefaultStack` less `RECORD_SIZE` and the owner's bytes at the top
-// (multiples of 64 both), which keeps its guard pages and its alignment, and leaves far more than
-// the minimum size.
+// SAFETY: the memory is that of a `DefaultStack` less `RECORD_SIZE` at the top (a multiple of 64), which keeps
+// its guard pages and its alignment, and leaves far more than the minimum size.
 unsafe impl Stack for Slot {
     #[inline]
     fn base(&self) -> StackPointer {
-        let Memory { stack, reserve } = self.memory();
-        StackPointer::new(stack.base().get() - reserve - RECORD_SIZE)
-            .expect("above the stack's limit")
+        StackPointer::new(self.stack().base().get() - RECORD_SIZE).expect("above the stack's limit")
     }
 
     #[inline]
@@ -100,10 +110,17 @@ impl Arena {
         _want: usize,
         out: &mut Vec<Slot>,
     ) -> Result<(), StackError> {
-        let reserve = self.geometry.reserve;
-        let size = self.geometry.stack_size + RECORD_SIZE + reserve;
-        let stack = DefaultStack::new(size).map_err(StackError::out_of_memory)?;
-        let slot = Slot(NonNull::from(Box::leak(Box::new(Memory { stack, reserve }))));
+        let Geometry { stack_size, reserve, .. } = self.geometry;
+        let stack =
+            DefaultStack::new(stack_size + RECORD_SIZE).map_err(StackError::out_of_memory)?;
+        let mut reserved = Vec::new();
+        let lines = reserve / RESERVE_ALIGNMENT;
+        reserved
+            .try_reserve_exact(lines)
+            .map_err(|_| StackError::out_of_memory(io::ErrorKind::OutOfMemory.into()))?;
+        reserved.extend((0..lines).map(|_| UnsafeCell::new(Line([0; RESERVE_ALIGNMENT]))));
+        let reserved = reserved.into_boxed_slice();
+        let slot = Slot(NonNull::from(Box::leak(Box::new(Memory { stack, stack_size, reserved }))));
         self.slots.push(slot);
         out.push(slot);
         Ok(())
