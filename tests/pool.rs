@@ -203,16 +203,18 @@ fn what_a_burst_leaves_is_bounded() {
 #[cfg(target_os = "linux")]
 #[test]
 fn what_a_burst_leaves_is_given_back_in_time() {
-    let pool = StackPool::builder()
-        .stack_size(SIZE)
-        .warm_per_thread(200)
-        .idle_trim(Duration::from_millis(20))
-        .build()
-        .unwrap();
+    use std::time::Instant;
+
+    const IDLE: Duration = Duration::from_millis(200);
+    let pool =
+        StackPool::builder().stack_size(SIZE).warm_per_thread(200).idle_trim(IDLE).build().unwrap();
+    let begin = Instant::now();
     let ranges = burst(&pool, 1000, 8192);
-    assert!(resident_bytes(&ranges) >= 1000 * 8192);
+    // Where the machine is so busy that the burst itself takes as long, it may be given back already.
+    assert!(resident_bytes(&ranges) >= 1000 * 8192 || begin.elapsed() > IDLE);
     // Fibers still run now and then, a few at a time.
-    for _ in 0..500 {
+    let end = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < end {
         std::thread::sleep(Duration::from_millis(1));
         for _ in 0..20 {
             drop((touch(pool.take().unwrap()), touch(pool.take().unwrap())));
