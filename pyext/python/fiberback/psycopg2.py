@@ -75,6 +75,10 @@ def wait(connection: Any) -> None:
         caller = here() if poller.IS_THERE else None
         if caller is not None:
             poller.wait([(fd, events)], None, caller)
+        elif hasattr(select, "poll"):  # `select` takes no number above 1023
+            files = select.poll()
+            files.register(fd, events)
+            files.poll()
         elif events == poller.IN:
             select.select([fd], [], [])
         else:

@@ -23,7 +23,7 @@ from .._fiberback import on_portal
 from .._loop.current_task import current_task
 from .places import Place, named
 from .poller import Wait
-from .waiter import Waiter, waiter_for
+from .waiter import Waiter, here, waiter_for
 
 _allocate: Any = vars(threading)["_allocate_lock"]
 _recursive: Any = threading.RLock
@@ -64,7 +64,7 @@ class Lock(metaclass=_AsInC):
             got = True
         elif not blocking:
             return False
-        elif (loop is None and not on_portal()) or get_ident() in _starting:
+        elif loop is None and not on_portal():
             got = block.acquire(True, timeout)
         else:
             return self._wait(None if timeout == -1 else timeout)
@@ -72,36 +72,37 @@ class Lock(metaclass=_AsInC):
             self.owner = tasks.current_task(loop)
         return got
 
-    def _wait(self, seconds: float | None, *, is_shielded: bool = False) -> bool:
-        caller = waiter_for("locks")
+    def _caller(self) -> Waiter | None:
+        # Whatever is in force: who has acquired it may be suspended.
+        return here()
+
+    def _wait(self, seconds: float | None, cancelled: list[BaseException] | None = None) -> bool:
+        """Whether it is acquired. With a list, to which cancellation is added, it is not to be cancelled."""
+        caller = None if get_ident() in _starting else self._caller()
         if caller is None:
             got: bool = self._block.acquire(True, -1 if seconds is None else seconds)
             return got
         loop = _get_running_loop()
         task = tasks.current_task(loop) if loop is not None else None
         waits = Wait(caller, seconds)
-        cancelled: list[BaseException] = []
         # Who waits for some time only is in no circle, and who releases a lock need not be who has acquired it.
         entry = self, task if seconds is None else None
         _entries.append(entry)
         wait_cycle.ask_also(_waiters_of)
         try:
             while True:
-                if self.owner not in (None, task) and seconds is None and not is_shielded:
+                if self.owner not in (None, task) and seconds is None and cancelled is None:
                     wait_cycle.check(task, self.owner)
-                if self._attempt(waits, cancelled if is_shielded else None):
+                if self._attempt(waits, cancelled):
                     break
                 if waits.left() == 0:
                     return False
         finally:
             _entries.remove(entry)
         self.owner = task
-        if cancelled:
-            raise cancelled[-1]
         return True
 
     def _attempt(self, waits: Wait, cancelled: list[BaseException] | None) -> bool:
-        """Whether it is acquired. With a list, to which cancellation is added, it is not to be cancelled."""
         caller = waits.next()
         self._waiting.append(caller)
         got: bool = False
@@ -128,12 +129,13 @@ class Lock(metaclass=_AsInC):
             self._wake_next()
 
     def _wake_next(self) -> None:
-        if not self._block.locked():
+        while not self._block.locked():
             try:
                 caller = self._waiting.popleft()
             except IndexError:
                 return
-            caller.wake()
+            if caller.wake():
+                return
 
     def locked(self) -> bool:
         locked: bool = self._block.locked()
@@ -163,14 +165,34 @@ class Lock(metaclass=_AsInC):
         self.release()
 
     def _acquire_restore(self, state: None) -> None:
-        if not self._block.acquire(False):
-            if _get_running_loop() is None and not on_portal():
-                self._block.acquire()
-                return
-            self._wait(None, is_shielded=True)
+        cancelled = self.regain()
+        if cancelled:
+            raise cancelled[-1]
+
+    def regain(self) -> list[BaseException]:
+        """Acquire it, whatever comes; how the caller was cancelled meanwhile is returned."""
+        cancelled: list[BaseException] = []
+        loop = _get_running_loop()
+        if self._block.acquire(False):
+            if loop is not None:
+                self.owner = tasks.current_task(loop)
+        elif loop is None and not on_portal():
+            self._block.acquire()
+        else:
+            self._wait(None, cancelled)
+        return cancelled
 
     def _is_owned(self) -> bool:
         return self.locked()
+
+
+class _Wakeup(Lock):
+    """What a condition makes for each wait, to be acquired by nobody else: it is as good as the original's."""
+
+    __slots__ = ()
+
+    def _caller(self) -> Waiter | None:
+        return waiter_for("locks")
 
 
 class RLock(metaclass=_AsInC):
@@ -190,13 +212,12 @@ class RLock(metaclass=_AsInC):
         return f"<{state} threading.RLock object owner={self._owner!r} count={self._count} at {id(self):#x}>"
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        me = _me()
-        if self._owner is me or (type(me) is int and self._owner == me):
+        if self._is_owned():
             self._count += 1
             return True
         if not self._lock.acquire(blocking, timeout):
             return False
-        self._owner, self._count = me, 1
+        self._owner, self._count = _me(), 1
         return True
 
     def release(self) -> None:
@@ -234,21 +255,28 @@ class RLock(metaclass=_AsInC):
         return state
 
     def _acquire_restore(self, state: tuple[int, Any]) -> None:
-        self._lock._acquire_restore(None)
+        cancelled = self._lock.regain()
         self._count, self._owner = state
+        if cancelled:
+            raise cancelled[-1]
 
     def _is_owned(self) -> bool:
-        me = _me()
-        return self._owner is me or (type(me) is int and self._owner == me)
+        owner = self._owner
+        # What a thread has acquired before it ran a loop is for all that the loop does.
+        if type(owner) is int:
+            return owner == get_ident()
+        return owner is not None and owner is _me()
 
     def _recursion_count(self) -> int:
         return self._count if self._is_owned() else 0
 
 
 def _me() -> Any:
-    if _get_running_loop() is None and not on_portal():
+    """The task, or the loop whose callback it is; a number for the thread."""
+    loop = _get_running_loop()
+    if loop is None and not on_portal():
         return get_ident()
-    return current_task() or get_ident()
+    return current_task() or loop or get_ident()
 
 
 # Which tasks wait for which locks, so that a circle is found.
@@ -273,7 +301,7 @@ def start(self: threading.Thread) -> None:
 
 PLACES = [
     Place(threading, "Lock", Lock, by_name=True),
-    Place(threading, "_allocate_lock", Lock),
+    Place(threading, "_allocate_lock", _Wakeup),
     Place(threading, "RLock", RLock, by_name=True),
     Place(threading.Thread, "start", named(start, _start)),
 ]

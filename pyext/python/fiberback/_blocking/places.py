@@ -32,7 +32,7 @@ class Place:
         self._before = vars(self._owner).get(self._name, _MISSING)
         setattr(self._owner, self._name, self._ours)
         if self._by_name:
-            self._exchange(self._before, self._ours)
+            self._exchange(self._before, self._ours, {*_LOOPS, *_OWN})
 
     def take_back(self) -> None:
         if vars(self._owner).get(self._name, _MISSING) is self._ours:
@@ -41,19 +41,25 @@ class Place:
             else:
                 setattr(self._owner, self._name, self._before)
         if self._by_name:
-            self._exchange(self._ours, self._before)
+            # A loop's library that was imported meanwhile has got ours.
+            self._exchange(self._ours, self._before, {"fiberback"})
 
-    def _exchange(self, old: Any, new: Any) -> None:
-        for names in _namespaces():
+    def _exchange(self, old: Any, new: Any, left_out: set[str]) -> None:
+        for names in _namespaces(left_out):
             if names.get(self._name, _MISSING) is old:
                 names[self._name] = new
 
 
-def _namespaces() -> Iterator[dict[str, Any]]:
+def _namespaces(left_out: set[str]) -> Iterator[dict[str, Any]]:
     for name, module in list(sys.modules.items()):
-        top = name.partition(".")[0]
-        names = getattr(module, "__dict__", None)
-        if type(names) is dict and top not in _LOOPS and top not in _OWN:
+        if name.partition(".")[0] in left_out:
+            continue
+        try:
+            # Not by the module's own way: one that is to be imported when it is first used would be.
+            names = object.__getattribute__(module, "__dict__")
+        except AttributeError:
+            continue
+        if type(names) is dict:
             yield names
 
 

@@ -13,7 +13,7 @@ import select as _select
 from collections.abc import Iterable
 from time import monotonic
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from . import waiter
 from .waiter import Waiter
@@ -88,25 +88,28 @@ class _Poller:
     def __init__(self) -> None:
         self.files = _Epoll() if hasattr(select, "epoll") else _Kqueue()
         self._waiting: dict[int, list[tuple[int, Waiter]]] = {}
-        _pollers.add(self)
+        _pollers[id(self)] = self
 
     def add(self, fd: int, events: int, caller: Waiter) -> None:
-        waiting = self._waiting.get(fd)
-        if waiting is None:
-            self.files.arm(fd, events)
-            self._waiting[fd] = [(events, caller)]
-            return
+        # First of all: another thread may close the file at any time, and wakes who is entered by then.
+        waiting = self._waiting.setdefault(fd, [])
+        waiting.append((events, caller))
         for other, _ in waiting:
             events |= other
-        self.files.arm(fd, events)
-        waiting.append((events, caller))
+        try:
+            self.files.arm(fd, events)
+        except BaseException:
+            self.remove(fd, caller)
+            raise
+        if self._waiting.get(fd) is not waiting:  # it was closed meanwhile
+            caller.wake()
 
     def remove(self, fd: int, caller: Waiter) -> None:
         waiting = self._waiting.get(fd)
         if waiting is not None:
             waiting[:] = [each for each in waiting if each[1] is not caller]
             if not waiting:
-                del self._waiting[fd]
+                self._waiting.pop(fd, None)
 
     def dispatch(self) -> None:
         for fd, events in self.files.ready():
@@ -116,7 +119,7 @@ class _Poller:
             rest = []
             for each in waiting:
                 if events & (each[0] | _FAILED):
-                    each[1].wake()
+                    each[1].wake_in_loop()
                 else:
                     rest.append(each)
             if rest:
@@ -141,7 +144,8 @@ class _Poller:
             self.dispatch()
 
 
-_pollers: WeakSet[_Poller] = WeakSet()
+# By their `id`. (Of this, unlike of a set, a list is made at one go, whatever other threads add.)
+_pollers: WeakValueDictionary[int, _Poller] = WeakValueDictionary()
 _of_loops: WeakKeyDictionary[Any, _Poller] = WeakKeyDictionary()
 # In a forked child, the kernel's lists are the parent's.
 if hasattr(os, "register_at_fork"):
@@ -164,8 +168,10 @@ def _poller_of(loop: Any) -> _Poller:
 
 def closed(fd: int) -> None:
     """Whoever waits for the file finds out: to be called when it has been closed."""
-    for poller in tuple(_pollers):
-        poller.closed(fd)
+    for known in _pollers.valuerefs():
+        poller = known()
+        if poller is not None:
+            poller.closed(fd)
 
 
 def wait(files: Iterable[tuple[int, int]], seconds: float | None, caller: Waiter) -> bool:

@@ -56,8 +56,9 @@ def popen_wait(self: Any, timeout: float | None) -> Any:
     if caller is None:
         return _popen_wait(self, timeout)
     waits = poller.Wait(caller, timeout)
-    if not _ended(self.pid, waits, lambda: self.poll() is not None):
-        raise subprocess.TimeoutExpired(self.args, timeout or 0)
+    while self.poll() is None:
+        if not _ended(self.pid, waits, lambda: self.poll() is not None):
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
     return _popen_wait(self, None)
 
 

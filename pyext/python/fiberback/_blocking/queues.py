@@ -5,6 +5,7 @@ New ones are of a subclass while the hook stands; one that was made before block
 
 from __future__ import annotations
 
+import contextlib
 import queue
 from asyncio import _get_running_loop
 from collections import deque
@@ -82,11 +83,9 @@ class SimpleQueue(_SimpleQueue, metaclass=_AsInC):  # type: ignore[misc]
                     self._wake_next()  # who was woken is cancelled
 
     def _wake_next(self) -> None:
-        try:
-            caller = self._waiting.popleft()
-        except IndexError:
-            return
-        caller.wake()
+        with contextlib.suppress(IndexError):
+            while not self._waiting.popleft().wake():
+                pass
 
 
 PLACES = [Place(queue, "SimpleQueue", SimpleQueue, by_name=True)]

@@ -20,6 +20,11 @@ from .waiter import waiter_for
 _select = select.select
 _poll: Any = getattr(select, "poll", None)
 _EVENTS = poller.IN | poller.OUT | poller.URGENT
+# What may be asked for besides has the same bits in epoll(7).
+_ANY = _EVENTS
+for _name in ("RDNORM", "RDBAND", "WRNORM", "WRBAND", "MSG", "RDHUP"):
+    if hasattr(select, "epoll"):
+        _ANY |= getattr(select, f"POLL{_name}", 0)
 
 
 def _until(
@@ -104,7 +109,7 @@ class _Poll:
         seconds = None if timeout is None or timeout < 0 else timeout / 1000
         return _until(
             lambda: self._object.poll(0),
-            lambda: [(fd, events & _EVENTS) for fd, events in self._events.items()],
+            lambda: [(fd, events & _ANY) for fd, events in self._events.items()],
             seconds,
             lambda: self._object.poll(timeout),
         )

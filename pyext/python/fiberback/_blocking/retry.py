@@ -23,10 +23,13 @@ with contextlib.suppress(ImportError):
 _blocks: tuple[type[BaseException], ...] = (BlockingIOError, *UNTIL)
 
 
-def at_once(sock: Any, seconds: float | None, function: Any, args: Any, kwds: Any) -> Any:
-    """`function(sock, ...)` with the socket in non-blocking mode. `seconds` is its timeout."""
-    _set_timeout(sock, 0)
+def at_once(sock: Any, function: Any, args: Any, kwds: Any) -> Any:
+    """`function(sock, ...)` with the socket in non-blocking mode."""
+    seconds = timeout_of(sock)  # as it is now: others may set it while the caller waits
+    if seconds == 0:
+        return function(sock, *args, **kwds)
     try:
+        _set_timeout(sock, 0)
         return function(sock, *args, **kwds)
     finally:
         _set_timeout(sock, seconds)
@@ -41,12 +44,14 @@ def until_done(
     kwds: Any,
     late: str = "timed out",
     is_blocking: bool = False,
+    attempt: Any = at_once,
 ) -> Any:
     """`function(sock, ...)`, with the caller suspended until it does not block; or as it is where that cannot be.
 
-    Raises TimeoutError, with `late`, after the socket's timeout; `is_blocking` makes that None.
+    Raises TimeoutError, with `late`, after the socket's timeout; `is_blocking` makes that None. `attempt` is called
+    as `at_once` is.
     """
-    seconds = before = timeout_of(sock)
+    seconds = timeout_of(sock)
     if seconds == 0:
         if not is_blocking:
             return function(sock, *args, **kwds)
@@ -54,7 +59,7 @@ def until_done(
     waits = None
     while True:
         try:
-            return at_once(sock, before, function, args, kwds)
+            return attempt(sock, function, args, kwds)
         except _blocks as error:
             events = UNTIL.get(type(error), events)
         if waits is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from asyncio import _get_running_loop
 from typing import Any
@@ -17,8 +18,10 @@ def sleep(seconds: Any, /) -> None:
     if _get_running_loop() is None and not on_portal():
         _sleep(seconds)
         return
+    if not isinstance(seconds, (int, float)) and hasattr(type(seconds), "__index__"):
+        seconds = operator.index(seconds)
     # What is no number, or less than nothing, is refused by the original.
-    if type(seconds) not in (int, float) or not seconds >= 0:
+    if not isinstance(seconds, (int, float)) or not seconds >= 0:
         _sleep(seconds)
         return
     caller = waiter_for("sleep")

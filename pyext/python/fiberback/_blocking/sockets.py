@@ -9,7 +9,9 @@ methods in C would wait; and what has neither for the moment of the call by `set
 from __future__ import annotations
 
 import errno
+import io
 import os
+import select
 import socket
 from asyncio import _get_running_loop
 from typing import Any
@@ -32,6 +34,7 @@ _real_close: Any = vars(socket.socket)["_real_close"]
 _sendfile: Any = vars(socket.socket)["sendfile"]
 _read, _write = os.read, os.write
 _readv: Any = getattr(os, "readv", None)
+_poll: Any = getattr(select, "poll", None)
 # As plain numbers: the operators of an enum take microseconds.
 _DONTWAIT, _WAITALL, _ERRQUEUE, _PEEK = (
     int(getattr(socket, name, 0))
@@ -39,6 +42,8 @@ _DONTWAIT, _WAITALL, _ERRQUEUE, _PEEK = (
 )
 # These do not block, whatever the socket.
 _NEVER = _DONTWAIT | _ERRQUEUE
+# Of a `memoryview` that can be cast to octets; others, as those of `ctypes`, have formats of their own.
+_PLAIN = {*"cbB?hHiIlLqQnNfdeP"}
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK, errno.EINTR)
 # Seconds: a listening Unix socket whose queue is full cannot be waited for.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
@@ -48,9 +53,9 @@ def recv(self: Any, bufsize: int, flags: int = 0, /) -> bytes:
     if _get_running_loop() is None and not on_portal():
         return _recv(self, bufsize, flags)  # type: ignore[no-any-return]
     seconds = timeout_of(self)
-    if seconds == 0 or (flags and flags & _NEVER):
+    if seconds == 0 or (flags and flags & _NEVER and seconds is None):
         return _recv(self, bufsize, flags)  # type: ignore[no-any-return]
-    if flags and flags & _WAITALL and not flags & _PEEK:
+    if flags and flags & _WAITALL and not flags & (_PEEK | _NEVER):
         buffer = bytearray(bufsize)
         return bytes(buffer[: recv_into(self, buffer, 0, flags)])
     try:
@@ -73,14 +78,14 @@ def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
     if _get_running_loop() is None and not on_portal():
         return _recv_into(self, buffer, nbytes, flags)  # type: ignore[no-any-return]
     seconds = timeout_of(self)
-    if seconds == 0 or flags & _NEVER:
+    if seconds == 0 or (flags & _NEVER and seconds is None):
         return _recv_into(self, buffer, nbytes, flags)  # type: ignore[no-any-return]
-    if flags & _WAITALL and not flags & _PEEK:
+    if flags & _WAITALL and not flags & (_PEEK | _NEVER):
         return _recv_all_into(self, buffer, nbytes, flags)
     try:
         if seconds is None:
             return _recv_into(self, buffer, nbytes, flags | _DONTWAIT)  # type: ignore[no-any-return]
-        if not flags and not nbytes and buffer:
+        if not flags and not nbytes:
             return _readv(_fileno(self), (buffer,))  # type: ignore[no-any-return]
     except BlockingIOError:
 
@@ -95,12 +100,24 @@ def recv_into(self: Any, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
 
 
 def _recv_all_into(sock: Any, buffer: Any, nbytes: int, flags: int) -> int:
-    view = memoryview(buffer).cast("B")
+    view = memoryview(buffer)
+    if view.readonly or not 0 <= nbytes <= view.nbytes:
+        return _recv_into(sock, buffer, nbytes, flags)  # type: ignore[no-any-return] # refused
+    if not _is_plain(view):
+        octets = bytearray(nbytes or view.nbytes)
+        got = _recv_all_into(sock, octets, 0, flags)
+        return io.BytesIO(octets[:got]).readinto(view)
+    view = view.cast("B")
     rest = view[: nbytes or len(view)]
     got = 0
     flags &= ~_WAITALL
     while rest:
-        count = recv_into(sock, rest, 0, flags)
+        try:
+            count = recv_into(sock, rest, 0, flags)
+        except TimeoutError:
+            if got:
+                break  # it would be lost
+            raise
         if not count:
             break
         got += count
@@ -110,40 +127,51 @@ def _recv_all_into(sock: Any, buffer: Any, nbytes: int, flags: int) -> int:
     return got
 
 
+def _is_plain(view: memoryview) -> bool:
+    return view.ndim > 0 and view.c_contiguous and view.format in _PLAIN
+
+
 def send(self: Any, data: Any, flags: int = 0, /) -> int:
     if _get_running_loop() is None and not on_portal():
         return _send(self, data, flags)  # type: ignore[no-any-return]
     seconds = timeout_of(self)
-    if seconds == 0 or flags & _NEVER:
+    if seconds == 0 or (flags & _NEVER and seconds is None):
         return _send(self, data, flags)  # type: ignore[no-any-return]
     try:
-        if seconds is None:
-            return _send(self, data, flags | _DONTWAIT)  # type: ignore[no-any-return]
-        if not flags and data:
-            return _write(_fileno(self), data)
+        return _send_now(self, data, flags, seconds)
     except BlockingIOError:
-        pass
-    return until_done("sockets", self, poller.OUT, _send, (data, flags), {})  # type: ignore[no-any-return]
+
+        def attempt() -> int:
+            return _send_now(self, data, flags, seconds)
+
+        return go_on(self, poller.OUT, seconds, attempt, _send, data, flags)  # type: ignore[no-any-return]
+
+
+def _send_now(sock: Any, data: Any, flags: int, seconds: float | None) -> int:
+    """What is sent without waiting. Only where there is no other way, the socket's mode is changed for that."""
+    if seconds is None:
+        return _send(sock, data, flags | _DONTWAIT)  # type: ignore[no-any-return]
+    if not flags and (len(data) if type(data) is bytes else memoryview(data).nbytes):
+        return _write(_fileno(sock), data)
+    return at_once(sock, _send, (data, flags), {})  # type: ignore[no-any-return]
 
 
 def sendall(self: Any, data: Any, flags: int = 0, /) -> None:
     if _get_running_loop() is None and not on_portal():
         return _sendall(self, data, flags)  # type: ignore[no-any-return]
     seconds = timeout_of(self)
-    if seconds == 0 or flags & _NEVER or not data:
+    if seconds == 0 or (flags & _NEVER and seconds is None):
         return _sendall(self, data, flags)  # type: ignore[no-any-return]
-    with memoryview(data) as view, view.cast("B") as octets:
-        try:
-            if seconds is None:
-                sent = _send(self, octets, flags | _DONTWAIT)
-            elif not flags:
-                sent = _write(_fileno(self), octets)
-            else:
-                sent = at_once(self, seconds, _send, (octets, flags), {})
-        except BlockingIOError:
-            sent = 0
-        if sent < len(octets):
-            _send_rest(self, octets, sent, flags, seconds)
+    with memoryview(data) as view:
+        if not view.nbytes or not view.c_contiguous:
+            return _sendall(self, data, flags)  # type: ignore[no-any-return]
+        with view.cast("B") if _is_plain(view) else memoryview(view.tobytes()) as octets:
+            try:
+                sent = _send_now(self, octets, flags, seconds)
+            except BlockingIOError:
+                sent = 0
+            if sent < len(octets):
+                _send_rest(self, octets, sent, flags, seconds)
 
 
 def _send_rest(self: Any, octets: memoryview, sent: int, flags: int, seconds: float | None) -> None:
@@ -156,7 +184,7 @@ def _send_rest(self: Any, octets: memoryview, sent: int, flags: int, seconds: fl
         if not waits.until_ready((_fileno(self), poller.OUT)):
             raise TimeoutError("timed out")
         try:
-            sent += at_once(self, seconds, _send, (octets[sent:], flags), {})
+            sent += _send_now(self, octets[sent:], flags, seconds)
         except BlockingIOError:
             pass
 
@@ -188,7 +216,7 @@ def _connected(sock: Any, address: Any, original: Any) -> int | None:
     waits = poller.Wait(caller, seconds)
     pause = _FIRST_PAUSE
     while True:
-        error: int = at_once(sock, seconds, _connect_ex, (address,), {})
+        error: int = at_once(sock, _connect_ex, (address,), {})
         if error not in _IN_PROGRESS:
             return error
         if error != errno.EWOULDBLOCK or sock.family != socket.AF_UNIX:
@@ -196,23 +224,55 @@ def _connected(sock: Any, address: Any, original: Any) -> int | None:
         if not waits.pause(pause):
             return None
         pause = min(2 * pause, _LONGEST_PAUSE)
-    if not waits.until_ready((_fileno(sock), poller.OUT)):
-        return None
-    error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    return error
+    while waits.until_ready((_fileno(sock), poller.OUT)):
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error or _is_writable(_fileno(sock)):
+            return error
+    return None
 
 
-def _through(name: str, events: int, flags_at: int) -> Place:
-    """A method that is used less: all of it by `settimeout(0)`. Its flags are the argument at `flags_at`."""
+def _is_writable(fd: int) -> bool:
+    poll = _poll()
+    poll.register(fd, poller.OUT)
+    return bool(poll.poll(0))
+
+
+def _by_flag(flags_at: int, defaults: tuple[Any, ...]) -> Any:
+    """As `at_once`; a socket that blocks gets a flag for that, and its mode is left alone. `defaults` are those of the
+    arguments before the flags."""
+
+    def attempt(sock: Any, function: Any, args: Any, kwds: Any) -> Any:
+        if timeout_of(sock) is not None or not args:
+            return at_once(sock, function, args, kwds)
+        if kwds:
+            kwds = {**kwds, "flags": kwds.get("flags", 0) | _DONTWAIT}
+        elif len(args) > flags_at:
+            args = *args[:flags_at], args[flags_at] | _DONTWAIT, *args[flags_at + 1 :]
+        else:
+            args = *args, *defaults[len(args) - 1 :], _DONTWAIT
+        return function(sock, *args, **kwds)
+
+    return attempt
+
+
+def _lasting(value: Any) -> Any:
+    """What is iterated once must last for several attempts."""
+    return list(value) if hasattr(value, "__next__") else value
+
+
+def _through(name: str, events: int, flags_at: int, attempt: Any = at_once) -> Place:
+    """A method that is used less. Its flags are the argument at `flags_at`."""
     original = getattr(_Socket, name)
 
     def method(self: Any, /, *args: Any, **kwds: Any) -> Any:
         if _get_running_loop() is None and not on_portal():
             return original(self, *args, **kwds)
         flags = args[flags_at] if len(args) > flags_at else kwds.get("flags", 0)
-        if isinstance(flags, int) and flags & _NEVER:
+        # What is no number is refused by the original.
+        if not isinstance(flags, int) or (flags & _NEVER and timeout_of(self) is None):
             return original(self, *args, **kwds)
-        return until_done("sockets", self, events, original, args, kwds)
+        args = tuple(map(_lasting, args))
+        return until_done("sockets", self, events, original, args, kwds, attempt=attempt)
 
     return Place(socket.socket, name, named(method, original))
 
@@ -234,15 +294,17 @@ def _places() -> list[Place]:
     ours = [(recv, _recv), (recv_into, _recv_into), (send, _send), (sendall, _sendall)]
     ours += [(connect, _connect), (connect_ex, _connect_ex)]
     found = [Place(socket.socket, old.__name__, named(new, old)) for new, old in ours]
-    for name, events, flags_at in (
-        ("_accept", poller.IN, 9),
-        ("recvfrom", poller.IN, 1),
-        ("recvfrom_into", poller.IN, 2),
-        ("recvmsg", poller.IN, 2),
-        ("recvmsg_into", poller.IN, 2),
-        ("sendmsg", poller.OUT, 2),
+    found.append(_through("_accept", poller.IN, 9))
+    defaults: tuple[Any, ...]
+    for name, events, defaults in (
+        ("recvfrom", poller.IN, ()),
+        ("recvfrom_into", poller.IN, (0,)),
+        ("recvmsg", poller.IN, (0,)),
+        ("recvmsg_into", poller.IN, (0,)),
+        ("sendmsg", poller.OUT, ((),)),
     ):
-        found.append(_through(name, events, flags_at))
+        flags_at = len(defaults) + 1
+        found.append(_through(name, events, flags_at, _by_flag(flags_at, defaults)))
     found.append(_sendto())
     found.append(Place(socket.socket, "_real_close", named(close, _real_close)))
     found.append(Place(socket.socket, "sendfile", named(sendfile, _sendfile)))
@@ -252,14 +314,22 @@ def _places() -> list[Place]:
 def _sendto() -> Place:
     original = _Socket.sendto
 
+    def attempt(sock: Any, function: Any, args: Any, kwds: Any) -> Any:
+        if timeout_of(sock) is not None or len(args) not in (2, 3):
+            return at_once(sock, function, args, kwds)
+        flags = args[1] if len(args) > 2 else 0
+        return function(sock, args[0], flags | _DONTWAIT, args[-1])
+
     def method(self: Any, /, *args: Any) -> Any:
         if _get_running_loop() is None and not on_portal():
             return original(self, *args)
-        if len(args) > 2 and isinstance(args[1], int) and args[1] & _NEVER:
+        flags = args[1] if len(args) > 2 else 0
+        # What is no number is refused by the original.
+        if not isinstance(flags, int) or (flags & _NEVER and timeout_of(self) is None):
             return original(self, *args)
         if args:
             args = (*args[:-1], dns.resolved(self, args[-1]))
-        return until_done("sockets", self, poller.OUT, original, args, {})
+        return until_done("sockets", self, poller.OUT, original, args, {}, attempt=attempt)
 
     return Place(socket.socket, "sendto", named(method, original))
 

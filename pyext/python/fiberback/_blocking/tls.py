@@ -13,6 +13,7 @@ from .._fiberback import on_portal
 from . import poller
 from .places import Place, named
 from .retry import until_done
+from .waiter import waiter_for
 
 try:
     import ssl
@@ -38,7 +39,11 @@ def _handshake() -> Place:
     original = vars(_SSLSocket)["do_handshake"]
 
     def do_handshake(self: Any, block: bool = False) -> None:
-        if (_get_running_loop() is None and not on_portal()) or self._sslobj is None:
+        if (
+            (_get_running_loop() is None and not on_portal())
+            or self._sslobj is None
+            or (block and waiter_for("ssl") is None)
+        ):
             original(self, block)
             return
         late = "_ssl.c: The handshake operation timed out"

@@ -7,7 +7,7 @@ call outside every loop has gone to the original function.
 from __future__ import annotations
 
 import asyncio
-from asyncio import _get_running_loop
+from asyncio import _get_running_loop, tasks
 from threading import get_ident
 from typing import Any, TypeAlias
 
@@ -30,17 +30,25 @@ class _OnAsyncio:
         self._thread = get_ident()
         self.is_woken = False
 
-    def wake(self) -> None:
-        """From any thread, any number of times."""
+    def wake(self) -> bool:
+        """From any thread, any number of times. False if its loop is closed: nobody waits there any more."""
+        # The handler of a signal is run in the loop's thread, too, while the loop itself may be waiting.
+        if get_ident() == self._thread and tasks.current_task(self.loop) is not None:
+            self.wake_in_loop()
+            return True
         self.is_woken = True
-        if get_ident() == self._thread:
-            _finish(self._future)
-            return
         try:
             self.loop.call_soon_threadsafe(_finish, self._future)
         except RuntimeError:
-            if not self.loop.is_closed():  # else nobody waits there any more
+            if not self.loop.is_closed():
                 raise
+            return False
+        return True
+
+    def wake_in_loop(self) -> None:
+        """From code that the loop runs."""
+        self.is_woken = True
+        _finish(self._future)
 
     def wait(self, seconds: float | None) -> bool:
         """Whether it was woken before `seconds` had passed."""
@@ -81,17 +89,32 @@ class _OnTrio:
         self._thread = get_ident()
         self.is_woken = False
 
-    def wake(self) -> None:
-        self.is_woken = True
-        if get_ident() == self._thread:
-            self._event.set()
-            return
+    def wake(self) -> bool:
+        if get_ident() == self._thread and self._is_in_task():
+            self.wake_in_loop()
+            return True
         import trio
 
+        self.is_woken = True
         try:
             self.loop.run_sync_soon(self._event.set)
         except trio.RunFinishedError:
-            pass
+            return False
+        return True
+
+    def wake_in_loop(self) -> None:
+        self.is_woken = True
+        self._event.set()
+
+    def _is_in_task(self) -> bool:
+        """Whether a task of this run is what runs."""
+        import trio
+
+        try:
+            trio.lowlevel.current_task()
+            return trio.lowlevel.current_trio_token() is self.loop
+        except RuntimeError:
+            return False
 
     def wait(self, seconds: float | None) -> bool:
         await_(self._wait(seconds))
