@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import pickle
 import queue
+import signal
 import threading
 import time
 
@@ -213,6 +214,38 @@ def test_futures(backend):
     assert together(backend, work, work, work) == [[1, 2]] * 3
 
 
+def test_an_executor_is_given_work_at_one_go(backend):
+    """It holds a lock in C that all executors share: if a task were suspended there, the next one would block."""
+    from concurrent.futures.thread import _global_shutdown_lock
+
+    pool, is_held, seen, done = concurrent.futures.ThreadPoolExecutor(1), threading.Event(), [], []
+
+    def hold():
+        with pool._idle_semaphore._cond:
+            is_held.set()
+            time.sleep(0.02)
+
+    def submit():
+        thread = threading.Thread(target=hold)
+        thread.start()
+        is_held.wait()
+        found = pool.submit(abs, -1).result()
+        thread.join()
+        done.append(1)
+        return found
+
+    def look():
+        while not done:
+            seen.append(_global_shutdown_lock.acquire(timeout=5))
+            if seen[-1]:
+                _global_shutdown_lock.release()
+            time.sleep(0)
+
+    with pool:
+        assert together(backend, submit, look)[0] == 1
+    assert seen and all(seen)
+
+
 def test_a_thread_that_is_joined(backend):
     def work():
         event = threading.Event()
@@ -277,6 +310,115 @@ def test_cancelled_while_it_waits(backend):
     ended = backend.run(main)
     assert sorted(ended) == ["condition", "held", "lock"]
     assert ended.index("held") < ended.index("condition")
+
+
+@pytest.mark.parametrize("make", [lambda: threading.Lock(), lambda: threading.RLock()])
+def test_cancelled_while_a_condition_regains_its_lock(backend, make):
+    async def main():
+        condition, found = threading.Condition(make()), []
+
+        def wait():
+            with condition:
+                try:
+                    condition.wait()
+                finally:
+                    found.append(condition._is_owned())
+
+        def hold():
+            with condition:
+                condition.notify()
+                found.append("held")
+                while "let go" not in found:
+                    time.sleep(0)
+
+        async with backend.group() as group:
+            handle = group.spawn(fiberback.with_portal_run_sync, wait)
+            while not condition._waiters:
+                await backend.sleep(0)
+            group.spawn(fiberback.with_portal_run_sync, hold)
+            while "held" not in found:
+                await backend.sleep(0)
+            for _ in range(5):
+                await backend.sleep(0)
+            handle.cancel()
+            for _ in range(5):
+                await backend.sleep(0)
+            found.append("let go")
+        return found, condition.acquire(False)
+
+    assert backend.run(main) == (["held", "let go", True], True)
+
+
+def test_a_reentrant_lock_that_is_held_around_a_loop(backend):
+    """The thread has it, and so have the tasks that it runs meanwhile."""
+    lock = threading.RLock()
+
+    def check():
+        assert lock.acquire(timeout=0.001)
+        lock.release()
+
+    with lock:
+        together(backend, check, check)
+        assert lock._is_owned() and lock._recursion_count() == 1
+
+
+def test_the_handler_of_a_signal_wakes_a_task(backend):
+    """The loop waits then, and is not about to look what is to be done."""
+    event, waiting, late = threading.Event(), threading.Event(), []
+    main_thread = threading.get_ident()
+
+    def wait():
+        waiting.set()
+        event.wait()
+
+    def send():
+        waiting.wait()
+        time.sleep(0.02)
+        signal.pthread_kill(main_thread, signal.SIGUSR2)
+
+    def too_late():
+        late.append(1)
+        event.set()
+
+    before = signal.signal(signal.SIGUSR2, lambda *_: event.set())
+    thread, timer = threading.Thread(target=send), threading.Timer(30, too_late)
+    try:
+        thread.start()
+        timer.start()
+        together(backend, wait)
+    finally:
+        timer.cancel()
+        thread.join()
+        signal.signal(signal.SIGUSR2, before)
+    assert not late
+
+
+def test_who_has_gone_with_a_loop_is_passed_over():
+    from fiberback._blocking.waiter import here
+
+    async def waiter():
+        return here()
+
+    loop = asyncio.new_event_loop()
+    gone = loop.run_until_complete(waiter())
+    loop.close()
+
+    async def main():
+        lock, items = threading.Lock(), queue.SimpleQueue()
+        lock.acquire()
+        lock._waiting.append(gone)
+        items._waiting.append(gone)
+        tasks = [
+            asyncio.create_task(fiberback.with_portal_run_sync(each))
+            for each in (lock.acquire, items.get)
+        ]
+        while len(lock._waiting) + len(items._waiting) < 4:
+            await asyncio.sleep(0)
+        lock.release()
+        items.put("item")
+        return [await asyncio.wait_for(each, 30) for each in tasks]
+
+    assert asyncio.run(main()) == [True, "item"]
 
 
 def test_one_that_is_woken_and_cancelled_wakes_the_next(backend):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import selectors
 import socket
+import time
 
 import fiberback
 import pytest
@@ -123,6 +124,23 @@ def test_several_files_and_directions(backend):
             assert select.select([more], [more], [more], None) == ([], [more], [])
 
     together(backend, check)
+
+
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="Linux has it")
+def test_what_poll_alone_tells(backend):
+    def wait():
+        poll = select.poll()
+        poll.register(ours, select.POLLRDHUP)
+        return poll.poll(30_000)
+
+    def end():
+        fiberback.await_(backend.sleep(0.001))
+        theirs.shutdown(socket.SHUT_WR)
+
+    begin = time.monotonic()
+    with pair() as (ours, theirs):
+        assert together(backend, wait, end)[0] == [(ours.fileno(), select.POLLRDHUP)]
+    assert time.monotonic() - begin < 30
 
 
 def test_what_is_refused(backend):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextvars
+import importlib.util
 import pickle
 import select
 import selectors
@@ -59,6 +61,27 @@ def test_what_is_imported_by_name(monkeypatch):
         meanwhile.sleep = time.sleep
         monkeypatch.setitem(sys.modules, "meanwhile", meanwhile)
     assert before.sleep is meanwhile.sleep is time.sleep is original
+
+
+def test_a_loop_s_library_that_is_imported_meanwhile(monkeypatch):
+    original = time.sleep
+    meanwhile = types.ModuleType("anyio._meanwhile")
+    with fiberback.blocking("sleep"):
+        meanwhile.sleep = time.sleep
+        monkeypatch.setitem(sys.modules, "anyio._meanwhile", meanwhile)
+    assert meanwhile.sleep is original
+
+
+def test_a_module_that_is_imported_when_it_is_used_is_not(tmp_path, monkeypatch):
+    (tmp_path / "imported_late.py").write_text("import builtins\nbuiltins.was_imported = True\n")
+    spec = importlib.util.spec_from_file_location("imported_late", tmp_path / "imported_late.py")
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "imported_late", module)
+    spec.loader.exec_module(module)
+    with fiberback.blocking():
+        pass
+    assert not hasattr(builtins, "was_imported")
 
 
 def test_what_others_have_put_there_stays(monkeypatch):
@@ -177,6 +200,40 @@ def test_a_scope_that_is_over_holds_for_nobody(backend, going):
     assert not backend.run(main)
 
 
+def test_a_lock_that_a_task_of_another_scope_holds(backend):
+    """Who is in no scope meets a lock that was made in one: the thread must not block for a task of its own."""
+
+    async def main():
+        made, found = [], []
+
+        def get():
+            found.append(made[0].acquire(timeout=10))
+
+        async def other():
+            while not made:
+                await backend.sleep(0)
+            await fiberback.with_portal_run_sync(get)
+
+        def hold():
+            lock = threading.Lock()
+            with lock:
+                made.append(lock)
+                for _ in range(20):
+                    time.sleep(0)
+
+        async with backend.group() as group:
+            group.spawn(other)
+            await backend.sleep(0)
+            with fiberback.blocking():
+                async with backend.group() as inner:
+                    inner.spawn(fiberback.with_portal_run_sync, hold)
+        return found
+
+    begin = time.monotonic()
+    assert backend.run(main) == [True]
+    assert time.monotonic() - begin < 10
+
+
 def test_run_with_blocking():
     async def main():
         turns = []
@@ -270,6 +327,24 @@ def test_of_sleep_that_asks_again_and_again(backend):
                 group.spawn(come)
 
     backend.run(main)
+
+
+def test_of_sleep_for_numbers_of_other_types(backend, going):
+    class Seconds(float):
+        pass
+
+    class Turn:
+        def __index__(self):
+            return 0
+
+    async def main():
+        with fiberback.blocking():
+            return [
+                await waits(backend, going, lambda seconds: time.sleep(Seconds(seconds))),
+                await waits(backend, going, lambda seconds: time.sleep(Turn())),
+            ]
+
+    assert backend.run(main) == [True, True]
 
 
 def test_cancelling_a_sleep(backend):

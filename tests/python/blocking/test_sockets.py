@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import socket
 import threading
@@ -166,6 +167,20 @@ def test_all_of_it_at_once(backend, timeout):
         assert together(backend, lambda: ours.recv(5, socket.MSG_WAITALL)) == [b"xy"]
 
 
+def test_all_of_it_until_the_time_is_up(backend):
+    """What has come is not lost."""
+
+    def receive():
+        got = ours.recv(5, socket.MSG_WAITALL)
+        with pytest.raises(TimeoutError):
+            ours.recv(5, socket.MSG_WAITALL)
+        return got
+
+    with pair(0.01) as (ours, theirs):
+        theirs.send(b"ab")
+        assert together(backend, receive) == [b"ab"]
+
+
 def test_timeouts(backend):
     def check():
         for attempt in (
@@ -213,6 +228,34 @@ def test_connecting_takes_too_long(backend):
 
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         assert together(backend, check) == [errno.EWOULDBLOCK]
+
+
+def test_connecting_goes_on_when_it_is_woken_for_another(backend):
+    """What the file's number stood for before may wake who waits for it now."""
+    from fiberback._blocking import poller
+
+    def connect():
+        full = [socket.socket() for _ in range(3)]
+        for each in full:
+            each.setblocking(False)
+            each.connect_ex(listener.getsockname())
+        fiberback.await_(backend.sleep(0.01))
+        with socket.socket() as sock:
+            sock.settimeout(0.05)
+            sockets.append(sock)
+            with pytest.raises(TimeoutError):
+                sock.connect(listener.getsockname())
+        for each in full:
+            each.close()
+
+    def wake():
+        while not sockets:
+            fiberback.await_(backend.sleep(0))
+        poller.closed(sockets[0].fileno())
+
+    sockets = []
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        together(backend, connect, wake)
 
 
 def test_connecting_to_nobody(backend):
@@ -298,6 +341,118 @@ def test_modes(backend):
             assert caught.value.errno == errno.EBADF
 
     together(backend, check)
+
+
+def test_a_flag_against_waiting_and_a_timeout(backend):
+    """As ever, the timeout is what counts; and the loop goes on."""
+
+    def receive():
+        return ours.recv(1, socket.MSG_DONTWAIT), ours.recvfrom(1, socket.MSG_DONTWAIT)[0]
+
+    def send():
+        for data in (b"a", b"b"):
+            fiberback.await_(backend.sleep(0.001))
+            theirs.send(data)
+
+    with pair(5) as (ours, theirs):
+        assert together(backend, receive, send)[0] == (b"a", b"b")
+
+
+def test_the_mode_is_left_alone(backend, monkeypatch):
+    """Where there is a flag against waiting: other threads may be at the same socket."""
+    from fiberback._blocking import retry
+
+    changed = []
+    monkeypatch.setattr(retry, "_set_timeout", lambda *args: changed.append(args))
+    data = bytes(1_000_000)
+
+    def receive():
+        got = len(ours.recv(1)) + len(ours.recvfrom(1)[0]) + len(ours.recvmsg(1)[0])
+        got += ours.recv_into(bytearray(1)) + ours.recvfrom_into(bytearray(5), nbytes=1)[0]
+        got += ours.recvmsg_into([bytearray(1)])[0]
+        left = 2 * len(data)
+        while left:
+            left -= len(ours.recv(100_000))
+        return got
+
+    def send():
+        for _ in range(6):
+            fiberback.await_(backend.sleep(0.001))
+            theirs.send(b"x")
+        theirs.sendall(data)
+        sent = 0
+        while sent < len(data):
+            sent += theirs.sendmsg([data[sent:]])
+
+    with pair() as (ours, theirs):
+        assert together(backend, receive, send)[0] == 6
+    with pair(kind=socket.SOCK_DGRAM) as (ours, theirs):
+
+        def send_to():
+            with pytest.raises(OSError):
+                theirs.sendto(b"x", 0, "/nobody/is/there")
+            theirs.sendmsg([b"x"])
+
+        together(backend, lambda: ours.recvfrom(1), send_to)
+    assert changed == []
+
+
+def test_a_timeout_that_is_set_meanwhile(backend):
+    def accept():
+        return listener.accept()[0].close()
+
+    def connect():
+        fiberback.await_(backend.sleep(0.001))
+        listener.settimeout(60)
+        socket.create_connection(listener.getsockname()).close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        together(backend, accept, connect)
+        assert listener.gettimeout() == 60
+
+
+class Pair(ctypes.Structure):
+    _fields_ = (("one", ctypes.c_int), ("other", ctypes.c_double))
+
+
+@pytest.mark.parametrize("timeout", TIMEOUTS)
+@pytest.mark.parametrize("value", [Pair(1, 2.0), (ctypes.c_int * 3)(1, 2, 3), ctypes.c_int(0)])
+def test_objects_of_c_types(backend, timeout, value):
+    def talk():
+        for send in (ours.send, ours.sendall):
+            for flags in (0, socket.MSG_WAITALL):
+                send(value)
+                got = type(value)()
+                assert theirs.recv_into(got, 0, flags) == ctypes.sizeof(value)
+                assert bytes(got) == bytes(value)
+
+    with pair(timeout) as (ours, theirs):
+        together(backend, talk)
+
+
+def test_what_is_iterated_once_and_must_wait(backend):
+    def send():
+        fill = 0
+        ours.setblocking(False)
+        try:
+            while True:
+                fill += ours.send(bytes(10_000))
+        except BlockingIOError:
+            ours.setblocking(True)
+        filled.append(fill)
+        return ours.sendmsg(iter([b"ab", b"c"]))
+
+    def receive():
+        while not filled:
+            fiberback.await_(backend.sleep(0))
+        left = filled[0]
+        while left:
+            left -= len(theirs.recv(min(left, 100_000)))
+        return theirs.recv(10)
+
+    filled = []
+    with pair() as (ours, theirs):
+        assert together(backend, send, receive) == [3, b"abc"]
 
 
 def test_nobody_is_there_any_more(backend):

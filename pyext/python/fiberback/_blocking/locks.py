@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from asyncio import _get_running_loop, tasks
 from collections import deque
+from concurrent.futures.thread import ThreadPoolExecutor
 from threading import get_ident
 from types import TracebackType
 from typing import Any
@@ -27,8 +28,9 @@ from .waiter import Waiter, here, waiter_for
 
 _allocate: Any = vars(threading)["_allocate_lock"]
 _recursive: Any = threading.RLock
-# Threads that wait for one that they start: the executors' locks are held meanwhile, which are in C.
-_starting: set[int] = set()
+# Threads that block in each lock: they start a thread or give an executor work, and hold locks in C meanwhile. Who
+# suspended there would have the next task block for ever.
+_blocking_ones: set[int] = set()
 
 
 class _AsInC(type):
@@ -78,7 +80,7 @@ class Lock(metaclass=_AsInC):
 
     def _wait(self, seconds: float | None, cancelled: list[BaseException] | None = None) -> bool:
         """Whether it is acquired. With a list, to which cancellation is added, it is not to be cancelled."""
-        caller = None if get_ident() in _starting else self._caller()
+        caller = None if get_ident() in _blocking_ones else self._caller()
         if caller is None:
             got: bool = self._block.acquire(True, -1 if seconds is None else seconds)
             return got
@@ -287,21 +289,26 @@ def _waiters_of(node: Any) -> list[Any]:
     return [task for lock, task in tuple(_entries) if lock.owner is node and task is not None]
 
 
-_start: Any = threading.Thread.start
+def _blocking_in(cls: type, name: str) -> Place:
+    original: Any = vars(cls)[name]
 
+    def method(self: Any, /, *args: Any, **kwds: Any) -> Any:
+        me = get_ident()
+        if me in _blocking_ones:
+            return original(self, *args, **kwds)
+        _blocking_ones.add(me)
+        try:
+            return original(self, *args, **kwds)
+        finally:
+            _blocking_ones.discard(me)
 
-def start(self: threading.Thread) -> None:
-    me = get_ident()
-    _starting.add(me)
-    try:
-        _start(self)
-    finally:
-        _starting.discard(me)
+    return Place(cls, name, named(method, original))
 
 
 PLACES = [
     Place(threading, "Lock", Lock, by_name=True),
     Place(threading, "_allocate_lock", _Wakeup),
     Place(threading, "RLock", RLock, by_name=True),
-    Place(threading.Thread, "start", named(start, _start)),
+    _blocking_in(threading.Thread, "start"),
+    _blocking_in(ThreadPoolExecutor, "submit"),
 ]
