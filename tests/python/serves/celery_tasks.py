@@ -11,7 +11,7 @@ from typing import Any
 
 import fiberback
 from celery import Celery, current_task, signals
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import OperationalError, SoftTimeLimitExceeded
 
 app = Celery("celery_tasks", set_as_current=False)
 app.conf.update(
@@ -203,6 +203,26 @@ def note(path: str, name: str, seconds: float) -> None:
 @app.task
 def blocks_the_loop(seconds: float = 1.5) -> None:
     time.sleep(seconds)
+
+
+@app.task(in_thread=True)
+def blocks_a_thread(seconds: float) -> None:
+    print("blocks a thread", flush=True)
+    time.sleep(seconds)
+
+
+@app.task
+def publishes(key: str, count: int, goes_on: str) -> str:
+    """When so many have come, and there is that file."""
+    fiberback.await_(meet(key, count))
+    while not os.path.exists(goes_on):
+        fiberback.await_(asyncio.sleep(0.05))
+    try:
+        nothing.apply_async(ignore_result=True)
+    except OperationalError:
+        print("could not publish", flush=True)
+        return "could not"
+    return "could"
 
 
 @app.task

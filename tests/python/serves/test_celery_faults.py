@@ -77,7 +77,7 @@ def test_the_broker_restarts_under_load(environ, redis_server, tmp_path):
     """Tasks that run go on while there is none, and their results are there afterwards.
 
     All have been acknowledged: where messages have not, kombu 5.7's `restore_unacked` has ended the worker by an
-    AttributeError, in the consumer's thread, while Redis was away (docs/celery.md).
+    AttributeError, in the consumer's thread, while Redis was away, as it does with prefork (docs/celery.md).
     """
     notes = tmp_path / "notes"
     with client(environ) as app:
@@ -112,6 +112,32 @@ def test_a_warm_shutdown_waits_for_what_has_begun(environ, tmp_path):
 
 
 @pytest.mark.time_limit(200)
+def test_a_warm_shutdown_acknowledges_what_ends_meanwhile(environ, redis_server, tmp_path):
+    """Others still run, and may do so until the worker is killed."""
+    import redis
+    from celery.concurrency import prefork
+
+    if not hasattr(prefork, "_run_ready_callbacks"):
+        pytest.skip(f"Celery {celery.__version__} acknowledges when its pool has ended")
+    notes, goes_on = tmp_path / "notes", tmp_path / "goes on"
+    late = {**environ, "CELERY_TEST_ACKS_LATE": "1"}
+    with (
+        redis.Redis(unix_socket_path=redis_server.socket) as broker,
+        client(environ) as app,
+        running(tmp_path / "log", "-c", "5", environ=late) as worker,
+    ):
+        last = send(app, "publishes", "last", 1, str(goes_on))
+        first = send(app, "note", str(notes), "first", 3.0)
+        until(lambda: lines(notes).total() == 1 and broker.hlen("unacked") == 2, worker)
+        worker.process.send_signal(signal.SIGTERM)
+        assert first.get(timeout=60) is None
+        until(lambda: broker.hlen("unacked") == 1, worker)
+        goes_on.touch()
+        assert last.get(timeout=60) == "could"
+        assert worker.process.wait(60) == 0, worker.said()
+
+
+@pytest.mark.time_limit(200)
 def test_a_cold_shutdown_cancels(environ, tmp_path):
     notes = tmp_path / "notes"
     late = {**environ, "CELERY_TEST_ACKS_LATE": "1"}
@@ -130,12 +156,43 @@ def test_a_cold_shutdown_cancels(environ, tmp_path):
 
 
 @pytest.mark.time_limit(200)
-def test_a_cold_shutdown_ends_although_the_loop_is_blocked(environ, tmp_path):
+@pytest.mark.parametrize(
+    ("task", "says"),
+    [("blocks_the_loop", "celery_tasks.py"), ("blocks_a_thread", "blocks a thread")],
+)
+def test_a_cold_shutdown_ends_although_code_blocks(environ, tmp_path, task, says):
     with client(environ) as app, running(tmp_path / "log", environ=environ) as worker:
-        send(app, "blocks_the_loop", 3600)
-        worker.until("celery_tasks.py")  # who blocks is named
+        send(app, task, 3600)
+        worker.until(says)  # who blocks the loop is named
         worker.end(signal.SIGQUIT)
         assert "[fiberback:celery-left]" in worker.said()
+
+
+@pytest.mark.time_limit(200)
+def test_a_cold_shutdown_in_the_middle_of_a_warm_one(environ, tmp_path):
+    with client(environ) as app, running(tmp_path / "log", environ=environ) as worker:
+        send(app, "blocks_the_loop", 3600)
+        worker.until("celery_tasks.py")
+        worker.process.send_signal(signal.SIGTERM)
+        worker.until("Warm shutdown")
+        worker.end(signal.SIGQUIT)
+        assert "[fiberback:celery-left]" in worker.said()
+
+
+@pytest.mark.time_limit(200)
+def test_many_publish_while_there_is_no_broker(environ, redis_server, tmp_path):
+    """More than kombu has connections for: those that wait for one do not hold up the others, which have them all."""
+    goes_on = tmp_path / "goes on"
+    with client(environ) as app, running(tmp_path / "log", "-c", "50", environ=environ) as worker:
+        results = [send(app, "publishes", "all", 30, str(goes_on)) for _ in range(30)]
+        until(lambda: worker.said().count(" received") == 30, worker)
+        assert app.control.ping(timeout=60, limit=1)
+        redis_server.stop()
+        goes_on.touch()
+        worker.until("could not publish")
+        redis_server.start()
+        assert {result.get(timeout=100) for result in results} <= {"could", "could not"}
+        assert worker.end() == 0, worker.said()
 
 
 @pytest.mark.time_limit(200)

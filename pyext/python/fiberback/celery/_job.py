@@ -135,7 +135,9 @@ class Job:
         except BaseException as error:
             # In a thread it may have come to its end all the same.
             if not self._result and not self.is_given_up:
-                self._post(self._error_callback, _info(error))
+                # One that no thread has begun with yet is cancelled, too.
+                limit = self.cancelled_as() if isinstance(error, asyncio.CancelledError) else None
+                self._post(self._error_callback, _info(limit or error))
         if self._result and not self.is_given_up:
             self._post(self._callback, self._result[0])
 

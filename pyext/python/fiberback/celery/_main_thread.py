@@ -4,6 +4,10 @@ Without that loop (a broker's transport that only blocks) it is done at once, in
 own pool of threads does.
 """
 
+# Celery has no types.
+# mypy: disable-error-code="import-untyped,import-not-found"
+# mypy: warn-unused-ignores=False
+
 from __future__ import annotations
 
 import logging
@@ -14,9 +18,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from celery.concurrency import prefork
+
 logger = logging.getLogger("fiberback")
 
 _PAUSE = 0.05  # seconds, at the longest, until `run_until` looks again
+_TICK = 0.5  # seconds between two times that the worker's timers are looked after meanwhile
+# The acknowledgements among what Celery's event loop is to do, from Celery 5.6 or so.
+_acknowledge = getattr(prefork, "_run_ready_callbacks", None)
 
 
 class MainThread:
@@ -26,6 +35,7 @@ class MainThread:
         self._calls = queue.SimpleQueue()
         self._wakers: tuple[socket.socket, socket.socket] | None = None
         self._is_woken = False
+        self._hub: Any = None
 
     def serve(self, hub: Any) -> None:
         """Called with the worker's event loop each time that it has connected to the broker."""
@@ -33,6 +43,7 @@ class MainThread:
             self._wakers = socket.socketpair()
             for each in self._wakers:
                 each.setblocking(False)
+        self._hub = hub
         hub.add_reader(self._wakers[0], self._on_readable)
         self._is_woken = False
         self._wake()
@@ -69,15 +80,30 @@ class MainThread:
             self._run(function, args)
 
     def run_until(self, is_so: Callable[[], bool], patience: float | None) -> bool:
-        """Run what is posted until `is_so()`, for at most so many seconds; whether it is."""
+        """Run what is posted until `is_so()`, for at most so many seconds; whether it is.
+
+        For as long as it takes: then heartbeats and acknowledgements go on, for which the worker's loop is not there.
+        """
         deadline = None if patience is None else time.monotonic() + patience
+        tick = time.monotonic()
         while not is_so():
-            if deadline is not None and time.monotonic() > deadline:
+            now = time.monotonic()
+            if deadline is not None and now > deadline:
                 return False
+            if deadline is None and now > tick:
+                tick = now + _TICK
+                self._go_on()
             with suppress(queue.Empty):
                 self._run(*self._calls.get(timeout=_PAUSE))
         self.run_all()
         return True
+
+    def _go_on(self) -> None:
+        """As Celery's own pool does while it waits for its processes."""
+        if self._hub is not None:
+            self._run(self._hub.fire_timers, ())
+            if _acknowledge is not None:
+                self._run(_acknowledge, (self._hub,))
 
     def _run(self, function: Callable[..., object], args: tuple[Any, ...]) -> None:
         try:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
+import os
+import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +31,7 @@ from ._waits import Waits
 
 logger = logging.getLogger("fiberback")
 
-_PATIENCE = 5.0  # seconds in which terminated tasks are to end
+_PATIENCE = 5.0  # seconds in which terminated tasks are to end, and then what they have left behind
 
 
 def _nothing(*_: Any, **__: Any) -> None:
@@ -118,8 +121,10 @@ class Pool(BasePool):
             post=self._main.post,
             over=self._over,
         )
-        self._waiting.append(job)
-        self._tell()
+        # A timer of the worker's may come with one while it ends, which is not acknowledged.
+        if self._state in (None, self.RUN):
+            self._waiting.append(job)
+            self._tell()
         return job
 
     def terminate_job(self, pid: int, signal: Any = None) -> None:
@@ -170,8 +175,12 @@ class Pool(BasePool):
 
     def _ask(self, job: Job) -> None:
         """In the worker's thread."""
-        answer = self._over if job.request.revoked() else self._start
-        self._loop.call_soon_threadsafe(answer, job)
+        answer = self._over
+        try:
+            if not job.request.revoked():
+                answer = self._start
+        finally:  # Celery may not have been able to store that it was revoked
+            self._loop.call_soon_threadsafe(answer, job)
 
     def _start(self, job: Job) -> None:
         job.start(self._loop)
@@ -205,23 +214,32 @@ class Pool(BasePool):
             return
         for job in list(self._jobs):
             job.terminate()
-        if self._until_idle(_PATIENCE):
-            self._end()
-        else:
-            # The thread is a daemon, and ends with the process.
-            logger.warning(_messages.CELERY_LEFT.format(jobs=sorted(map(repr, self._jobs))))
-            self._undo()
+        if self._until_idle(_PATIENCE) and self._end(_PATIENCE):
+            return
+        logger.warning(_messages.CELERY_LEFT.format(jobs=sorted(map(repr, self._jobs))))
+        self._thread = None
+        _do_not_wait_for_threads()
+        self._undo()
 
     def _until_idle(self, patience: float | None) -> bool:
-        """In the worker's thread, whose part of the work goes on: what ends is to be acknowledged."""
-        return self._main.run_until(lambda: not self._jobs, patience)
+        """In the worker's thread, whose part of the work goes on: what ends is to be acknowledged.
 
-    def _end(self) -> None:
+        A signal handler may terminate the pool meanwhile.
+        """
+        return self._main.run_until(lambda: not self._jobs or self._thread is None, patience)
+
+    def _end(self, patience: float | None = None) -> bool:
+        """Whether it has in so many seconds: tasks and threads that bodies have left behind are waited for."""
         thread, self._thread = self._thread, None
         if thread is not None:
-            thread.close()
+            closing = threading.Thread(target=thread.close, daemon=True)
+            closing.start()
+            closing.join(patience)
+            if closing.is_alive():
+                return False
         self._undo()
         self._main.run_all()
+        return True
 
     def _undo(self) -> None:
         for each in (self._bodies, self._waits):
@@ -236,3 +254,17 @@ def _may_be_revoked(request: Any) -> bool:
     if request is None:
         return False
     return bool(request.expires or state.revoked_stamps or request.id in state.revoked)
+
+
+def _do_not_wait_for_threads() -> None:
+    """At its end the interpreter waits for the threads of executors, for as long as they block. This process is not to."""
+    ends = threading.Event()
+
+    def end() -> None:
+        ends.wait()
+        time.sleep(_PATIENCE)
+        os._exit(1)
+
+    # Called before that of `concurrent.futures`, which was registered earlier.
+    threading._register_atexit(ends.set)  # type: ignore[attr-defined]
+    threading.Thread(target=end, name="fiberback.celery end", daemon=True).start()

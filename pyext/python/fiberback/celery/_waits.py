@@ -1,7 +1,7 @@
 """Celery's own waits in tasks: `result.get()`, the pauses between retries of backends and of publishing.
 
-They are `time.sleep` in loops, or a backend's `drain_events`. On the pool's loop the caller is suspended instead; other
-threads wait as ever.
+They are `time.sleep` in loops, or a backend's `drain_events`, or kombu's pools of connections, of which those that are
+in such a pause have all. On the pool's loop the caller is suspended instead; other threads wait as ever.
 """
 
 # Celery has no types.
@@ -20,12 +20,14 @@ from weakref import WeakKeyDictionary
 
 import celery.backends.asynchronous
 import celery.backends.base
+import kombu.resource
 import kombu.utils.functional
 
 from .._await.can_await import can_await
 from .._fiberback import await_
 
 _POLL = 0.01  # seconds between two looks for results, for all that wait for a backend together
+_MOST = 0.5  # seconds between two looks for a connection, of many that may wait for one
 
 
 def _sleep(seconds: float) -> None:
@@ -43,6 +45,22 @@ class _Time:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(time, name)
+
+
+def _acquire(original: Callable[..., Any]) -> Callable[..., Any]:
+    def acquire(self: Any, block: bool = False, timeout: float | None = None) -> Any:
+        if not (block and self.limit and _get_running_loop() is not None and can_await()):
+            return original(self, block, timeout)
+        end = None if timeout is None else time.monotonic() + timeout
+        pause = _POLL
+        while not self._resource.qsize() and not self._closed:
+            if end is not None and time.monotonic() > end:
+                return original(self)  # which raises what it does then
+            await_(asyncio.sleep(pause))
+            pause = min(2 * pause, _MOST)
+        return original(self, block, timeout)
+
+    return acquire
 
 
 # The look that one caller is at, on behalf of all that wait for the same consumer.
@@ -85,6 +103,8 @@ class Waits:
         self._replace(drainer, "wait_for", _wait_for(drainer.wait_for))
         self._replace(celery.backends.base, "time", _Time())
         self._replace(kombu.utils.functional, "sleep", _sleep)
+        pool = kombu.resource.Resource
+        self._replace(pool, "acquire", _acquire(pool.acquire))
         # redis-py tries to connect several times, for up to some seconds, while its server restarts.
         retry = sys.modules.get("redis.retry")
         if retry is not None and vars(retry).get("sleep") is time.sleep:
