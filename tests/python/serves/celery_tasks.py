@@ -11,7 +11,7 @@ from typing import Any
 
 import fiberback
 from celery import Celery, current_task, signals
-from celery.exceptions import OperationalError, SoftTimeLimitExceeded
+from celery.exceptions import SoftTimeLimitExceeded
 
 app = Celery("celery_tasks", set_as_current=False)
 app.conf.update(
@@ -212,15 +212,19 @@ def blocks_a_thread(seconds: float) -> None:
 
 
 @app.task
-def publishes(key: str, count: int, goes_on: str) -> str:
-    """When so many have come, and there is that file."""
-    fiberback.await_(meet(key, count))
-    while not os.path.exists(goes_on):
+def waits_for_file(path: str) -> None:
+    while not os.path.exists(path):
         fiberback.await_(asyncio.sleep(0.05))
+
+
+@app.task
+def publishes(path: str) -> str:
+    """When there is that file."""
+    waits_for_file(path)
+    print("publishes now", flush=True)
     try:
         nothing.apply_async(ignore_result=True)
-    except OperationalError:
-        print("could not publish", flush=True)
+    except Exception:  # OperationalError, or what kombu makes of a connection that is gone
         return "could not"
     return "could"
 
