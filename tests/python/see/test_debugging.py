@@ -233,10 +233,9 @@ import fiberback
 
 
 def spin():
-    faulthandler.dump_traceback_later(0.5, exit=True)
     print("ready", flush=True)
-    while True:
-        pass
+    faulthandler.dump_traceback_later(0.5, exit=True)
+    while True: pass
 
 
 def handle(order):
@@ -294,6 +293,9 @@ def said_at_the_end(name, code, folder):
     return done.stderr
 
 
+# Where the machine is busy, a program is seen in another line, and a loop is late that nobody blocks.
+ATTEMPTS = 4
+
 # The block in the docs, the version whose words they are, what says them.
 BLOCKS = {
     "dump": ("3.13", of_dump),
@@ -320,9 +322,16 @@ def test_the_docs_have_each_program(name):
 @pytest.mark.parametrize("name", list(BLOCKS))
 def test_the_docs_have_what_is_really_said(name, tmp_path):
     version, say = BLOCKS[name]
+    if version != VERSION:
+        pytest.skip(f"the docs have the words of {version}")
     for file, text in PROGRAMS.items():
         (tmp_path / file).write_text(text)
-    said = plain(say(tmp_path), tmp_path) if version == VERSION else None
-    if said is None:
-        pytest.skip(f"the docs have the words of {version}")
-    is_in_docs(name, "text", said)
+    for attempt in range(ATTEMPTS):
+        said = plain(say(tmp_path), tmp_path)
+        try:
+            is_in_docs(name, "text", said)
+        except AssertionError:
+            if attempt == ATTEMPTS - 1:
+                raise
+        else:
+            break
