@@ -305,3 +305,26 @@ def test_fork_then_a_new_loop_in_the_child(fb):
             os._exit(status)
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_what_others_submit_meanwhile_is_not_waited_for(fb):
+    """The one has no loop that awaits it; the other's is on the way for as long as that takes."""
+
+    class Late(concurrent.futures.ThreadPoolExecutor):
+        def submit(self, *args, **kwds):
+            begun.set()
+            assert over.wait(20)
+            return super().submit(*args, **kwds)
+
+    begun, over = threading.Event(), threading.Event()
+
+    async def main():
+        with Late(1) as executor:
+            return await asyncio.get_running_loop().run_in_executor(executor, int)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as executor:
+        other = executor.submit(asyncio.run, main())
+        assert begun.wait(60)
+        assert executor.submit(fb.await_, asyncio.sleep(0, 7)).result() == 7
+        over.set()
+        assert other.result() == 0

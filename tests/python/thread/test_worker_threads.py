@@ -182,6 +182,31 @@ def test_many_short_work_items(aio, fb):
     aio.run(main)
 
 
+def test_the_loop_is_late_to_await_what_it_has_submitted(fb):
+    """As it is where the machine is so busy that its thread gets no turn meanwhile."""
+
+    class Late(concurrent.futures.ThreadPoolExecutor):
+        def submit(self, *args, **kwds):
+            future = super().submit(*args, **kwds)
+            asks.wait(60)
+            time.sleep(1)
+            return future
+
+    def work():
+        asks.set()
+        return fb.await_(where())
+
+    asks = threading.Event()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        with Late(1) as executor:
+            found, _ = await loop.run_in_executor(executor, work)
+            assert found is loop
+
+    asyncio.run(main())
+
+
 def test_contextvars_go_both_ways(aio, fb, in_thread):
     variable = contextvars.ContextVar("variable", default="default")
 
