@@ -388,3 +388,37 @@ os._exit(0)
         [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_where_other_libraries_have_put_their_own_classes(tmp_path):
+    """As gevent's monkey patching and pytest-socket do: ours are imported, put in place and taken back all the same."""
+    code = """
+import select, selectors, socket, ssl, threading
+
+class Thread(threading.Thread): pass
+class Socket(socket.socket): pass
+class Encrypted(ssl.SSLSocket): pass
+
+threading.Thread, socket.socket, ssl.SSLSocket = Thread, Socket, Encrypted
+import asyncio, fiberback
+
+owners = (threading, Thread, socket, Socket, ssl, Encrypted, select, selectors.SelectSelector)
+before = [dict(vars(owner)) for owner in owners]
+
+async def main():
+    def work():
+        ours, theirs = socket.socketpair()
+        asyncio.get_running_loop().call_soon(theirs.send, b"x")
+        with ours, theirs:
+            return ours.recv(1)
+
+    assert await fiberback.with_portal_run_sync(work) == b"x"
+
+with fiberback.blocking():
+    asyncio.run(main())
+assert [dict(vars(owner)) for owner in owners] == before
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr

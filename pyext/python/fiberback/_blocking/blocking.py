@@ -8,7 +8,7 @@ from types import TracebackType
 from .. import _messages
 from .._in_force import Handle, InForce
 from . import scope
-from .hooks import PLACES
+from .places import Place
 from .scope import Scope
 
 
@@ -87,7 +87,7 @@ class _Blocking:
 
         Raises ValueError for a name that is no switch.
         """
-        return Blocking(_switches(only, without), PLACES)
+        return Blocking(_switches(only, without), _places())
 
     def install(self, *only: str, without: Iterable[str] = ()) -> BlockingInstalled:
         """Have it hold in the whole process, until `uninstall()`. Switches as in `blocking()`.
@@ -99,7 +99,7 @@ class _Blocking:
         with _in_force.lock:
             if _in_force.current is not None:
                 return BlockingInstalled(_in_force, None)
-            own = _in_force.current = _OfProcess(switches, PLACES)
+            own = _in_force.current = _OfProcess(switches, _places())
             scope.add_to_process(own)
             return BlockingInstalled(_in_force, own)
 
@@ -108,15 +108,23 @@ class _Blocking:
         BlockingInstalled(_in_force, _in_force.current).uninstall()
 
 
+def _places() -> dict[str, list[Place]]:
+    # Not before somebody wants them: they take hold of functions that other libraries may have replaced.
+    from .hooks import PLACES
+
+    return PLACES
+
+
 def _switches(only: Iterable[str], without: Iterable[str]) -> frozenset[str]:
-    names = ", ".join(map(repr, PLACES))
+    places = _places()
+    names = ", ".join(map(repr, places))
     if isinstance(without, str):
         raise TypeError(_messages.BLOCKING_WITHOUT.format(value=without))
     without = tuple(without)
     for name in (*only, *without):
-        if name not in PLACES:
+        if name not in places:
             raise ValueError(_messages.BLOCKING_SWITCH.format(name=name, names=names))
-    return frozenset(only or PLACES) - frozenset(without)
+    return frozenset(only or places) - frozenset(without)
 
 
 blocking = _Blocking()

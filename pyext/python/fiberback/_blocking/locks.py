@@ -290,7 +290,7 @@ def _waiters_of(node: Any) -> list[Any]:
 
 
 def _blocking_in(cls: type, name: str) -> Place:
-    original: Any = vars(cls)[name]
+    original: Any = getattr(cls, name)
 
     def method(self: Any, /, *args: Any, **kwds: Any) -> Any:
         me = get_ident()

@@ -128,8 +128,8 @@ def poll_() -> Any:
     return ours
 
 
-def _of_selector(cls: type, files: Callable[[Any], Any]) -> Place:
-    original: Any = vars(cls)["select"]
+def _of_selector(cls: Any, files: Callable[[Any], Any]) -> Place:
+    original = cls.select
 
     def select(self: Any, timeout: Any = None) -> Any:
         loop = _get_running_loop()

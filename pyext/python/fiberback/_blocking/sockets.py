@@ -30,8 +30,8 @@ _recv, _recv_into, _send, _sendall = (
     _Socket.sendall,
 )
 _connect, _connect_ex, _fileno = _Socket.connect, _Socket.connect_ex, _Socket.fileno
-_real_close: Any = vars(socket.socket)["_real_close"]
-_sendfile: Any = vars(socket.socket)["sendfile"]
+_of_python: Any = socket.socket
+_real_close, _sendfile = _of_python._real_close, _of_python.sendfile
 _read, _write = os.read, os.write
 _readv: Any = getattr(os, "readv", None)
 _poll: Any = getattr(select, "poll", None)

@@ -24,7 +24,7 @@ else:
 
 
 def _through(name: str, events: int, late: str) -> Place:
-    original = vars(_SSLSocket)[name]
+    original = getattr(_SSLSocket, name)
 
     def method(self: Any, *args: Any, **kwds: Any) -> Any:
         # Without a session the original refuses, or calls the socket's own method.
@@ -36,7 +36,7 @@ def _through(name: str, events: int, late: str) -> Place:
 
 
 def _handshake() -> Place:
-    original = vars(_SSLSocket)["do_handshake"]
+    original = _SSLSocket.do_handshake
 
     def do_handshake(self: Any, block: bool = False) -> None:
         if (
