@@ -27,14 +27,14 @@ CLASSIFIERS = [
 
 
 def table(name, values):
-    """Of TOML: strings, lists and dicts of strings are written as in JSON."""
+    """Of TOML: keys (which may have dots in them), strings and lists of them are written as in JSON."""
     lines = [f"[{name}]"]
     tables = []
     for key, value in values.items():
         if isinstance(value, dict):
-            tables += table(f"{name}.{key}", value)
+            tables += table(f"{name}.{json.dumps(key)}", value)
         else:
-            lines.append(f"{key} = {json.dumps(value)}")
+            lines.append(f"{json.dumps(key)} = {json.dumps(value)}")
     return [*lines, "", *tables]
 
 
