@@ -11,6 +11,8 @@ import sys
 import pytest
 from support import import_or_skip, only_fiberback
 
+pytestmark = pytest.mark.sampled
+
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = ["README.md", "pyext/README.md", "pyext/PARKING.md"]
 # Whose blocks are not programs, and who runs them.

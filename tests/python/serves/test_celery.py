@@ -19,7 +19,7 @@ from celery import chain, chord, group
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded
 from celery_worker import client, running, send, until
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 
 @pytest.fixture(scope="module")

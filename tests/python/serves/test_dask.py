@@ -17,7 +17,7 @@ import fiberback
 import fiberback.dask
 from saying import says
 
-pytestmark = only_fiberback
+pytestmark = [only_fiberback, pytest.mark.sampled]
 
 
 @pytest.fixture(scope="module")
