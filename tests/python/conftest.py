@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import gc
 import importlib.util
 import os
+import pathlib
 import random
 import signal
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -96,6 +98,22 @@ def backend(request: pytest.FixtureRequest) -> Any:
 def aio(request: pytest.FixtureRequest) -> Any:
     """Only the loops that speak asyncio."""
     return support.make_backend(request.param)
+
+
+@pytest.fixture
+def is_imported_late(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
+    """Whether a module that is in `sys.modules`, but is to be imported when it is first used, has been."""
+    mark = "_was_imported_late"
+    file = tmp_path / "imported_late.py"
+    file.write_text(f"import builtins\nbuiltins.{mark} = True\n")
+    monkeypatch.delattr(builtins, mark, raising=False)
+    spec = importlib.util.spec_from_file_location("imported_late", file)
+    assert spec is not None and spec.loader is not None
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "imported_late", module)
+    spec.loader.exec_module(module)
+    return lambda: hasattr(builtins, mark)
 
 
 @pytest.hookimpl(wrapper=True)

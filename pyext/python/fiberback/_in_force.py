@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -22,6 +23,21 @@ class InForce(Generic[T]):
         self.lock = threading.RLock()
         self.current: T | None = None
 
+    def put(self, make: Callable[[], T]) -> T | None:
+        """Put in force what `make` does, and return that; None where something has been in force before."""
+        with self.lock:
+            if self.current is not None:
+                return None
+            self.current = make()
+            return self.current
+
+    def take_back(self, own: T | None) -> None:
+        """Undo that, once; nothing else."""
+        with self.lock:
+            if own is not None and own is self.current:
+                self.current = None
+                own.undo()
+
 
 class Handle(Generic[T]):
     """What the call returns: as a context manager it undoes at its end what the call did; `own` is None if that
@@ -33,11 +49,7 @@ class Handle(Generic[T]):
 
     def _take_back(self) -> None:
         """Once, and only what this call has put there."""
-        in_force = self._in_force
-        with in_force.lock:
-            if self._own is not None and self._own is in_force.current:
-                in_force.current = None
-                self._own.undo()
+        self._in_force.take_back(self._own)
 
     def __enter__(self) -> Self:
         return self

@@ -25,6 +25,7 @@ from . import _extras
 from ._fiberback import await_
 from ._in_force import Handle, InForce
 from ._loop.library import current_library
+from ._replacements import Replacement
 from ._sync import caller
 
 __all__ = ["Installed", "install", "uninstall"]
@@ -56,17 +57,14 @@ def install() -> Installed:
     `with install():` undoes it at its end, unless it had been installed before.
     """
     with _in_force.lock:
-        replaced = _in_force.current
-        if replaced is not None:
-            replaced.serve_zarr()
-            return Installed(_in_force, None)
-        replaced = _in_force.current = _Replaced()
-        return Installed(_in_force, replaced)
+        if _in_force.current is not None:
+            _in_force.current.serve_zarr()
+        return Installed(_in_force, _in_force.put(_Replaced))
 
 
 def uninstall() -> None:
     """Undo `install()`; calls that wait go on. Does nothing where nothing is installed."""
-    Installed(_in_force, _in_force.current).uninstall()
+    _in_force.take_back(_in_force.current)
 
 
 class Installed(Handle["_Replaced"]):
@@ -81,30 +79,22 @@ class _Replaced:
     """`sync`, in all modules that have it under this name."""
 
     def __init__(self) -> None:
-        self._pairs: list[tuple[Any, Any]] = []
-        self._replace(_asyn.sync, _fsspecs)
+        self._replacements: list[Replacement] = []
+        self._replace(_asyn, _fsspecs)
         self.serve_zarr()
 
-    def _replace(self, original: Any, make: Callable[[Any], Any]) -> None:
-        ours = make(original)
-        self._pairs.append((original, ours))
-        _put(original, ours)
+    def _replace(self, module: Any, make: Callable[[Any], Any]) -> None:
+        replacement = Replacement(module, "sync", make(module.sync), by_name=True)
+        self._replacements.append(replacement.put())
 
     def serve_zarr(self) -> None:
         module = sys.modules.get(_ZARR)
-        if module is not None and len(self._pairs) == 1 and hasattr(module, "sync"):
-            self._replace(module.sync, _zarrs)
+        if module is not None and len(self._replacements) == 1 and hasattr(module, "sync"):
+            self._replace(module, _zarrs)
 
     def undo(self) -> None:
-        for original, ours in self._pairs:
-            _put(ours, original)
-
-
-def _put(old: Any, new: Any) -> None:
-    for module in list(sys.modules.values()):
-        names = getattr(module, "__dict__", None)
-        if isinstance(names, dict) and names.get("sync") is old:
-            names["sync"] = new
+        for each in self._replacements:
+            each.undo()
 
 
 def _fsspecs(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -28,6 +28,7 @@ from . import _messages
 from ._fiberback import await_
 from ._in_force import Handle, InForce
 from ._portal.call_portal import coroutine_of
+from ._replacements import Replacement
 from ._run.enable import Enabled
 from ._run.in_running_loop import in_place, suspend
 from ._run.run import debugging
@@ -85,7 +86,7 @@ def apply(
 
 def undo() -> None:
     """Undo `apply()`; does nothing where nothing has been applied. Calls that wait go on as they would have."""
-    Applied(_in_force, _in_force.current).undo()
+    _in_force.take_back(_in_force.current)
 
 
 def run(
@@ -140,7 +141,7 @@ class _Patches:
 
     def __init__(self, closes_loop: bool) -> None:
         self.closes_loop = closes_loop
-        self._before: list[tuple[Any, str, Any, Any]] = []
+        self._replacements: list[Replacement] = []
         self._methods: set[Any] = set()
         self._enabled = _EveryLoop(self.serve)
         self._replace(asyncio, "run", run)
@@ -168,17 +169,11 @@ class _Patches:
                     break
 
     def _replace(self, place: Any, name: str, value: Any) -> None:
-        before = vars(place).get(name)
-        setattr(place, name, value)
-        self._before.append((place, name, before, value))
+        self._replacements.append(Replacement(place, name, value).put())
 
     def undo(self) -> None:
-        for place, name, before, ours in reversed(self._before):
-            if vars(place).get(name) is ours:
-                if before is None:
-                    delattr(place, name)
-                else:
-                    setattr(place, name, before)
+        for each in reversed(self._replacements):
+            each.undo()
         self._enabled.disable()
 
 

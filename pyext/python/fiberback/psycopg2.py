@@ -35,16 +35,12 @@ def install() -> Installed:
 
     `with install():` undoes it at its end, unless it had been installed before.
     """
-    with _in_force.lock:
-        if _in_force.current is not None:
-            return Installed(_in_force, None)
-        callback = _in_force.current = _Callback()
-        return Installed(_in_force, callback)
+    return Installed(_in_force, _in_force.put(_Callback))
 
 
 def uninstall() -> None:
     """Undo `install()`. Does nothing where nothing is installed."""
-    Installed(_in_force, _in_force.current).uninstall()
+    _in_force.take_back(_in_force.current)
 
 
 class Installed(Handle["_Callback"]):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import builtins
 import contextvars
-import importlib.util
 import pickle
 import select
 import selectors
@@ -27,9 +25,9 @@ pytestmark = only_fiberback
 
 def everything():
     """All that hooks could stand in."""
-    from fiberback._blocking.hooks import PLACES
+    from fiberback._blocking.hooks import REPLACEMENTS
 
-    owners = {place._owner for places in PLACES.values() for place in places}
+    owners = {each._owner for some in REPLACEMENTS.values() for each in some}
     owners |= {time, socket, select, selectors, socket.socket, ssl.SSLSocket, threading}
     return {owner: dict(vars(owner)) for owner in owners}
 
@@ -72,16 +70,10 @@ def test_a_loop_s_library_that_is_imported_meanwhile(monkeypatch):
     assert meanwhile.sleep is original
 
 
-def test_a_module_that_is_imported_when_it_is_used_is_not(tmp_path, monkeypatch):
-    (tmp_path / "imported_late.py").write_text("import builtins\nbuiltins.was_imported = True\n")
-    spec = importlib.util.spec_from_file_location("imported_late", tmp_path / "imported_late.py")
-    spec.loader = importlib.util.LazyLoader(spec.loader)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "imported_late", module)
-    spec.loader.exec_module(module)
+def test_a_module_that_is_imported_when_it_is_used_is_not(is_imported_late):
     with fiberback.blocking():
         pass
-    assert not hasattr(builtins, "was_imported")
+    assert not is_imported_late()
 
 
 def test_what_others_have_put_there_stays(monkeypatch):

@@ -182,6 +182,13 @@ def test_uninstall_puts_back_what_was_there():
         del http.sync
 
 
+def test_a_module_that_is_imported_when_it_is_used_is_not(is_imported_late):
+    ours.uninstall()
+    with ours.install():
+        pass
+    assert not is_imported_late()
+
+
 @pytest.mark.slow
 def test_a_zarr_store_over_http_read_by_twenty_tasks(tmp_path):
     """The server runs in the readers' own loop, so nobody gets an answer unless that goes on."""

@@ -7,12 +7,18 @@ from types import TracebackType
 
 from .. import _messages
 from .._in_force import Handle, InForce
+from .._replacements import Replacement
 from . import scope
-from .places import Place
 from .scope import Scope
 
 
 class _OfProcess(Scope):
+    @classmethod
+    def begun(cls, switches: frozenset[str]) -> _OfProcess:
+        own = cls(switches, _replacements())
+        scope.add_to_process(own)
+        return own
+
     def undo(self) -> None:
         scope.remove_from_process(self)
 
@@ -87,7 +93,7 @@ class _Blocking:
 
         Raises ValueError for a name that is no switch.
         """
-        return Blocking(_switches(only, without), _places())
+        return Blocking(_switches(only, without), _replacements())
 
     def install(self, *only: str, without: Iterable[str] = ()) -> BlockingInstalled:
         """Have it hold in the whole process, until `uninstall()`. Switches as in `blocking()`.
@@ -96,35 +102,30 @@ class _Blocking:
         the switches neither.
         """
         switches = _switches(only, without)
-        with _in_force.lock:
-            if _in_force.current is not None:
-                return BlockingInstalled(_in_force, None)
-            own = _in_force.current = _OfProcess(switches, _places())
-            scope.add_to_process(own)
-            return BlockingInstalled(_in_force, own)
+        return BlockingInstalled(_in_force, _in_force.put(lambda: _OfProcess.begun(switches)))
 
     def uninstall(self) -> None:
         """Undo `install()`; calls that wait go on. Does nothing where nothing is installed."""
-        BlockingInstalled(_in_force, _in_force.current).uninstall()
+        _in_force.take_back(_in_force.current)
 
 
-def _places() -> dict[str, list[Place]]:
+def _replacements() -> dict[str, list[Replacement]]:
     # Not before somebody wants them: they take hold of functions that other libraries may have replaced.
-    from .hooks import PLACES
+    from .hooks import REPLACEMENTS
 
-    return PLACES
+    return REPLACEMENTS
 
 
 def _switches(only: Iterable[str], without: Iterable[str]) -> frozenset[str]:
-    places = _places()
-    names = ", ".join(map(repr, places))
+    known = _replacements()
+    names = ", ".join(map(repr, known))
     if isinstance(without, str):
         raise TypeError(_messages.BLOCKING_WITHOUT.format(value=without))
     without = tuple(without)
     for name in (*only, *without):
-        if name not in places:
+        if name not in known:
             raise ValueError(_messages.BLOCKING_SWITCH.format(name=name, names=names))
-    return frozenset(only or places) - frozenset(without)
+    return frozenset(only or known) - frozenset(without)
 
 
 blocking = _Blocking()

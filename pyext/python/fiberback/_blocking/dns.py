@@ -9,7 +9,7 @@ from typing import Any
 
 from .._fiberback import await_, on_portal
 from .._loop.library import is_trio_in_charge
-from .places import Place, named
+from .._replacements import Replacement, named
 from .waiter import waiter_for
 
 _getaddrinfo = socket.getaddrinfo
@@ -56,7 +56,7 @@ def resolved(sock: Any, address: Any) -> Any:
     return (found[0][4][0], *address[1:])
 
 
-def _through(name: str, host_of: Callable[..., Any]) -> Place:
+def _through(name: str, host_of: Callable[..., Any]) -> Replacement:
     original = getattr(socket, name)
 
     def function(*args: Any, **kwds: Any) -> Any:
@@ -68,7 +68,7 @@ def _through(name: str, host_of: Callable[..., Any]) -> Place:
             return original(*args, **kwds)
         return in_executor(original, *args, **kwds)
 
-    return Place(socket, name, named(function, original), by_name=True)
+    return Replacement(socket, name, named(function, original), by_name=True)
 
 
 def _first(host: Any = None, *args: Any, **kwds: Any) -> Any:
@@ -79,7 +79,7 @@ def _always(*args: Any, **kwds: Any) -> str:
     return "a name must be found for it"
 
 
-PLACES = [
+REPLACEMENTS = [
     _through("getaddrinfo", _first),
     _through("gethostbyname", _first),
     _through("gethostbyname_ex", _first),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._replacements import Replacement
 from . import (
     dns,
     locks,
@@ -14,18 +15,17 @@ from . import (
     threads,
     tls,
 )
-from .places import Place
 
 # In this order they are put in their places.
-PLACES: dict[str, list[Place]] = {
-    "sleep": sleep.PLACES,
-    "sockets": sockets.PLACES,
-    "ssl": tls.PLACES,
-    "select": readiness.PLACES,
-    "dns": dns.PLACES,
-    "locks": locks.PLACES,
-    "queues": queues.PLACES,
-    "threads": threads.PLACES,
-    "subprocess": processes.PLACES,
-    "signals": signals.PLACES,
+REPLACEMENTS: dict[str, list[Replacement]] = {
+    "sleep": sleep.REPLACEMENTS,
+    "sockets": sockets.REPLACEMENTS,
+    "ssl": tls.REPLACEMENTS,
+    "select": readiness.REPLACEMENTS,
+    "dns": dns.REPLACEMENTS,
+    "locks": locks.REPLACEMENTS,
+    "queues": queues.REPLACEMENTS,
+    "threads": threads.REPLACEMENTS,
+    "subprocess": processes.REPLACEMENTS,
+    "signals": signals.REPLACEMENTS,
 }

@@ -22,7 +22,7 @@ from typing import Any
 from .._deadlock import wait_cycle
 from .._fiberback import on_portal
 from .._loop.current_task import current_task
-from .places import Place, named
+from .._replacements import Replacement, named
 from .poller import Wait
 from .waiter import Waiter, here, waiter_for
 
@@ -289,7 +289,7 @@ def _waiters_of(node: Any) -> list[Any]:
     return [task for lock, task in tuple(_entries) if lock.owner is node and task is not None]
 
 
-def _blocking_in(cls: type, name: str) -> Place:
+def _blocking_in(cls: type, name: str) -> Replacement:
     original: Any = getattr(cls, name)
 
     def method(self: Any, /, *args: Any, **kwds: Any) -> Any:
@@ -302,13 +302,13 @@ def _blocking_in(cls: type, name: str) -> Place:
         finally:
             _blocking_ones.discard(me)
 
-    return Place(cls, name, named(method, original))
+    return Replacement(cls, name, named(method, original))
 
 
-PLACES = [
-    Place(threading, "Lock", Lock, by_name=True),
-    Place(threading, "_allocate_lock", _Wakeup),
-    Place(threading, "RLock", RLock, by_name=True),
+REPLACEMENTS = [
+    Replacement(threading, "Lock", Lock, by_name=True),
+    Replacement(threading, "_allocate_lock", _Wakeup),
+    Replacement(threading, "RLock", RLock, by_name=True),
     _blocking_in(threading.Thread, "start"),
     _blocking_in(ThreadPoolExecutor, "submit"),
 ]

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .._fiberback import on_portal
+from .._replacements import Replacement, named
 from . import poller
-from .places import Place, named
 from .waiter import waiter_for
 
 _waitpid: Any = getattr(os, "waitpid", None)
@@ -95,10 +95,10 @@ def wait() -> Any:
     return waitpid(-1, 0)
 
 
-PLACES = [Place(subprocess.Popen, "communicate", named(communicate, _communicate))]
+REPLACEMENTS = [Replacement(subprocess.Popen, "communicate", named(communicate, _communicate))]
 if _waitpid is not None and hasattr(os, "WNOHANG"):
-    PLACES += [
-        Place(subprocess.Popen, "_wait", named(popen_wait, _popen_wait)),
-        Place(os, "waitpid", named(waitpid, _waitpid), by_name=True),
-        Place(os, "wait", named(wait, _wait), by_name=True),
+    REPLACEMENTS += [
+        Replacement(subprocess.Popen, "_wait", named(popen_wait, _popen_wait)),
+        Replacement(os, "waitpid", named(waitpid, _waitpid), by_name=True),
+        Replacement(os, "wait", named(wait, _wait), by_name=True),
     ]

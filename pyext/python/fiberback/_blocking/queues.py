@@ -12,8 +12,8 @@ from collections import deque
 from typing import Any
 
 from .._fiberback import on_portal
+from .._replacements import Replacement
 from .locks import _AsInC
-from .places import Place
 from .poller import Wait
 from .waiter import Waiter, waiter_for
 
@@ -88,4 +88,4 @@ class SimpleQueue(_SimpleQueue, metaclass=_AsInC):  # type: ignore[misc]
                 pass
 
 
-PLACES = [Place(queue, "SimpleQueue", SimpleQueue, by_name=True)]
+REPLACEMENTS = [Replacement(queue, "SimpleQueue", SimpleQueue, by_name=True)]

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .._fiberback import on_portal
+from .._replacements import Replacement, named
 from . import poller
-from .places import Place, named
 from .waiter import waiter_for
 
 _select = select.select
@@ -128,7 +128,7 @@ def poll_() -> Any:
     return ours
 
 
-def _of_selector(cls: Any, files: Callable[[Any], Any]) -> Place:
+def _of_selector(cls: Any, files: Callable[[Any], Any]) -> Replacement:
     original = cls.select
 
     def select(self: Any, timeout: Any = None) -> Any:
@@ -146,7 +146,7 @@ def _of_selector(cls: Any, files: Callable[[Any], Any]) -> Place:
             lambda: original(self, timeout),
         )
 
-    return Place(cls, "select", named(select, original))
+    return Replacement(cls, "select", named(select, original))
 
 
 def _itself(selector: Any) -> list[tuple[int, int]]:
@@ -161,10 +161,10 @@ def _each_file(selector: Any) -> list[tuple[int, int]]:
     ]
 
 
-def _places() -> list[Place]:
-    found = [Place(select, "select", named(select_, _select), by_name=True)]
+def _replacements() -> list[Replacement]:
+    found = [Replacement(select, "select", named(select_, _select), by_name=True)]
     if _poll is not None:
-        found.append(Place(select, "poll", named(poll_, _poll), by_name=True))
+        found.append(Replacement(select, "poll", named(poll_, _poll), by_name=True))
     for name, files in (
         ("SelectSelector", _each_file),
         ("_PollLikeSelector", _each_file),
@@ -177,4 +177,4 @@ def _places() -> list[Place]:
     return found
 
 
-PLACES = _places() if poller.IS_THERE else []
+REPLACEMENTS = _replacements() if poller.IS_THERE else []

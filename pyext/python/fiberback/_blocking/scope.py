@@ -11,7 +11,7 @@ import threading
 from contextvars import ContextVar, Token
 
 from .. import _messages
-from .places import Place
+from .._replacements import Replacement
 
 _lock = threading.Lock()
 
@@ -19,9 +19,11 @@ _lock = threading.Lock()
 class Scope:
     """Switches that are on, until `close`."""
 
-    def __init__(self, switches: frozenset[str], places: dict[str, list[Place]]) -> None:
+    def __init__(
+        self, switches: frozenset[str], replacements: dict[str, list[Replacement]]
+    ) -> None:
         self._switches = switches
-        self._places = places
+        self._replacements = replacements
         self._token: Token[Scope | None] | None = None
         self._outer: Scope | None = None
         self.is_open = False
@@ -47,8 +49,8 @@ class Scope:
                 count = _counts.get(switch, 0)
                 _counts[switch] = count + 1
                 if not count:
-                    for place in self._places[switch]:
-                        place.put()
+                    for replacement in self._replacements[switch]:
+                        replacement.put()
 
     def close(self) -> None:
         with _lock:
@@ -58,8 +60,8 @@ class Scope:
             for switch in sorted(self._switches, reverse=True):
                 _counts[switch] -= 1
                 if not _counts[switch]:
-                    for place in reversed(self._places[switch]):
-                        place.take_back()
+                    for replacement in reversed(self._replacements[switch]):
+                        replacement.undo()
 
     def enter(self) -> None:
         """Have it hold in the current context, and in those that will be copied of it."""

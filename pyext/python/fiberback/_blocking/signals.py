@@ -8,7 +8,7 @@ from asyncio import _get_running_loop
 from typing import Any
 
 from .._fiberback import on_portal
-from .places import Place, named
+from .._replacements import Replacement, named
 from .poller import Wait
 from .waiter import waiter_for
 
@@ -58,10 +58,10 @@ def sigwait(sigset: Any, /) -> Any:
     return _sigwait(sigset) if found is None else signal.Signals(found.si_signo)
 
 
-PLACES = []
+REPLACEMENTS = []
 if _sigtimedwait is not None:
-    PLACES = [
-        Place(signal, "sigtimedwait", named(sigtimedwait, _sigtimedwait), by_name=True),
-        Place(signal, "sigwaitinfo", named(sigwaitinfo, _sigwaitinfo), by_name=True),
-        Place(signal, "sigwait", named(sigwait, _sigwait), by_name=True),
+    REPLACEMENTS = [
+        Replacement(signal, "sigtimedwait", named(sigtimedwait, _sigtimedwait), by_name=True),
+        Replacement(signal, "sigwaitinfo", named(sigwaitinfo, _sigwaitinfo), by_name=True),
+        Replacement(signal, "sigwait", named(sigwait, _sigwait), by_name=True),
     ]

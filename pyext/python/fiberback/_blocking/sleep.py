@@ -8,7 +8,7 @@ from asyncio import _get_running_loop
 from typing import Any
 
 from .._fiberback import on_portal
-from .places import Place, named
+from .._replacements import Replacement, named
 from .waiter import waiter_for
 
 _sleep = time.sleep
@@ -31,4 +31,4 @@ def sleep(seconds: Any, /) -> None:
         caller.wait(seconds)
 
 
-PLACES = [Place(time, "sleep", named(sleep, _sleep), by_name=True)]
+REPLACEMENTS = [Replacement(time, "sleep", named(sleep, _sleep), by_name=True)]

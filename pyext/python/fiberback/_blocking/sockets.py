@@ -17,8 +17,8 @@ from asyncio import _get_running_loop
 from typing import Any
 
 from .._fiberback import on_portal
+from .._replacements import Replacement, named
 from . import dns, poller
-from .places import Place, named
 from .retry import at_once, go_on, timeout_of, until_done
 from .waiter import waiter_for
 
@@ -260,7 +260,7 @@ def _lasting(value: Any) -> Any:
     return list(value) if hasattr(value, "__next__") else value
 
 
-def _through(name: str, events: int, flags_at: int, attempt: Any = at_once) -> Place:
+def _through(name: str, events: int, flags_at: int, attempt: Any = at_once) -> Replacement:
     """A method that is used less. Its flags are the argument at `flags_at`."""
     original = getattr(_Socket, name)
 
@@ -274,7 +274,7 @@ def _through(name: str, events: int, flags_at: int, attempt: Any = at_once) -> P
         args = tuple(map(_lasting, args))
         return until_done("sockets", self, events, original, args, kwds, attempt=attempt)
 
-    return Place(socket.socket, name, named(method, original))
+    return Replacement(socket.socket, name, named(method, original))
 
 
 def close(self: Any, *args: Any) -> None:
@@ -290,10 +290,10 @@ def sendfile(self: Any, file: Any, offset: int = 0, count: int | None = None) ->
     return self._sendfile_use_send(file, offset, count)
 
 
-def _places() -> list[Place]:
+def _replacements() -> list[Replacement]:
     ours = [(recv, _recv), (recv_into, _recv_into), (send, _send), (sendall, _sendall)]
     ours += [(connect, _connect), (connect_ex, _connect_ex)]
-    found = [Place(socket.socket, old.__name__, named(new, old)) for new, old in ours]
+    found = [Replacement(socket.socket, old.__name__, named(new, old)) for new, old in ours]
     found.append(_through("_accept", poller.IN, 9))
     defaults: tuple[Any, ...]
     for name, events, defaults in (
@@ -306,12 +306,12 @@ def _places() -> list[Place]:
         flags_at = len(defaults) + 1
         found.append(_through(name, events, flags_at, _by_flag(flags_at, defaults)))
     found.append(_sendto())
-    found.append(Place(socket.socket, "_real_close", named(close, _real_close)))
-    found.append(Place(socket.socket, "sendfile", named(sendfile, _sendfile)))
+    found.append(Replacement(socket.socket, "_real_close", named(close, _real_close)))
+    found.append(Replacement(socket.socket, "sendfile", named(sendfile, _sendfile)))
     return found
 
 
-def _sendto() -> Place:
+def _sendto() -> Replacement:
     original = _Socket.sendto
 
     def attempt(sock: Any, function: Any, args: Any, kwds: Any) -> Any:
@@ -331,7 +331,7 @@ def _sendto() -> Place:
             args = (*args[:-1], dns.resolved(self, args[-1]))
         return until_done("sockets", self, poller.OUT, original, args, {}, attempt=attempt)
 
-    return Place(socket.socket, "sendto", named(method, original))
+    return Replacement(socket.socket, "sendto", named(method, original))
 
 
-PLACES = _places() if poller.IS_THERE and _DONTWAIT else []
+REPLACEMENTS = _replacements() if poller.IS_THERE and _DONTWAIT else []

@@ -7,7 +7,7 @@ from asyncio import _get_running_loop
 from typing import Any
 
 from .._fiberback import on_portal
-from .places import Place, named
+from .._replacements import Replacement, named
 from .poller import Wait
 from .waiter import waiter_for
 
@@ -36,4 +36,4 @@ def join(self: threading.Thread, timeout: float | None = None) -> None:
     _join(self, timeout)
 
 
-PLACES = [Place(threading.Thread, "join", named(join, _join))]
+REPLACEMENTS = [Replacement(threading.Thread, "join", named(join, _join))]

@@ -10,8 +10,8 @@ from asyncio import _get_running_loop
 from typing import Any
 
 from .._fiberback import on_portal
+from .._replacements import Replacement, named
 from . import poller
-from .places import Place, named
 from .retry import until_done
 from .waiter import waiter_for
 
@@ -23,7 +23,7 @@ else:
     _SSLSocket = ssl.SSLSocket
 
 
-def _through(name: str, events: int, late: str) -> Place:
+def _through(name: str, events: int, late: str) -> Replacement:
     original = getattr(_SSLSocket, name)
 
     def method(self: Any, *args: Any, **kwds: Any) -> Any:
@@ -32,10 +32,10 @@ def _through(name: str, events: int, late: str) -> Place:
             return original(self, *args, **kwds)
         return until_done("ssl", self, events, original, args, kwds, late)
 
-    return Place(_SSLSocket, name, named(method, original))
+    return Replacement(_SSLSocket, name, named(method, original))
 
 
-def _handshake() -> Place:
+def _handshake() -> Replacement:
     original = _SSLSocket.do_handshake
 
     def do_handshake(self: Any, block: bool = False) -> None:
@@ -49,10 +49,10 @@ def _handshake() -> Place:
         late = "_ssl.c: The handshake operation timed out"
         until_done("ssl", self, poller.IN, original, (), {}, late, is_blocking=block)
 
-    return Place(_SSLSocket, "do_handshake", named(do_handshake, original))
+    return Replacement(_SSLSocket, "do_handshake", named(do_handshake, original))
 
 
-def _places() -> list[Place]:
+def _replacements() -> list[Replacement]:
     return [
         _through("read", poller.IN, "The read operation timed out"),
         _through("write", poller.OUT, "The write operation timed out"),
@@ -62,4 +62,4 @@ def _places() -> list[Place]:
     ]
 
 
-PLACES = _places() if poller.IS_THERE and _SSLSocket is not None else []
+REPLACEMENTS = _replacements() if poller.IS_THERE and _SSLSocket is not None else []

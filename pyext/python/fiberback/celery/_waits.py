@@ -25,6 +25,7 @@ import kombu.utils.functional
 
 from .._await.can_await import can_await
 from .._fiberback import await_
+from .._replacements import Replacement
 
 _POLL = 0.01  # seconds between two looks for results, for all that wait for a backend together
 _MOST = 0.5  # seconds between two looks for a connection, of many that may wait for one
@@ -98,24 +99,21 @@ class Waits:
     """Puts them in place, until `undo()`."""
 
     def __init__(self) -> None:
-        self._before: list[tuple[Any, str, Any, Any]] = []
-        drainer = celery.backends.asynchronous.Drainer
-        self._replace(drainer, "wait_for", _wait_for(drainer.wait_for))
-        self._replace(celery.backends.base, "time", _Time())
-        self._replace(kombu.utils.functional, "sleep", _sleep)
-        pool = kombu.resource.Resource
-        self._replace(pool, "acquire", _acquire(pool.acquire))
+        drainer, pool = celery.backends.asynchronous.Drainer, kombu.resource.Resource
+        self._replacements = [
+            Replacement(drainer, "wait_for", _wait_for(drainer.wait_for)),
+            Replacement(celery.backends.base, "time", _Time()),
+            Replacement(kombu.utils.functional, "sleep", _sleep),
+            Replacement(pool, "acquire", _acquire(pool.acquire)),
+        ]
         # redis-py tries to connect several times, for up to some seconds, while its server restarts.
         retry = sys.modules.get("redis.retry")
         if retry is not None and vars(retry).get("sleep") is time.sleep:
-            self._replace(retry, "sleep", _sleep)
-
-    def _replace(self, place: Any, name: str, value: Any) -> None:
-        self._before.append((place, name, vars(place)[name], value))
-        setattr(place, name, value)
+            self._replacements.append(Replacement(retry, "sleep", _sleep))
+        for each in self._replacements:
+            each.put()
 
     def undo(self) -> None:
-        for place, name, before, ours in reversed(self._before):
-            if vars(place)[name] is ours:
-                setattr(place, name, before)
-        self._before.clear()
+        for each in reversed(self._replacements):
+            each.undo()
+        self._replacements.clear()

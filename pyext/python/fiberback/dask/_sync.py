@@ -23,10 +23,11 @@ from distributed import utils
 from .._fiberback import await_
 from .._in_force import Handle, InForce
 from .._loop.library import current_library
+from .._replacements import Replacement
 from .._sync import caller
 from ._executor import current
 
-_in_force: InForce[_Replaced] = InForce()
+_in_force: InForce[Replacement] = InForce()
 
 
 def install() -> Installed:
@@ -37,19 +38,15 @@ def install() -> Installed:
     without a portal) the thread is blocked, as by Dask. Cancelling the caller cancels what it waits for, not the computation.
     A timeout raises TimeoutError, as ever. `with install():` undoes it at its end, unless it had been installed before.
     """
-    with _in_force.lock:
-        if _in_force.current is not None:
-            return Installed(_in_force, None)
-        replaced = _in_force.current = _Replaced()
-        return Installed(_in_force, replaced)
+    return Installed(_in_force, _in_force.put(_replaced))
 
 
 def uninstall() -> None:
     """Undo `install()`; calls that wait go on. Does nothing where nothing is installed."""
-    Installed(_in_force, _in_force.current).uninstall()
+    _in_force.take_back(_in_force.current)
 
 
-class Installed(Handle["_Replaced"]):
+class Installed(Handle[Replacement]):
     """What `install` returns. As a context manager it undoes at its end what it did."""
 
     def uninstall(self) -> None:
@@ -57,14 +54,8 @@ class Installed(Handle["_Replaced"]):
         self._take_back()
 
 
-class _Replaced:
-    def __init__(self) -> None:
-        self._before: Any = utils.sync
-        self._ours = utils.sync = _suspending(utils.sync)
-
-    def undo(self) -> None:
-        if utils.sync is self._ours:
-            utils.sync = self._before
+def _replaced() -> Replacement:
+    return Replacement(utils, "sync", _suspending(utils.sync)).put()
 
 
 def _suspending(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,14 +1,13 @@
-"""Where a hook stands: an attribute of a class, or a function that modules import by its name.
+"""Attributes of classes and modules that are replaced, and put back.
 
-What is replaced is put back so that nothing tells that it had been replaced; a place in which somebody else has put
-something meanwhile is left to them.
+So that nothing tells that they had been replaced; what somebody else has put there meanwhile is left to them.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 _MISSING = object()
 # They wait for the loop, or run it: what they have imported by name stays what it was.
@@ -17,7 +16,7 @@ _LOOPS = {"asyncio", "uvloop", "trio", "anyio", "sniffio", "outcome", "gevent", 
 _OWN = {"threading", "_thread", "_socket", "_ssl", "selectors", "importlib"}
 
 
-class Place:
+class Replacement:
     """The attribute `name` of `owner`, a class or module. With `by_name` all modules that have imported the same by
     the same name are served alike, whether before or meanwhile."""
 
@@ -28,13 +27,16 @@ class Place:
         self._by_name = by_name
         self._before: Any = _MISSING
 
-    def put(self) -> None:
+    def put(self) -> Self:
+        """Raises TypeError where the owner is a class in C."""
         self._before = vars(self._owner).get(self._name, _MISSING)
         setattr(self._owner, self._name, self._ours)
         if self._by_name:
             self._exchange(self._before, self._ours, {*_LOOPS, *_OWN})
+        return self
 
-    def take_back(self) -> None:
+    def undo(self) -> None:
+        """Put back what was there before."""
         if vars(self._owner).get(self._name, _MISSING) is self._ours:
             if self._before is _MISSING:
                 delattr(self._owner, self._name)
