@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select as _select
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -217,8 +217,13 @@ class Wait:
         """False when the time is up."""
         return wait(files, self.left(), self.next())
 
-    def pause(self, seconds: float) -> bool:
-        """Wait so long. False when the time is up."""
-        left = self.left()
-        self.next().wait(seconds if left is None else min(seconds, left))
-        return left is None or left > seconds
+    def until(self, is_over: Callable[[], object], first: float, longest: float) -> bool:
+        """For what nothing tells of: it is asked, with longer and longer pauses, in seconds. False when the time is up."""
+        pause = first
+        while not is_over():
+            left = self.left()
+            self.next().wait(pause if left is None else min(pause, left))
+            if left is not None and left <= pause:
+                return False
+            pause = min(2 * pause, longest)
+        return True

@@ -37,12 +37,7 @@ def _ended(pid: int, waits: poller.Wait, is_over: Callable[[], bool]) -> bool:
                 return waits.until_ready((fd, poller.IN)) or is_over()
             finally:
                 os.close(fd)
-    pause = _FIRST_PAUSE
-    while not is_over():
-        if not waits.pause(pause):
-            return is_over()
-        pause = min(2 * pause, _LONGEST_PAUSE)
-    return True
+    return waits.until(is_over, _FIRST_PAUSE, _LONGEST_PAUSE) or is_over()
 
 
 def popen_wait(self: Any, timeout: float | None) -> Any:

@@ -21,16 +21,19 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02
 
 def _until_pending(sigset: Any, seconds: float | None) -> Any:
     """None if nothing came, or the caller cannot wait."""
-    found = _sigtimedwait(sigset, 0)
-    caller = waiter_for("signals") if found is None else None
-    if caller is not None:
-        waits = Wait(caller, seconds)
-        pause = _FIRST_PAUSE
-        while found is None and waits.pause(pause):
-            pause = min(2 * pause, _LONGEST_PAUSE)
-            found = _sigtimedwait(sigset, 0)
-        if found is None:
-            return _sigtimedwait(sigset, 0)
+    found = None
+
+    def is_pending() -> bool:
+        nonlocal found
+        found = _sigtimedwait(sigset, 0)
+        return found is not None
+
+    if not is_pending():
+        caller = waiter_for("signals")
+        if caller is not None:
+            waits = Wait(caller, seconds)
+            if not waits.until(is_pending, _FIRST_PAUSE, _LONGEST_PAUSE):
+                is_pending()
     return found
 
 

@@ -214,16 +214,18 @@ def _connected(sock: Any, address: Any, original: Any) -> int | None:
         return original(sock, address) or 0
     address = dns.resolved(sock, address)
     waits = poller.Wait(caller, seconds)
-    pause = _FIRST_PAUSE
-    while True:
-        error: int = at_once(sock, _connect_ex, (address,), {})
-        if error not in _IN_PROGRESS:
-            return error
-        if error != errno.EWOULDBLOCK or sock.family != socket.AF_UNIX:
-            break
-        if not waits.pause(pause):
-            return None
-        pause = min(2 * pause, _LONGEST_PAUSE)
+    is_unix: bool = sock.family == socket.AF_UNIX
+    error: int = 0
+
+    def is_begun() -> bool:
+        nonlocal error
+        error = at_once(sock, _connect_ex, (address,), {})
+        return error != errno.EWOULDBLOCK or not is_unix
+
+    if not waits.until(is_begun, _FIRST_PAUSE, _LONGEST_PAUSE):
+        return None
+    if error not in _IN_PROGRESS:
+        return error
     while waits.until_ready((_fileno(sock), poller.OUT)):
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error or _is_writable(_fileno(sock)):

@@ -28,11 +28,8 @@ def join(self: threading.Thread, timeout: float | None = None) -> None:
         caller = waiter_for("threads")
     if caller is not None:
         waits = Wait(caller, timeout)
-        pause = _FIRST_PAUSE
-        while self.is_alive():
-            if not waits.pause(pause):
-                return
-            pause = min(2 * pause, _LONGEST_PAUSE)
+        if not waits.until(lambda: not self.is_alive(), _FIRST_PAUSE, _LONGEST_PAUSE):
+            return
     _join(self, timeout)
 
 

@@ -24,6 +24,8 @@ import kombu.resource
 import kombu.utils.functional
 
 from .._await.can_await import can_await
+from .._blocking.poller import Wait
+from .._blocking.waiter import here
 from .._fiberback import await_
 from .._replacements import Replacement
 
@@ -32,10 +34,11 @@ _MOST = 0.5  # seconds between two looks for a connection, of many that may wait
 
 
 def _sleep(seconds: float) -> None:
-    if _get_running_loop() is not None and can_await():
-        await_(asyncio.sleep(seconds))
-    else:
+    caller = here()
+    if caller is None:
         time.sleep(seconds)
+    else:
+        caller.wait(seconds)
 
 
 class _Time:
@@ -50,15 +53,15 @@ class _Time:
 
 def _acquire(original: Callable[..., Any]) -> Callable[..., Any]:
     def acquire(self: Any, block: bool = False, timeout: float | None = None) -> Any:
-        if not (block and self.limit and _get_running_loop() is not None and can_await()):
+        caller = here() if block and self.limit else None
+        if caller is None:
             return original(self, block, timeout)
-        end = None if timeout is None else time.monotonic() + timeout
-        pause = _POLL
-        while not self._resource.qsize() and not self._closed:
-            if end is not None and time.monotonic() > end:
-                return original(self)  # which raises what it does then
-            await_(asyncio.sleep(pause))
-            pause = min(2 * pause, _MOST)
+
+        def is_there() -> bool:
+            return bool(self._resource.qsize() or self._closed)
+
+        if not Wait(caller, timeout).until(is_there, _POLL, _MOST):
+            return original(self)  # which raises what it does then
         return original(self, block, timeout)
 
     return acquire
