@@ -4,30 +4,15 @@
 
 #[path = "support/needs.rs"]
 mod needs;
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/mod.rs"]
 mod support;
 
 use needs::{Suite, tests};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
-
-const MANIFEST: &str = r#"
-[package]
-name = "frame-pointers"
-version = "0.0.0"
-edition = "2024"
-
-[dependencies]
-fiberback = { path = "@PATH@", default-features = false }
-
-[profile.dev]
-debug = 0
-
-[workspace]
-"#;
 
 const MAIN: &str = r##"
 use std::cell::Cell;
@@ -149,31 +134,10 @@ fn main() {
 "##;
 
 /// The program, built once.
-fn program() -> &'static Path {
+fn built() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("frame-pointers");
-        fs::create_dir_all(folder.join("src")).unwrap();
-        let manifest = MANIFEST.replace("@PATH@", &root.display().to_string());
-        fs::write(folder.join("Cargo.toml"), manifest).unwrap();
-        fs::write(folder.join("src/main.rs"), MAIN).unwrap();
-        // What is locked and downloaded already will do.
-        let _ = fs::copy(root.join("Cargo.lock"), folder.join("Cargo.lock"));
-        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command
-            .args(["build", "--quiet", "--target-dir"])
-            .arg(folder.join("target"))
-            .current_dir(&folder)
-            .env("RUSTFLAGS", "-Cforce-frame-pointers=yes")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS")
-            .env_remove("CARGO_BUILD_TARGET")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let output = support::output_within(command, Duration::from_secs(300));
-        assert!(output.status.success(), "{}", support::text(&output));
-        folder.join("target/debug/frame-pointers")
+        program::build("frame-pointers", "debug = 0", "-Cforce-frame-pointers=yes", MAIN)
     })
 }
 
@@ -185,7 +149,7 @@ fn piped(command: &mut Command) -> String {
 }
 
 fn the_chain_goes_on_into_the_resumer_and_never_loops() {
-    let text = piped(&mut Command::new(program()));
+    let text = piped(&mut Command::new(built()));
     // Before and after a suspension, on a fiber and on one that another resumes.
     assert_eq!(text.matches(" frames").count(), 4, "{text}");
 }
@@ -194,7 +158,7 @@ fn perf_sees_who_resumed_a_fiber() {
     let data = Path::new(env!("CARGO_TARGET_TMPDIR")).join("frame-pointers/perf.data");
     let mut record = Command::new("perf");
     record.args(["record", "--quiet", "--call-graph", "fp", "--freq", "499", "--output"]);
-    piped(record.arg(&data).arg(program()).arg("spin"));
+    piped(record.arg(&data).arg(built()).arg("spin"));
     let mut script = Command::new("perf");
     let text = piped(script.args(["script", "--fields", "ip,sym", "--input"]).arg(&data));
     // One paragraph for each sample, innermost first.

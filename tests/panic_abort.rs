@@ -1,27 +1,12 @@
 //! A program built with `panic = "abort"`: nothing can unwind, so what is suspended is leaked.
 //! Builds one in `target/` and runs it.
 
+#[path = "support/program.rs"]
+mod program;
 mod support;
 
-use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-
-const MANIFEST: &str = r#"
-[package]
-name = "panic-abort"
-version = "0.0.0"
-edition = "2024"
-
-[dependencies]
-fiberback = { path = "@PATH@", default-features = false }
-
-[profile.dev]
-panic = "abort"
-
-[workspace]
-"#;
 
 const MAIN: &str = r##"
 use fiberback::fiber::{Fiber, StackPool, Suspender};
@@ -104,25 +89,8 @@ fn main() {
 
 #[test]
 fn dropping_a_suspended_run_leaks_and_does_not_abort() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("panic-abort");
-    fs::create_dir_all(folder.join("src")).unwrap();
-    let manifest = MANIFEST.replace("@PATH@", &root.display().to_string().replace('\\', "/"));
-    fs::write(folder.join("Cargo.toml"), manifest).unwrap();
-    fs::write(folder.join("src/main.rs"), MAIN).unwrap();
-    // What is locked and downloaded already will do.
-    let _ = fs::copy(root.join("Cargo.lock"), folder.join("Cargo.lock"));
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .args(["run", "--quiet", "--target-dir"])
-        .arg(folder.join("target"))
-        .current_dir(&folder)
-        .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .env_remove("CARGO_BUILD_TARGET")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    let mut command = Command::new(program::build("panic-abort", "panic = \"abort\"", "", MAIN));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = support::output_within(command, Duration::from_secs(300));
     let text = support::text(&output);
     assert!(output.status.success(), "{text}");

@@ -78,6 +78,22 @@ fn report_of(block: impl FnOnce(Receiver<()>) + Send + 'static) -> Blocked {
     blocked
 }
 
+/// Another fiber that blocks for a while is reported next.
+fn reports_a_short_one(told: &Receiver<Blocked>) {
+    let (open, blocks_on) = gate();
+    let short = thread::spawn(move || {
+        let _other = waits("other");
+        let mut run = named("short", move || {
+            let _ = blocks_on.recv();
+        });
+        assert!(poll(&mut run).is_ready());
+    });
+    let blocked = told.recv().unwrap();
+    assert!(is_of(&blocked, "short"), "{blocked}");
+    drop(open);
+    short.join().unwrap();
+}
+
 #[test]
 fn one_that_waits_for_a_channel() {
     let blocked = report_of(|blocks_on| {
@@ -159,18 +175,7 @@ fn each_incident_once_and_the_next_again() {
     assert!(is_of(&blocked, "blocks twice"), "{blocked}");
     // Others are reported meanwhile, each after more than the threshold; this one is not again.
     for _ in 0..3 {
-        let (open, blocks_on) = gate();
-        let short = thread::spawn(move || {
-            let _other = waits("other");
-            let mut run = named("short", move || {
-                let _ = blocks_on.recv();
-            });
-            assert!(poll(&mut run).is_ready());
-        });
-        let blocked = told.recv().unwrap();
-        assert!(is_of(&blocked, "short"), "{blocked}");
-        drop(open);
-        short.join().unwrap();
+        reports_a_short_one(&told);
     }
     drop(open_first);
     let blocked = told.recv().unwrap();
@@ -195,18 +200,7 @@ fn one_that_keeps_nobody_is_not_reported() {
     });
     has_begun.recv().unwrap();
     for _ in 0..3 {
-        let (open, blocks_on) = gate();
-        let short = thread::spawn(move || {
-            let _other = waits("other");
-            let mut run = named("short", move || {
-                let _ = blocks_on.recv();
-            });
-            assert!(poll(&mut run).is_ready());
-        });
-        let blocked = told.recv().unwrap();
-        assert!(is_of(&blocked, "short"), "{blocked}");
-        drop(open);
-        short.join().unwrap();
+        reports_a_short_one(&told);
     }
     drop(open);
     lonely.join().unwrap();

@@ -5,8 +5,8 @@ available to all tests. Where PostgreSQL is not installed their tests are skippe
 summary; with `FIBERBACK_REQUIRE_POSTGRES` set they fail. `.ci/postgres` installs it.
 
 Uses the system's `initdb` and `pg_ctl`. Nothing is left behind whatever becomes of the process,
-SIGKILL included: a shell waits for the end of a pipe whose other end only the process holds, then
-stops the server and removes its directory. (`tests/support/postgres.rs` is the same in Rust.)
+SIGKILL included: the shell that runs the server then stops it and removes its directory
+(`server_shell.py`). (`tests/support/postgres.rs` is the same in Rust.)
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import server_shell
 
 # Starts the server, says "ready", and waits for the end of its standard input.
 SHELL = r"""
@@ -63,32 +64,16 @@ class Cluster:
             "-c full_page_writes=off -c synchronous_commit=off -c autovacuum=off "
             "-c shared_buffers=32MB -c max_wal_size=256MB -c logging_collector=off"
         )
-        self._shell = subprocess.Popen(
-            ["/bin/sh", "-c", SHELL, "sh", str(self._bin), self.host, options],
-            cwd=self.host,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            process_group=0,  # not reached by the terminal's Ctrl-C
-            **identity,
-        )
-        assert self._shell.stdout is not None
-        said = []
-        for line in self._shell.stdout:
-            if line == "ready\n":
-                break
-            said.append(line)
-        else:
-            self.stop()
-            raise NoPostgres(f"PostgreSQL in {self._bin} did not start:\n{''.join(said)}")
+        try:
+            self._shell = server_shell.start(
+                SHELL, str(self._bin), self.host, options, cwd=self.host, **identity
+            )
+        except server_shell.NotStarted as error:
+            raise NoPostgres(f"PostgreSQL in {self._bin} did not start:\n{error}") from None
         self._numbers = itertools.count()
 
     def stop(self) -> None:
-        assert self._shell.stdin is not None and self._shell.stdout is not None
-        self._shell.stdin.close()
-        self._shell.wait()
-        self._shell.stdout.close()
+        server_shell.end(self._shell)
 
     def dsn(self, database: str = "postgres") -> str:
         """What libpq, psycopg and asyncpg connect to."""

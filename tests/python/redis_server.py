@@ -1,17 +1,16 @@
 """A private Redis server on a socket of its own: started by the process that uses it, gone when it is.
 
-Where Redis is not installed the tests of it are skipped, and say so; `.ci/redis` installs it. A shell waits for the end of a pipe whose other end only the process holds, then ends the server
-and removes its directory.
+Where Redis is not installed the tests of it are skipped, and say so; `.ci/redis` installs it.
 """
 
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 
 import pytest
+import server_shell
 
 # Says "ready" when the server answers, and waits for the end of its standard input.
 SHELL = r"""
@@ -45,23 +44,10 @@ class Server:
         return f"redis+socket://{self.socket}?virtual_host={database}"
 
     def start(self) -> None:
-        self._shell = subprocess.Popen(
-            ["/bin/sh", "-c", SHELL, "sh", self._dir],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            process_group=0,  # not reached by the terminal's Ctrl-C
-        )
-        assert self._shell.stdout is not None
-        said = self._shell.stdout.readline()
-        assert said == "ready\n", said + self._shell.stdout.read()
+        self._shell = server_shell.start(SHELL, self._dir)
 
     def stop(self) -> None:
-        assert self._shell.stdin is not None and self._shell.stdout is not None
-        self._shell.stdin.close()
-        self._shell.wait()
-        self._shell.stdout.close()
+        server_shell.end(self._shell)
 
     def remove(self) -> None:
         self.stop()

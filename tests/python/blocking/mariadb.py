@@ -6,10 +6,10 @@ import contextlib
 import os
 import pwd
 import shutil
-import subprocess
 import tempfile
 
 import pytest
+import server_shell
 
 # Starts the server, says "ready", and waits for the end of its standard input. Without grant tables an empty data
 # directory will do.
@@ -54,19 +54,8 @@ def running():
         account = pwd.getpwnam("nobody")
         os.chown(folder, account.pw_uid, account.pw_gid)
         identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    shell = subprocess.Popen(
-        ["/bin/sh", "-c", SHELL, "sh", program, folder],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-        process_group=0,
-        **identity,
-    )
-    with shell:
-        said = shell.stdout.readline()
-        assert said == "ready\n", said + shell.stdout.read()
-        try:
-            yield folder + "/socket"
-        finally:
-            shell.stdin.close()
+    shell = server_shell.start(SHELL, program, folder, cwd=folder, **identity)
+    try:
+        yield folder + "/socket"
+    finally:
+        server_shell.end(shell)
