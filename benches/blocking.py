@@ -19,6 +19,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import importlib.util
+import pathlib
 import platform
 import re
 import shutil
@@ -26,10 +27,13 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
 import fiberback
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests" / "python"))
+
+import redis_server
 
 DOWNLOADS, DELAY, TASKS, GETS = 200, 0.05, 50, 100
 SHORT = 200  # operations that are timed together
@@ -202,32 +206,22 @@ def downloads(rounds):
 
 
 def of_redis(rounds):
-    program = shutil.which("redis-server")
-    if importlib.util.find_spec("redis") is None or program is None:
+    if importlib.util.find_spec("redis") is None or shutil.which("redis-server") is None:
         print("redis: left out, for redis-py or redis-server is not installed")
         return
     import redis
     import redis.asyncio
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = folder + "/socket"
-        options = ["--port", "0", "--unixsocket", path, "--save", "", "--dir", folder]
-        with subprocess.Popen([program, *options], stdout=subprocess.DEVNULL) as process:
-            try:
-                while True:
-                    with (
-                        contextlib.suppress(redis.ConnectionError),
-                        redis.Redis(unix_socket_path=path) as client,
-                    ):
-                        client.set("key", "value")
-                        break
-                    time.sleep(0.01)
-                ours, theirs = [], []
-                for _ in range(rounds):
-                    ours.append(asyncio.run(gets(path)))
-                    theirs.append(asyncio.run(gets_asyncio(path)))
-            finally:
-                process.kill()
+    server = redis_server.Server()
+    try:
+        with redis.Redis(unix_socket_path=server.socket) as client:
+            client.set("key", "value")
+        ours, theirs = [], []
+        for _ in range(rounds):
+            ours.append(asyncio.run(gets(server.socket)))
+            theirs.append(asyncio.run(gets_asyncio(server.socket)))
+    finally:
+        server.remove()
     mine, peer = statistics.median(ours), statistics.median(theirs)
     print(f"GETs per second of {TASKS} tasks, {GETS} each, over a Unix socket")
     print(f"  redis-py, blocking()  {mine:8.0f}  {mine / peer:5.2f} x redis.asyncio")

@@ -6,11 +6,8 @@ import contextlib
 import ftplib
 import http.client
 import http.server
-import shutil
 import smtplib
 import socket
-import subprocess
-import tempfile
 import threading
 import time
 import urllib.request
@@ -142,37 +139,12 @@ def test_timeouts_and_cancellation(backend, make):
         assert backend.run(main) == b"/x" * 1000
 
 
-@pytest.fixture(scope="module")
-def redis_server():
-    redis = import_or_skip("redis")
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not installed")
-    folder = tempfile.mkdtemp(prefix="fiberback-redis-")
-    path = folder + "/socket"
-    options = ["--port", "0", "--unixsocket", path, "--save", "", "--dir", folder]
-    server = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
-    try:
-        while True:
-            assert server.poll() is None
-            with (
-                contextlib.suppress(redis.ConnectionError),
-                redis.Redis(unix_socket_path=path) as client,
-            ):
-                client.ping()
-                break
-            time.sleep(0.01)
-        yield path
-    finally:
-        server.kill()
-        server.wait()
-        shutil.rmtree(folder)
-
-
 def test_redis(backend, redis_server):
     """Each waits for a value that another one pushes when all of them wait."""
     redis = import_or_skip("redis")
-    pool = redis.ConnectionPool.from_url(f"unix://{redis_server}", max_connections=COUNT + 10)
+    pool = redis.ConnectionPool.from_url(
+        f"unix://{redis_server.socket}", max_connections=COUNT + 10
+    )
 
     def pop(number):
         with redis.Redis(connection_pool=pool) as client:
@@ -196,11 +168,11 @@ def test_redis_cancelled_and_too_late(backend, redis_server):
     redis = import_or_skip("redis")
 
     async def main():
-        with redis.Redis(unix_socket_path=redis_server, max_connections=1) as client:
+        with redis.Redis(unix_socket_path=redis_server.socket, max_connections=1) as client:
 
             def late():
                 with redis.Redis(
-                    unix_socket_path=redis_server, socket_timeout=0.01, retry=None
+                    unix_socket_path=redis_server.socket, socket_timeout=0.01, retry=None
                 ) as other:
                     with pytest.raises(redis.TimeoutError):
                         other.blpop(["nothing"], 60)
