@@ -53,8 +53,14 @@ use std::time::Duration;
 /// # Cost
 ///
 /// With the feature `dump` each suspension of a fiber stores where and when it was, and each resumption takes an
-/// atomic exchange: some 20 ns for both (`benches/switch.rs`). Without it nothing is stored. The first call reads the
-/// program's debugging information, which may take a second.
+/// atomic exchange: some 15 to 30 ns for both (docs/costs.md says how that was measured). Without it nothing is stored. The
+/// first call reads the program's debugging information, which may take a second.
+///
+/// # Forked children
+///
+/// What is asked here, and what makes a fiber, takes locks for some instructions. A child that is forked while another
+/// thread dumps, or [watches](crate::watch()), may find one taken for ever, as the allocator's: fork(2) promises such a
+/// child async-signal-safe functions only.
 #[must_use = "prints nothing by itself: `eprintln!(\"{}\", fiberback::dump())`"]
 pub fn dump() -> Dump {
     let mut fibers = Vec::new();
