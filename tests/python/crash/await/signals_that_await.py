@@ -3,6 +3,7 @@
 own code, call await_, are parked there, raise, and start again what they have interrupted."""
 
 import asyncio
+import itertools
 import os
 import signal
 import threading
@@ -66,6 +67,11 @@ def under_fire(run, *numbers):
         run(main())
     except TimeoutError:  # in asyncio's code, or ours: as in any program whose handlers raise
         pass
+    except RuntimeError as error:
+        # asyncio's own: on_other() raised in the selector while the callback that stops the loop was
+        # ready to run: it stops the next run of the loop, in which asyncio.run() ends its tasks.
+        if not (isinstance(error.__context__, TimeoutError) and "Event loop stopped before" in str(error)):
+            raise
     finally:
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         stop.set()
@@ -73,14 +79,19 @@ def under_fire(run, *numbers):
         time.sleep(0.002)
 
 
+def all_combinations(run):
+    for numbers in ((signal.SIGUSR1,), (signal.SIGUSR1, signal.SIGUSR2), (signal.SIGUSR2,)):
+        signal.signal(signal.SIGUSR2, on_other)
+        under_fire(run, *numbers)
+
+
 stop = threading.Event()
 signal.signal(signal.SIGUSR1, on_signal)
-for run in (asyncio.run, fiberback.run):
-    signal.signal(signal.SIGUSR2, on_other)
-    under_fire(run, signal.SIGUSR1)
-    signal.signal(signal.SIGUSR2, on_other)
-    under_fire(run, signal.SIGUSR1, signal.SIGUSR2)
-    signal.signal(signal.SIGUSR2, on_other)
-    under_fire(run, signal.SIGUSR2)
-assert handled > 5, (handled, refused)
+# How many handlers run to their end within one round is up to the machine: the faster, the fewer.
+tired = time.monotonic() + 60
+for run in itertools.cycle((asyncio.run, fiberback.run)):
+    all_combinations(run)
+    if run is fiberback.run and handled > 5:
+        break
+    assert time.monotonic() < tired, (handled, refused)
 print("fine")
