@@ -31,9 +31,10 @@ pub(crate) unsafe fn is_asyncio_future(object: *mut PyObject) -> bool {
 
 /// Whether the object that an awaitable has yielded is a future that a task may be behind.
 ///
-/// Tasks and what `gather` makes are subclasses of `Future`. `shield` makes a plain one that has a
-/// callback already, which hardly any other has when it is first waited for, and `wait` and
-/// `wait_for` (of 3.11) plain ones without: those are known by their code.
+/// Tasks and what `gather` makes are subclasses of `Future`. `shield`, and an executor's `wrap_future`, make
+/// plain ones with a callback that is a function of asyncio's; other libraries' have methods (asyncpg), and
+/// `loop.sock_recv()` and the like `partial`s. `wait` and `wait_for` (of 3.11) make plain ones without: those
+/// are known by their code.
 #[inline]
 pub(crate) unsafe fn is_for_task(yielded: *mut PyObject, iterator: *mut PyObject) -> bool {
     // SAFETY: attached; all valid and borrowed.
@@ -49,6 +50,26 @@ pub(crate) unsafe fn is_for_task(yielded: *mut PyObject, iterator: *mut PyObject
         let pure: *mut ffi::PyTypeObject = PURE_FUTURE.load(Ordering::Relaxed).cast();
         !future.is_null() && ffi::PyType_IsSubtype(class, future) != 0
             || !pure.is_null() && ffi::PyType_IsSubtype(class, pure) != 0
+    }
+}
+
+/// Whether one of a future's callbacks is a function that is written in Python.
+///
+/// # Safety
+///
+/// Attached, no error set; a valid object.
+unsafe fn has_function(callbacks: *mut PyObject) -> bool {
+    // SAFETY: the contract. The list, which asyncio has just made, has its items while nothing else runs.
+    unsafe {
+        if ffi::Py_TYPE(callbacks) != &raw mut ffi::PyList_Type {
+            return false;
+        }
+        (0..ffi::PyList_GET_SIZE(callbacks)).any(|at| {
+            let entry = ffi::PyList_GET_ITEM(callbacks, at);
+            ffi::PyTuple_Check(entry) != 0
+                && ffi::PyTuple_GET_SIZE(entry) > 0
+                && ffi::Py_TYPE(ffi::PyTuple_GET_ITEM(entry, 0)) == &raw mut ffi::PyFunction_Type
+        })
     }
 }
 
@@ -68,10 +89,10 @@ unsafe fn is_plain_for_task(future: *mut PyObject, iterator: *mut PyObject) -> b
             ffi::PyErr_Clear();
             return false;
         }
-        let some = callbacks != ffi::Py_None();
+        let (some, function) = (callbacks != ffi::Py_None(), has_function(callbacks));
         ffi::Py_DECREF(callbacks);
         if some || ffi::Py_TYPE(iterator) != &raw mut ffi::PyCoro_Type {
-            return some;
+            return function;
         }
         let code = ffi::PyObject_GetAttr(iterator, names::CR_CODE.get());
         if code.is_null() {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import weakref
 
@@ -417,6 +418,37 @@ def test_the_watch_keeps_nothing_alive(aio, fb):
         return found() is None
 
     assert aio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("callback", "watched"),
+    [
+        (functools.partial([].append), False),  # as of loop.sock_recv()
+        ([].append, False),  # as of a driver that is compiled
+        (lambda future: None, True),  # as of shield(), and of run_in_executor()
+    ],
+)
+def test_what_a_driver_waits_for_is_not_watched(fb, callback, watched):
+    """The search for circles costs as much as a small query."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        future.add_done_callback(callback)
+
+        async def waits():
+            await fb.ensure_portal()
+            return fb.await_(future)
+
+        before = len(loop._scheduled)
+        task = asyncio.create_task(waits())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert len(loop._scheduled) - before == watched
+        future.set_result("here")
+        return await task
+
+    assert asyncio.run(main()) == "here"
 
 
 def test_somebody_cancels_the_timer_of_the_watch(fb):
