@@ -70,7 +70,10 @@ def under_fire(run, *numbers):
     except RuntimeError as error:
         # asyncio's own: on_other() raised in the selector while the callback that stops the loop was
         # ready to run: it stops the next run of the loop, in which asyncio.run() ends its tasks.
-        if not (isinstance(error.__context__, TimeoutError) and "Event loop stopped before" in str(error)):
+        if not (
+            isinstance(error.__context__, TimeoutError)
+            and "Event loop stopped before" in str(error)
+        ):
             raise
     finally:
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
