@@ -6,7 +6,7 @@ export CARGO
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-rust demo-python test test-rust test-python test-all lint \
 	lint-rust lint-python lint-all sanitize bench bench-rust bench-python \
-	cross-check test-platforms msrv wheel wheels fallback-wheel doc docs bench-report
+	cross-check test-platforms msrv wheel wheels fallback-wheel doc docs bench-report figures
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -68,8 +68,11 @@ bench-rust:
 	$(CARGO) bench --features "$$(sed -n '/^\[features\]/,/^\[dep/s/^\([a-z0-9-]*\) = .*/\1/p' Cargo.toml | \
 		grep -v -e '^default$$' -e '^dump$$' | paste -sd,)"
 
-bench-report: ## Run the Python benchmarks quickly, and draw target/bench-report/index.html
+bench-report: ## Run the benchmarks quickly, and draw target/bench-report/index.html
 	.ci/python/bench --report
+
+figures: ## Put the figures of docs/figures (bench-report's, with --keep) into README and the other documents
+	python3 benches/report/figures.py
 
 bench-python:
 	.ci/python/bench

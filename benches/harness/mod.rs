@@ -67,7 +67,10 @@ impl<'a> Bench<'a> {
         let rounds = if in_earnest() { rounds } else { 3 };
         for case in &mut self.cases {
             let began = Instant::now();
-            while (case.run)(case.iterations) < sample / 2 && began.elapsed() < 20 * sample {
+            // The shortest of three: where others take the processor, one alone says that it is enough too early.
+            while (0..3).map(|_| (case.run)(case.iterations)).min() < Some(sample / 2)
+                && began.elapsed() < 60 * sample
+            {
                 case.iterations *= 2;
             }
         }

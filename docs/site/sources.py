@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import places
 from docutils import nodes
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
@@ -32,11 +33,8 @@ def place_of(path: str) -> str:
 
 def line_of(path: str, name: str) -> int | None:
     """The line that defines `name`."""
-    begins = re.compile(
-        rf"\s*(?:pub(?:\([^)]*\))? )?(?:async )?(?:unsafe )?(?:def|class|fn|struct|enum) {re.escape(name)}\b"
-    )
-    text = (ROOT / path).read_text(encoding="utf-8")
-    return next((at for at, line in enumerate(text.split("\n"), 1) if begins.match(line)), None)
+    found = places.place_of((ROOT / path).read_text(encoding="utf-8").split("\n"), name)
+    return None if found is None else found[0] + 1
 
 
 def resolve(app: Sphinx, doctree: nodes.document, docname: str) -> None:

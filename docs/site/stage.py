@@ -5,6 +5,7 @@ alone are in `docs/site/pages/`. On the way here
 
 - links to pages become links to their place on the site, links to other files of the repository, and paths in code
   spans, become `repo:PATH`, for which `sources.py` makes a page;
+- blocks of `text diagram` are drawn (`diagram.py`);
 - a paragraph that is nothing but a link to an example, or with `#NAME` to a function in it, gets its text below it;
 - the pages of GENERATED are written from what they are the table of.
 
@@ -13,7 +14,6 @@ alone are in `docs/site/pages/`. On the way here
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -21,6 +21,10 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import diagram
+import libraries
+import places
 
 ROOT = Path(__file__).parents[2]
 # Markdown beside docs/, and where it is on the site.
@@ -45,6 +49,7 @@ EXAMPLE = re.compile(
 )
 ELSEWHERE = re.compile(r"!\[[^]]*\]\(https?:[^)]*\)\n?")
 FENCE = re.compile(r"\s*(`{3,}|~{3,})")
+DIAGRAM = "```text diagram: "
 LANGUAGES = {"py": "python", "rs": "rust"}
 
 
@@ -102,13 +107,10 @@ def example(path: str, kind: str, item: str | None) -> Iterator[str]:
     """The text of an example, or of one function or class in it, with what stands directly above it."""
     lines = (ROOT / path).read_text(encoding="utf-8").rstrip("\n").split("\n")
     if item is not None:
-        begins = re.compile(
-            rf"(\s*)(?:pub(?:\([^)]*\))? )?(?:async )?(?:def|class|fn|struct|impl(?: \w+ for)?) {item}\b"
-        )
-        found = [(at, match[1]) for at, line in enumerate(lines) if (match := begins.match(line))]
-        if not found:
+        found = places.place_of(lines, item)
+        if found is None:
             raise SystemExit(f"{path} does not define {item}")
-        first, indent = found[0]
+        first, indent = found
         last = first + 1
         while last < len(lines) and (
             not lines[last] or lines[last].startswith((indent + " ", indent + ")"))
@@ -131,7 +133,20 @@ def staged(file: str, place: str, known: dict[str, str]) -> str:
     lines = text.split("\n")
     out: list[str] = []
     fence = ""
+    drawing: list[str] | None = (
+        None  # the lines of a diagram, the first of which says what it shows
+    )
     for at, line in enumerate(lines):
+        if drawing is not None:
+            if line == "```":
+                out.append(raw([diagram.svg("\n".join(drawing[1:]), drawing[0])]))
+                drawing = None
+            else:
+                drawing.append(line)
+            continue
+        if not fence and line.startswith(DIAGRAM):
+            drawing = [line.removeprefix(DIAGRAM)]
+            continue
         begins = FENCE.match(line)
         if fence or begins:
             if not fence:
@@ -219,42 +234,58 @@ def by_text(page: str) -> str:
     return "\n## ".join([f"{head}\n\n## By how they begin\n\n{listed}\n", *entries])
 
 
-def plots(folder: Path) -> str:
-    """The plots of the home page, drawn of what benches/portal.py has printed; returns what was measured where."""
-    spec = importlib.util.spec_from_file_location("report", ROOT / "benches/report.py")
-    assert spec is not None and spec.loader is not None
-    report = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(report)
-    measured = (ROOT / "docs/site/measured.txt").read_text(encoding="utf-8")
-    shape, _, said = measured.partition("\n")
-    ready, sleep = list(report.plots(said))[:2]
-    (folder / "ready.svg").write_text(report.svg(ready), encoding="utf-8")
-    (folder / "sleep.svg").write_text(report.svg(sleep), encoding="utf-8")
-    return f"{said.partition(chr(10))[0]}. {shape}"
+def raw(parts: list[str]) -> str:
+    return "\n".join(["````{raw} html", *parts, "````", ""])
 
 
-GENERATED: dict[str, Callable[[], str]] = {"matrix.md": matrix}
+def report() -> tuple[str, str, str]:
+    """Of the runs in docs/figures: the plots for the home page, those of the report, and how they look."""
+    sys.path.insert(0, str(ROOT / "benches/report"))
+    import drawn
+    import runs
+
+    kept = runs.kept()
+    home = [
+        drawn.figure(group, kept["portal.py"])
+        for group in kept["portal.py"].groups()
+        if group.title in ("await_ of a ready coroutine", "await_(asyncio.sleep(0))")
+    ]
+    parts = []
+    for name, run in kept.items():
+        figures = [drawn.figure(plot, run) for group in run.groups() for plot in drawn.plots(group)]
+        parts += [f"\n## {name}\n", raw(figures)]
+    return raw(home), "\n".join(parts), drawn.COLOURS
+
+
+GENERATED: dict[str, Callable[[], str]] = {"matrix.md": matrix, "libraries.md": libraries.page}
 
 
 def stage(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    known = pages() | {"docs/matrix.toml": "matrix.md"}
+    known = pages() | {
+        "docs/matrix.toml": "matrix.md",
+        "docs/site/libraries.py": "libraries.md",
+    }
     for file, place in pages().items():
         path = folder / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(staged(file, place, known), encoding="utf-8")
     with (folder / "recipes/README.md").open("a", encoding="utf-8") as page:
         page.write(contents(folder / "recipes"))
-    with (folder / "index.md").open("r+", encoding="utf-8") as page:
-        text = page.read().replace("MEASURED", plots(folder))
-        page.seek(0)
-        page.write(text + more(text, [*pages().values(), *GENERATED]))
+    home, figures, colours = report()
+    with (folder / "figures/README.md").open("a", encoding="utf-8") as page:
+        page.write(figures)
+    index = folder / "index.md"
+    text = index.read_text(encoding="utf-8").replace("PLOTS", home)
+    index.write_text(text + more(text, [*pages().values(), *GENERATED]), encoding="utf-8")
     errors = folder / "errors.md"
     errors.write_text(by_text(errors.read_text(encoding="utf-8")), encoding="utf-8")
     for place, write in GENERATED.items():
         (folder / place).write_text(write(), encoding="utf-8")
-    for each in ("conf.py", "sources.py", "site.css"):
+    for each in ("conf.py", "places.py", "sources.py", "site.css"):
         shutil.copy(ROOT / "docs/site" / each, folder / each)
+    with (folder / "site.css").open("a", encoding="utf-8") as style:
+        style.write(colours)
 
 
 if __name__ == "__main__":

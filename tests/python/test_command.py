@@ -86,4 +86,5 @@ def test_errors(tmp_path):
     assert "wrong-thread\n" in said and "trio-no-portal\n" in said
     one = command("errors", "trio-no-portal", cwd=tmp_path)
     assert one.startswith("trio-no-portal\n") and "with_portal_run_tree" in one
+    assert command("errors", "[fiberback:trio-no-portal]", cwd=tmp_path) == one  # as messages end
     command("errors", "no-such-code", cwd=tmp_path, code=1)

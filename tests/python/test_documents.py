@@ -30,12 +30,8 @@ def missing(document: Path) -> list[str]:
         for name in FILE.findall(text)
         if name not in PATTERNS and not any((base / name).exists() for base in BASES)
     ]
-    # What is built beside the site's pages, and plots that are drawn for them, are not there yet.
-    links = [
-        link
-        for link in LINK.findall(text)
-        if "/target/site/" not in link and not link.endswith(".svg")
-    ]
+    # What is built beside the site's pages is not there yet.
+    links = [link for link in LINK.findall(text) if "/target/site/" not in link]
     return gone + [link for link in links if not (document.parent / link).exists()]
 
 

@@ -64,7 +64,9 @@ def main(arguments: list[str] | None = None) -> int:
     running.add_argument("script")
     running.add_argument("arguments", nargs=argparse.REMAINDER, help="what the script gets")
     errors = commands.add_parser("errors", help="the table of errors: code, text, cure")
-    errors.add_argument("code", nargs="?", help="only this one")
+    errors.add_argument(
+        "code", nargs="?", help="only this one: 'no-portal', or '[fiberback:no-portal]'"
+    )
     dumping = commands.add_parser("dump", help="what waits in another process, and for what")
     dumping.add_argument("pid", type=int)
     dumping.add_argument("--format", choices=("text", "json"), default="text")
@@ -348,6 +350,8 @@ def run(script: str, arguments: list[str], *, module: bool) -> None:
 
 def print_errors(code: str | None) -> int:
     table = {each.code: each for each in _messages.table()}
+    if code is not None:  # as messages end with it
+        code = code.strip("[]").removeprefix("fiberback:")
     if code is not None and code not in table:
         print(f"no error has the code {code!r}; `python -m fiberback errors` lists them")
         return 1

@@ -46,6 +46,6 @@ _Policy: Any = getattr(_loops, "_DefaultEventLoopPolicy", None) or asyncio.Defau
 
 
 class EventLoopPolicy(_Policy):
-    """The default policy, but its loops are `EventLoop`s."""
+    """The default policy, but each loop is an `EventLoop`."""
 
     _loop_factory = EventLoop
