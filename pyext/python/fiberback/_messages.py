@@ -719,6 +719,11 @@ CELERY_LEFT = Message(
 
 # --- fiberback.dask --------------------------------------------------------------------------------
 
+DASK_QUEUED = Message(
+    "dask-queued",
+    "Dask's scheduler sends tasks of this executor a few at a time, for it did not take a plugin: {error!r}",
+    "Install fiberback where the scheduler runs, too",
+)
 DASK_SHUT_DOWN = Message(
     "dask-shut-down",
     "this worker's executor has been shut down, for the worker ends or its plugin was removed",

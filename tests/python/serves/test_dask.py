@@ -102,6 +102,43 @@ def test_others_run_in_threads_meanwhile(client):
     assert waiting.result() == where_it_waits not in threads
 
 
+def test_all_are_sent_at_once(client, cluster):
+    """Those of Dask's own executor are kept back in the scheduler until a slot is free."""
+
+    def states(**annotations):
+        with dask.annotate(**annotations):
+            futures = client.map(abs, range(40), pure=False)
+        client.gather(futures)
+        keys = [future.key for future in futures]
+        return client.run_on_scheduler(
+            lambda dask_scheduler: {finish for _, _, finish, *_ in dask_scheduler.story(*keys)}
+        )
+
+    assert "queued" in states()
+    on_the_loop = states(executor="fiberback")
+    assert "memory" in on_the_loop and "queued" not in on_the_loop
+    # Restrictions of the user's stay.
+    (worker,) = cluster.workers.values()
+    assert "queued" not in states(executor="fiberback", workers=[worker.address])
+
+
+def test_a_scheduler_that_takes_no_plugin(caplog):
+    class Scheduler:
+        async def register_scheduler_plugin(self, **_):
+            raise ModuleNotFoundError("No module named 'fiberback'")
+
+    class Worker:
+        executors = {}
+        scheduler = Scheduler()
+
+    plugin = fiberback.dask.Plugin()
+    asyncio.run(plugin.setup(Worker))
+    assert set(Worker.executors) == {"fiberback"}
+    says(caplog.text, "dask-queued", "No module named 'fiberback'")
+    plugin.teardown(Worker)
+    assert not Worker.executors
+
+
 def test_dependencies_errors_and_retries(client):
     def add(a, b):
         return fiberback.await_(asyncio.sleep(0, a + b))

@@ -49,3 +49,4 @@ def test_a_worker_that_is_killed():
         with dask.annotate(executor="fiberback"):
             again = client.map(waits, range(400, 420), seconds=0.0)
         assert client.gather(again) == list(range(400, 420))
+        assert len({worker for each in client.who_has(again).values() for worker in each}) == 2

@@ -86,8 +86,11 @@ class Executor(concurrent.futures.Executor):
         """What `distributed.secede()` does."""
         state = self._worker.state.tasks.get(key)
         if state is not None and state.state == "executing":
+            now = time.time()
+            # By this the scheduler tells who is busy. With 0 all workers were idle, and the first would get all.
+            duration = max(now - (state.start_time or now), 1e-4)
             self._worker.handle_stimulus(
-                SecedeEvent(key=key, compute_duration=0.0, stimulus_id=f"secede-{time.time()}")
+                SecedeEvent(key=key, compute_duration=duration, stimulus_id=f"secede-{now}")
             )
 
     def cancel(self, key: Any) -> None:

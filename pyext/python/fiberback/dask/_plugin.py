@@ -11,6 +11,7 @@ from typing import Any
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from ._executor import Executor
+from ._scheduler import send_at_once
 from ._sync import in_tasks
 
 
@@ -30,9 +31,10 @@ class Plugin(WorkerPlugin):
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_in_worker": None}
 
-    def setup(self, worker: Any) -> None:
+    async def setup(self, worker: Any) -> None:
         in_tasks()
         self._in_worker = worker.executors[self._executor] = Executor(worker, self._limit)
+        await send_at_once(worker, self._executor)
 
     def teardown(self, worker: Any) -> None:
         executor, self._in_worker = self._in_worker, None
