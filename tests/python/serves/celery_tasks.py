@@ -7,6 +7,7 @@ import os
 import pathlib
 import threading
 import time
+from contextvars import ContextVar
 from typing import Any
 
 import fiberback
@@ -22,6 +23,7 @@ app.conf.update(
     task_acks_late=bool(os.environ.get("CELERY_TEST_ACKS_LATE")),
     task_send_sent_event=False,
     worker_send_task_events=True,
+    worker_prefetch_multiplier=int(os.environ.get("CELERY_TEST_PREFETCH", 4)),
     result_extended=True,
     broker_transport_options={
         "visibility_timeout": float(os.environ.get("CELERY_TEST_VISIBILITY", 3600)),
@@ -41,6 +43,32 @@ signalled: list[tuple[str, str | None]] = []
 @signals.task_prerun.connect
 def on_prerun(task_id: str, **_: Any) -> None:
     signalled.append((task_id, current_task.request.id))
+
+
+# What receivers were sent, in its order: the signal, the task's id, its name, and what `on_prerun` set for that task.
+received: list[tuple[str, str, str, str | None]] = []
+set_in_prerun: ContextVar[str | None] = ContextVar("set_in_prerun", default=None)
+
+
+def receive(name: str) -> None:
+    def receiver(
+        sender: Any = None, task_id: str | None = None, request: Any = None, **_: Any
+    ) -> None:
+        if task_id is None:
+            task_id = request.id if request is not None else sender.request.id
+        received.append((name, str(task_id), sender.name, set_in_prerun.get()))
+
+    getattr(signals, f"task_{name}").connect(receiver, weak=False)
+
+
+for each in ("prerun", "success", "failure", "retry", "revoked", "postrun"):
+    receive(each)
+
+
+@signals.task_prerun.connect
+def set_for_the_task(task_id: str, **_: Any) -> None:
+    """After the receiver above, which sees what others have left there: nothing."""
+    set_in_prerun.set(task_id)
 
 
 async def meet(key: str, count: int) -> None:
@@ -87,6 +115,29 @@ async def who(self: Any, key: str, count: int) -> list[Any]:
     thread = await asyncio.to_thread(lambda: self.request.id)
     own = [each for each in signalled if each[0] == self.request.id]
     return [self.request.id, *children, thread, *own[0]]
+
+
+@app.task
+async def sees_what_was_set(key: str, count: int) -> list[str | None]:
+    """Itself, a task that it starts, and a thread."""
+    await meet(key, count)
+    child = asyncio.create_task(asyncio.sleep(0, set_in_prerun.get()))
+    return [set_in_prerun.get(), await child, await asyncio.to_thread(set_in_prerun.get)]
+
+
+@app.task
+def signals_of(task_id: str) -> list[Any]:
+    return [each for each in received if each[1] == task_id]
+
+
+@app.task
+def now() -> float:
+    return time.time()
+
+
+@app.task(rate_limit="1/h")
+def once_an_hour() -> None:
+    pass
 
 
 @app.task

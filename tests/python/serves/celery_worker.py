@@ -20,12 +20,12 @@ def _path() -> str:
 
 
 class Worker:
-    def __init__(self, log: pathlib.Path, *arguments: str, **environ: str) -> None:
+    def __init__(self, log: pathlib.Path, app: str, *arguments: str, **environ: str) -> None:
         self.log = log
         with log.open("w") as file:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "celery", "-A", "celery_tasks", "worker"),
+                    *(sys.executable, "-m", "celery", "-A", app, "worker"),
                     *("--pool=fiberback.celery:Pool", "--without-gossip", "--without-mingle"),
                     *("-l", "info", *arguments),
                 ],
@@ -57,8 +57,10 @@ def until(is_so: Any, worker: Worker) -> None:
 
 
 @contextmanager
-def running(log: pathlib.Path, *arguments: str, environ: Mapping[str, str]) -> Iterator[Worker]:
-    worker = Worker(log, *arguments, **environ)
+def running(
+    log: pathlib.Path, *arguments: str, environ: Mapping[str, str], app: str = "celery_tasks"
+) -> Iterator[Worker]:
+    worker = Worker(log, app, *arguments, **environ)
     try:
         worker.until(" ready.")
         yield worker

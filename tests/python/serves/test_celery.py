@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 from support import import_or_skip, only_fiberback
@@ -127,6 +128,130 @@ def test_revoke_terminates(app, worker, task):
 def test_what_exits_has_lost_the_worker_but_has_not(app):
     assert re.match(r"SystemExit\(3", str(error(send(app, "exits"))))
     assert outcome(send(app, "add", 1, 2)) == 3
+
+
+def signals_of(app, worker, result):
+    """All that was sent, up to the last of them: results are there before that."""
+    found = []
+
+    def is_over():
+        found[:] = map(tuple, outcome(send(app, "signals_of", result.id)))
+        return any(name == "postrun" for name, *_ in found)
+
+    until(is_over, worker)
+    return found
+
+
+@pytest.mark.parametrize("task", ["waits_for_others", "awaits_others", "blocks_for_others"])
+def test_signals_are_sent_in_the_context_of_their_task(app, worker, task):
+    """As Sentry and OpenTelemetry need it: what one receiver sets in a context variable the later ones see, and no
+    receiver for another task, though those run in the same thread."""
+    results = [send(app, task, f"signals {task}", 5) for _ in range(5)]
+    for result in results:
+        outcome(result)
+    for result in results:
+        me = result.id, f"celery_tasks.{task}"
+        assert signals_of(app, worker, result) == [
+            ("prerun", *me, None),
+            ("success", *me, result.id),
+            ("postrun", *me, result.id),
+        ]
+
+
+def test_what_a_receiver_sets_the_task_sees(app):
+    results = [send(app, "sees_what_was_set", "variables", 5) for _ in range(5)]
+    for result in results:
+        assert outcome(result) == [result.id] * 3
+
+
+def test_signals_of_failures_and_retries(app, worker):
+    def names(result):
+        return [name for name, *_ in signals_of(app, worker, result)]
+
+    failing, again = send(app, "raises"), send(app, "fails_at_first")
+    error(failing)
+    assert names(failing) == ["prerun", "failure", "postrun"]
+    assert outcome(again) == 2
+    until(lambda: names(again).count("postrun") == 3, worker)
+    once = ["prerun", "retry", "postrun"]
+    assert names(again) == [*once, *once, "prerun", "success", "postrun"]
+
+
+def test_the_signal_of_a_revoked_task(app, worker):
+    result = send(app, "goes_on_until_ended", "signal")
+    until(lambda: outcome(send(app, "how_it_ended", "signal"))[0], worker)
+    result.revoke(terminate=True)
+    assert isinstance(error(result), TaskRevokedError)
+    names = [name for name, *_ in signals_of(app, worker, result)]
+    assert names[0] == "prerun" and sorted(names[1:]) == ["postrun", "revoked"]
+
+
+def test_a_countdown(app, worker):
+    """One is there in time, one waits for an hour, and the worker says so."""
+    begin = time.time()
+    soon = send(app, "now", countdown=0.5)
+    later = send(app, "now", countdown=3600)
+
+    def scheduled():
+        (tasks,) = app.control.inspect(timeout=60, limit=1).scheduled().values()
+        return [each["request"]["id"] for each in tasks]
+
+    until(lambda: later.id in scheduled(), worker)
+    assert outcome(soon) > begin + 0.4
+    assert soon.id not in scheduled() and later.state == "PENDING"
+
+
+def test_a_rate_limit(app, worker):
+    """The second within the hour has come to the worker, and does not begin."""
+    first, second = send(app, "once_an_hour"), send(app, "once_an_hour")
+    assert outcome(first) is None
+    until(lambda: f"once_an_hour[{second.id}] received" in worker.said(), worker)
+    assert outcome(send(app, "add", 1, 2)) == 3
+    assert outcome(send(app, "signals_of", second.id)) == []
+    assert outcome(send(app, "signals_of", first.id))
+
+
+def test_events(app, worker):
+    """What monitors such as Flower listen to."""
+    wanted = {}
+    kinds = {}
+
+    def heard(event):
+        if not wanted:  # the first heartbeat: events arrive from now on
+            wanted[send(app, "waits_for_others", "events", 1).id] = "received started succeeded"
+            wanted[send(app, "raises").id] = "received started failed"
+            # A retry is published, and may arrive, before the event that tells of it.
+            again = "received started retried " * 2 + "received started succeeded"
+            wanted[send(app, "fails_at_first").id] = again
+            revoked = send(app, "waits_for_others", "nobody else", 2)
+            revoked.revoke(terminate=True)
+            wanted[revoked.id] = None
+        if event.get("uuid") in wanted:
+            kinds.setdefault(event["uuid"], []).append(event["type"].removeprefix("task-"))
+        ends = [each[-1] for each in kinds.values()]
+        if sum(each in ("succeeded", "failed", "revoked") for each in ends) == len(wanted):
+            receiver.should_stop = True
+
+    with app.connection_for_read() as connection:
+        receiver = app.events.Receiver(connection, handlers={"*": heard})
+        receiver.capture(timeout=60, wakeup=True)
+    for task, expected in wanted.items():
+        if expected is None:
+            assert kinds[task][-1] == "revoked"
+        else:
+            assert sorted(kinds[task]) == sorted(expected.split())
+            assert kinds[task][-1] == expected.split()[-1]
+
+
+def test_the_pool_grows_and_shrinks(app, worker):
+    def size():
+        (stats,) = app.control.inspect(timeout=60, limit=1).stats().values()
+        return stats["pool"]["max-concurrency"]
+
+    app.control.pool_grow(3, reply=True, timeout=60, limit=1)
+    assert size() == 53
+    app.control.pool_shrink(3, reply=True, timeout=60, limit=1)
+    assert size() == 50
 
 
 def test_inspect_tells_of_the_pool(app, worker):
