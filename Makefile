@@ -39,8 +39,9 @@ wheel: ## Build the Python package's wheels, with and without the native module,
 fallback-wheel: ## Build the wheel without the native module (py3-none-any) into target/wheels
 	.ci/python/fallback-wheel
 
-wheels: ## Build, check and try manylinux wheels of every supported CPython
+wheels: ## Build and check wheels of every supported CPython: manylinux, musllinux; try those that run here
 	.ci/python/wheels
+	.ci/python/cross-wheels
 
 doc: ## Build the Rust documentation
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --all-features

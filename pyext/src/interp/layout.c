@@ -22,7 +22,17 @@
 #elif defined(__linux__) && !defined(HAVE_EPOLL)
 #  error "this pyconfig.h is not that of a CPython for Linux"
 #endif
-_Static_assert(SIZEOF_VOID_P == sizeof(void *), "this pyconfig.h is that of a CPython with pointers of another size");
+#define IS_SIZE_OF(size, type) \
+    _Static_assert((size) == sizeof(type), "this pyconfig.h is that of a CPython where " #type " has another size")
+IS_SIZE_OF(SIZEOF_VOID_P, void *);
+IS_SIZE_OF(SIZEOF_INT, int);
+IS_SIZE_OF(SIZEOF_LONG, long);
+IS_SIZE_OF(SIZEOF_SIZE_T, size_t);
+IS_SIZE_OF(SIZEOF_WCHAR_T, wchar_t);
+IS_SIZE_OF(SIZEOF_TIME_T, time_t);
+#ifdef SIZEOF_PTHREAD_T
+IS_SIZE_OF(SIZEOF_PTHREAD_T, pthread_t);
+#endif
 
 #include <stddef.h>
 #include "opcode.h"
