@@ -1,6 +1,7 @@
 //! What fibers there are in the process, and where each waits.
 
 use super::symbols::{Call, Symbols};
+use super::who::{Who, who_methods};
 use crate::fiber::roster::{Roster, Seen, State};
 use crate::fiber::{Report, walk};
 use std::cmp::Reverse;
@@ -95,13 +96,10 @@ impl Dump {
 /// What one fiber did when [`dump`] looked.
 #[derive(Clone, Debug)]
 pub struct FiberDump {
-    name: Option<Arc<str>>,
-    thread: ThreadId,
-    thread_name: Option<Box<str>>,
+    who: Who,
     state: State,
     age: Duration,
     suspended_for: Option<Duration>,
-    made_at: &'static Location<'static>,
     waits_at: Option<&'static Location<'static>>,
     calls: Vec<Arc<Call>>,
     no_stack: Option<&'static str>,
@@ -128,13 +126,10 @@ impl FiberDump {
             (State::Running | State::Suspended, _) => Some("runs"),
         };
         let fiber = Self {
-            name: seen.name(),
-            thread: roster.thread(),
-            thread_name: roster.thread_name().map(Box::from),
+            who: Who::of(roster, seen),
             state,
             age: seen.age(),
             suspended_for: is_suspended.then(|| seen.suspended_for()),
-            made_at: seen.made_at(),
             waits_at: is_suspended.then(|| seen.waits_at()).flatten(),
             is_cut: report.as_ref().is_some_and(Report::is_cut),
             calls: Vec::new(),
@@ -143,20 +138,7 @@ impl FiberDump {
         Some((fiber, report))
     }
 
-    /// The name it was given ([`Builder::name`](crate::Builder::name)).
-    pub fn name(&self) -> Option<&str> {
-        self.name.as_deref()
-    }
-
-    /// The thread that runs it.
-    pub fn thread(&self) -> ThreadId {
-        self.thread
-    }
-
-    /// That thread's name.
-    pub fn thread_name(&self) -> Option<&str> {
-        self.thread_name.as_deref()
-    }
+    who_methods!("The thread that runs it.");
 
     /// It waits.
     pub fn is_suspended(&self) -> bool {
@@ -176,12 +158,6 @@ impl FiberDump {
     /// How long it has been suspended, if it is. A future that wakes the fiber now and then makes it begin anew.
     pub fn suspended_for(&self) -> Option<Duration> {
         self.suspended_for
-    }
-
-    /// Where it was made: the call of [`run`](crate::run), of a spawning function, of
-    /// [`Fiber::new`](crate::fiber::Fiber::new).
-    pub fn made_at(&self) -> &'static Location<'static> {
-        self.made_at
     }
 
     /// Where it waits, if it is suspended: the call of [`await_`](crate::await_) or another function of this
@@ -258,7 +234,7 @@ impl fmt::Display for FiberDump {
             (State::NotBegun, _) => f.write_str("has not begun")?,
             _ => f.write_str("runs")?,
         }
-        write!(f, ", is {:.1} s old\n  made at {}", self.age.as_secs_f64(), self.made_at)?;
+        write!(f, ", is {:.1} s old\n  made at {}", self.age.as_secs_f64(), self.made_at())?;
         if let Some(location) = self.waits_at {
             write!(f, "\n  waits at {location}")?;
         }
@@ -282,10 +258,10 @@ impl fmt::Display for Dump {
         write!(f, "Process {}: {all} fiber{s}, of which {suspended} suspended", process::id())?;
         let mut thread = None;
         for fiber in &self.fibers {
-            if thread.replace(fiber.thread) != Some(fiber.thread) {
+            if thread.replace(fiber.thread()) != Some(fiber.thread()) {
                 match fiber.thread_name() {
                     Some(name) => write!(f, "\n\nThread {name:?}")?,
-                    None => write!(f, "\n\n{:?}", fiber.thread)?,
+                    None => write!(f, "\n\n{:?}", fiber.thread())?,
                 }
             }
             write!(f, "\n{fiber}")?;

@@ -23,6 +23,8 @@ mod symbols;
 pub mod tokio;
 #[cfg(feature = "dump")]
 mod watch;
+#[cfg(feature = "dump")]
+mod who;
 mod yielding;
 
 pub use block_on::{block_on, try_block_on};

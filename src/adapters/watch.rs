@@ -1,6 +1,7 @@
 //! Which fiber keeps its thread from the others.
 
 use super::activity::Activity;
+use super::who::{Who, who_methods};
 use crate::fiber::roster::{Roster, Seen, State};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -167,12 +168,9 @@ impl Watcher {
 /// A fiber that keeps its thread from others, as [`watch`] reports it.
 #[derive(Clone, Debug)]
 pub struct Blocked {
-    name: Option<Arc<str>>,
-    thread: ThreadId,
-    thread_name: Option<Box<str>>,
+    who: Who,
     lasted: Duration,
     activity: Activity,
-    made_at: &'static Location<'static>,
     waited_at: Option<&'static Location<'static>>,
     waiting: Vec<Waiting>,
 }
@@ -193,40 +191,19 @@ impl Blocked {
             .map(|other| Waiting { name: other.name(), waits_at: other.waits_at() })
             .collect();
         (!waiting.is_empty()).then(|| Self {
-            name: seen.name(),
-            thread: roster.thread(),
-            thread_name: roster.thread_name().map(Box::from),
+            who: Who::of(roster, seen),
             lasted,
             activity: Activity::of(roster.thread_number()),
-            made_at: seen.made_at(),
             waited_at: seen.waits_at(),
             waiting,
         })
     }
 
-    /// The fiber's name.
-    pub fn name(&self) -> Option<&str> {
-        self.name.as_deref()
-    }
-
-    /// The thread that it keeps.
-    pub fn thread(&self) -> ThreadId {
-        self.thread
-    }
-
-    /// That thread's name.
-    pub fn thread_name(&self) -> Option<&str> {
-        self.thread_name.as_deref()
-    }
+    who_methods!("The thread that it keeps.");
 
     /// For how long, so far; at least.
     pub fn lasted(&self) -> Duration {
         self.lasted
-    }
-
-    /// Where the fiber was made.
-    pub fn made_at(&self) -> &'static Location<'static> {
-        self.made_at
     }
 
     /// Where it waited last, before it came to where it is; `None` if it never has.
@@ -273,7 +250,7 @@ impl fmt::Display for Blocked {
             "fiberback: fiber {fiber} has kept thread {thread} for {seconds:.1} s so far. It {}",
             self.activity
         )?;
-        write!(f, "\n  made at {}", self.made_at)?;
+        write!(f, "\n  made at {}", self.made_at())?;
         match self.waited_at {
             Some(location) => write!(f, "\n  waited last at {location}")?,
             None => f.write_str("\n  has not waited yet")?,
