@@ -5,6 +5,9 @@
 //! code. [`Level`] makes the thread state look so for as long as the stack is parked.
 //!
 //! The data stack stays as it is: it really is in use up to its top.
+//!
+//! Whoever looks at a parked task's own frames (`task.get_stack()` follows `f_back` from its coroutine's) finds
+//! nothing further out than those: the loop's frames, which go on without it, are not its callers' any more.
 
 use super::facts::{self, field};
 use super::frames::Place;
@@ -24,6 +27,8 @@ pub(crate) struct Level {
     exc_info: *mut ErrStackItem,
     /// The first frame that stays in sight.
     place: *mut Frame,
+    /// The frame of the task's coroutine, and the one below it, which it does not show meanwhile; or nulls.
+    task: (*mut Frame, *mut Frame),
     /// The trace functions above it.
     hidden: Option<Hidden>,
     seen: Option<Instrumented>,
@@ -38,22 +43,26 @@ impl Level {
             handled: ErrStackItem::EMPTY,
             exc_info: std::ptr::null_mut(),
             place: std::ptr::null_mut(),
+            task: (std::ptr::null_mut(), std::ptr::null_mut()),
             hidden: None,
             seen: None,
             told: Profiled::NOTHING,
         }
     }
 
-    /// From here on the thread state is that of the frame at `place`.
+    /// From here on the thread state is that of the frame at `place`. Above that a task's step is suspended if
+    /// `in_task`.
     ///
     /// # Safety
     ///
     /// `ts` must be the attached thread state, `place` on the stack that the thread is on. No
     /// Python code may run on that stack until [`leave`](Self::leave), and `self` must not move.
-    pub(crate) unsafe fn enter(&mut self, ts: *mut PyThreadState, place: &Place) {
-        // SAFETY: the contract; the offsets are those of the thread state's fields.
+    pub(crate) unsafe fn enter(&mut self, ts: *mut PyThreadState, place: &Place, in_task: bool) {
+        // SAFETY: the contract; the offsets are those of the thread state's fields. Nobody but whoever looks from
+        // outside follows the frames above the place until `leave`.
         unsafe {
             self.told = Profiled::leave(ts, place.frame);
+            let task = if in_task { coroutine_above(ts, place) } else { std::ptr::null_mut() };
             // Then, since on 3.11 what comes next copies whether the code is traced.
             self.hidden = Some(Hidden::hide(ts, tracing::depth_at(ts, place)));
             self.lowered.enter(ts, place.frame, place.above);
@@ -61,6 +70,10 @@ impl Level {
             self.exc_info = exc_info.replace(&raw mut self.handled);
             self.place = place.frame;
             self.seen = Some(Instrumented::now(ts));
+            if !task.is_null() {
+                let below = field::<_, *mut Frame>(task, facts::FRAME_PREVIOUS);
+                self.task = (task, below.replace(std::ptr::null_mut()));
+            }
         }
     }
 
@@ -73,6 +86,10 @@ impl Level {
     pub(crate) unsafe fn leave(&mut self, ts: *mut PyThreadState) {
         // SAFETY: the contract.
         unsafe {
+            let (task, below) = self.task;
+            if !task.is_null() {
+                *field(task, facts::FRAME_PREVIOUS) = below;
+            }
             *field::<_, *mut ErrStackItem>(ts, facts::TS_EXC_INFO) = self.exc_info;
             self.lowered.leave(ts);
             if let Some(hidden) = self.hidden.take() {
@@ -84,4 +101,18 @@ impl Level {
             std::mem::replace(&mut self.told, Profiled::NOTHING).enter(ts, self.place);
         }
     }
+}
+
+/// The frame of the coroutine whose step is above the place: the outermost that is a generator's. Null if there is
+/// none (a task of Cython's).
+unsafe fn coroutine_above(ts: *mut PyThreadState, place: &Place) -> *mut Frame {
+    let mut found = std::ptr::null_mut();
+    // SAFETY: attached, and the place is on the thread's stack.
+    for above in unsafe { Place::frames(ts) }.take_while(|above| !above.is_at(place)) {
+        // SAFETY: alive, as all frames of the stack.
+        if unsafe { above.is_generators() } {
+            found = above.frame;
+        }
+    }
+    found
 }

@@ -146,7 +146,8 @@ pub(super) unsafe fn switch_from_host(
     // caller's frame is on the worker's stack, which stays as it is.
     unsafe {
         (*driver).host_top = Some(Place::current(ts));
-        level.enter(ts, place);
+        let in_task = matches!((*driver).host, Host::Waits(parked) if !(*parked).task.is_null());
+        level.enter(ts, place, in_task);
         let changing = std::mem::replace(&mut (*driver).changing, ptr::null_mut());
         loop {
             let (worker, input) = match next {
