@@ -23,9 +23,10 @@ SIDE = re.compile(r"(.*), (native|parked|fiberback|greenlet)")
 MANY = 12  # bars, beyond which a group is drawn as several, by the words before the colon
 
 COLOURS = """figure.plot { margin: 1.5em 0; }
-figure.plot svg { width: 100%; max-width: 34rem; height: auto; display: block; }
+figure.plot svg { width: 100%; max-width: 30rem; height: auto; display: block; }
 figure.plot figcaption { font-weight: 600; margin-bottom: .3em; }
-figure.plot small { font-size: .75em; font-weight: 400; opacity: .75; overflow-wrap: anywhere; }
+figure.plot small { font-size: .75em; font-weight: 400; line-height: 1.3; opacity: .75; overflow-wrap: anywhere; }
+figure.plot > small { display: block; margin-top: .4em; }
 figure.plot .ours { fill: #2f7fd8; } figure.plot .loses { fill: #d9730d; }
 figure.plot .other { fill: currentColor; opacity: .35; }
 figure.plot text { fill: currentColor; }

@@ -25,7 +25,7 @@ import sys
 from runs import KEPT, ROOT, Run, kept
 from said import Group, digits, shown
 
-DOCUMENTS = ["README.md"]
+DOCUMENTS = ["README.md", "docs/costs.md"]
 FIELD = re.compile(r"<<(.+?)>>")
 PART = re.compile(r" ([+-]) ")
 

@@ -19,6 +19,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_for_filename
 from pygments.lexers.special import TextLexer
 from pygments.util import ClassNotFound
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
@@ -57,6 +58,13 @@ def resolve(app: Sphinx, doctree: nodes.document, docname: str) -> None:
             node["classes"].remove("external")
 
 
+def has_sources(app: Sphinx, doctree: nodes.document) -> None:
+    """libraries.py has linked its sources: viewcode, which would import each module for that, leaves that page alone."""
+    if app.env.docname == "libraries":
+        for signature in doctree.findall(addnodes.desc_signature):
+            signature["module"] = ""
+
+
 def begin(app: Sphinx) -> None:
     app.builder.linked_sources = set()  # type: ignore[attr-defined]
 
@@ -83,6 +91,7 @@ def collect(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", begin)
+    app.connect("doctree-read", has_sources, priority=100)
     app.connect("doctree-resolved", resolve)
     app.connect("html-collect-pages", collect)
     return {"parallel_read_safe": True, "parallel_write_safe": False}
