@@ -4,7 +4,8 @@
 
 1. 200 `requests.get` at one time, in one thread, to a server (a process of its own) that answers after 50 ms; against
    httpx.AsyncClient, and against `requests` in a pool of 20 and of 200 threads. With what memory each takes (in processes
-   of their own), and the largest gap of a ticker on the same loop.
+   of their own), and the largest gap of a ticker on the same loop; also without the switch "turns", where all that the
+   tasks do before they first wait is done in one turn of the loop.
 2. redis-py's GETs of 50 tasks, against redis.asyncio's, with a redis-server of its own.
 3. An echo over a pair of sockets whose data is ready, in a loop, against the same without hooks; processor time.
 4. `time.sleep(0)`, and `recv` of what is ready, outside a loop; processor time.
@@ -88,16 +89,19 @@ class Ticker:
             self.gap, last = max(self.gap, now - last), now
 
 
-async def by_blocking(url):
-    import requests
+def by_blocking(without=()):
+    async def run(url):
+        import requests
 
-    with fiberback.blocking():
-        async with Ticker() as ticker:
-            begin = time.perf_counter()
-            async with asyncio.TaskGroup() as group:
-                for _ in range(DOWNLOADS):
-                    group.create_task(fiberback.with_portal_run_sync(requests.get, url))
-            return time.perf_counter() - begin, ticker.gap
+        with fiberback.blocking(without=without):
+            async with Ticker() as ticker:
+                begin = time.perf_counter()
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(DOWNLOADS):
+                        group.create_task(fiberback.with_portal_run_sync(requests.get, url))
+                return time.perf_counter() - begin, ticker.gap
+
+    return run
 
 
 async def by_session(url):
@@ -144,7 +148,8 @@ def by_pool(threads):
 
 
 DOWNLOADERS = {
-    "requests, blocking()": by_blocking,
+    "requests, blocking()": by_blocking(),
+    "requests, without turns": by_blocking(without=["turns"]),
     "requests.Session, blocking()": by_session,
     "httpx.AsyncClient": by_httpx,
     "requests, 20 threads": by_pool(20),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 
+import mariadb
 import pytest
+from support import import_or_skip
 
 
 class Going:
@@ -35,3 +37,11 @@ def going(backend):
                 handle.cancel()
 
     return manager
+
+
+@pytest.fixture(scope="session")
+def mariadb_socket():
+    """Of the process's one server."""
+    import_or_skip("pymysql")
+    with mariadb.running() as path:
+        yield path

@@ -13,7 +13,6 @@ import time
 import urllib.request
 
 import fiberback
-import mariadb
 import pytest
 from servers import Meeting, serving, together
 from support import import_or_skip, only_fiberback
@@ -185,13 +184,6 @@ def test_redis_cancelled_and_too_late(backend, redis_server):
             return await fiberback.with_portal_run_sync(client.echo, "hello")
 
     assert backend.run(main) == b"hello"
-
-
-@pytest.fixture(scope="module")
-def mariadb_socket():
-    import_or_skip("pymysql")
-    with mariadb.running() as path:
-        yield path
 
 
 def test_mysql(backend, mariadb_socket):

@@ -495,6 +495,30 @@ def test_circles_are_named():
     asyncio.run(main())
 
 
+def test_circles_of_locks_are_named_on_every_loop(backend):
+    """Three tasks, each of which has what the next one wants."""
+    locks = [threading.Lock(), threading.RLock(), threading.Lock()]
+    ended = []
+
+    def both(first):
+        begun.append(1)
+        with locks[first]:
+            while len(begun) < 3:
+                time.sleep(0)
+            try:
+                with locks[(first + 1) % 3]:
+                    ended.append("done")
+            except RuntimeError as error:
+                ended.append(error)
+
+    begun = []
+    together(backend, *(lambda n=n: both(n) for n in range(3)))
+    assert len(ended) == 3 and ended.count("done") == 2
+    says(ended[0], "wait-cycle")
+    assert str(ended[0]).count(" waits for ") == 3
+    assert "in test_circles_of_locks_are_named_on_every_loop.<locals>.both()" in str(ended[0])
+
+
 def test_types():
     for lock, kind in ((threading.Lock(), threading.Lock), (threading.RLock(), threading.RLock)):
         assert isinstance(lock, kind) and "unlocked" in repr(lock)

@@ -70,7 +70,7 @@ class _Blocking:
         Within the `with` block it holds for the code of the block and for tasks that are begun there (for the context
         and its copies); `blocking.install()` is for the whole process, `run(main(), blocking=True)` for a program.
 
-        Each is a switch of its own; without names all are on. `blocking("sockets", "ssl")` has these alone,
+        Each is a switch of its own; without names all are on but "files". `blocking("sockets", "ssl")` has these alone,
         `blocking(without=["locks"])` all the others:
 
         "sleep": `time.sleep`.
@@ -84,6 +84,10 @@ class _Blocking:
         "threads": `Thread.join`.
         "subprocess": `Popen.wait` and `communicate` and what stands on them, `os.waitpid`, `os.wait`.
         "signals": `signal.sigwait`, `sigwaitinfo`, `sigtimedwait`.
+        "turns": a function that `with_portal_run_sync` calls gives way to the loop's other tasks before it begins, where
+            others have begun in the same turn of the loop and that has taken 10 ms.
+        "files": `open`, `os.open`, `os.fsync`, what `pathlib.Path` and `shutil` read, write and copy as a whole, in
+            the loop's executor.
 
         What need not wait is done at once. Where the caller cannot be suspended (no event loop in this thread, uvloop
         and Trio without a portal, a `no_await` region) the original blocks, as ever. Cancelling the caller
@@ -125,7 +129,9 @@ def _switches(only: Iterable[str], without: Iterable[str]) -> frozenset[str]:
     for name in (*only, *without):
         if name not in known:
             raise ValueError(_messages.BLOCKING_SWITCH.format(name=name, names=names))
-    return frozenset(only or known) - frozenset(without)
+    from .hooks import OPTIONAL
+
+    return frozenset(only or known.keys() - OPTIONAL) - frozenset(without)
 
 
 blocking = _Blocking()

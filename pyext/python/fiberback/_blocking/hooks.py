@@ -5,6 +5,7 @@ from __future__ import annotations
 from .._replacements import Replacement
 from . import (
     dns,
+    files,
     locks,
     processes,
     queues,
@@ -14,8 +15,11 @@ from . import (
     sockets,
     threads,
     tls,
+    turns,
 )
 
+# Not on unless they are named.
+OPTIONAL = frozenset({"files"})
 # In this order they are put in their places.
 REPLACEMENTS: dict[str, list[Replacement]] = {
     "sleep": sleep.REPLACEMENTS,
@@ -28,4 +32,6 @@ REPLACEMENTS: dict[str, list[Replacement]] = {
     "threads": threads.REPLACEMENTS,
     "subprocess": processes.REPLACEMENTS,
     "signals": signals.REPLACEMENTS,
+    "turns": turns.REPLACEMENTS,
+    "files": files.REPLACEMENTS,
 }

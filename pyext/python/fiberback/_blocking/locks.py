@@ -12,7 +12,7 @@ threads block in it, so both may use one lock.
 from __future__ import annotations
 
 import threading
-from asyncio import _get_running_loop, tasks
+from asyncio import _get_running_loop
 from collections import deque
 from concurrent.futures.thread import ThreadPoolExecutor
 from threading import get_ident
@@ -51,7 +51,7 @@ class Lock(metaclass=_AsInC):
     def __init__(self) -> None:
         self._block = _allocate()
         self._waiting: deque[Waiter] = deque()
-        # The asyncio task that has acquired it.
+        # The task that has acquired it.
         self.owner: Any = None
 
     def __repr__(self) -> str:
@@ -59,19 +59,19 @@ class Lock(metaclass=_AsInC):
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         block = self._block
-        loop = _get_running_loop()
+        is_below_loop = _get_running_loop() is not None or on_portal()
         if timeout != -1 and not (blocking and 0 <= timeout <= threading.TIMEOUT_MAX):
             got: bool = block.acquire(blocking, timeout)  # refused
         elif block.acquire(False):
             got = True
         elif not blocking:
             return False
-        elif loop is None and not on_portal():
+        elif not is_below_loop:
             got = block.acquire(True, timeout)
         else:
             return self._wait(None if timeout == -1 else timeout)
-        if got and loop is not None:
-            self.owner = tasks.current_task(loop)
+        if got and is_below_loop:
+            self.owner = current_task()
         return got
 
     def _caller(self) -> Waiter | None:
@@ -84,8 +84,7 @@ class Lock(metaclass=_AsInC):
         if caller is None:
             got: bool = self._block.acquire(True, -1 if seconds is None else seconds)
             return got
-        loop = _get_running_loop()
-        task = tasks.current_task(loop) if loop is not None else None
+        task = current_task()
         waits = Wait(caller, seconds)
         # Who waits for some time only is in no circle, and who releases a lock need not be who has acquired it.
         entry = self, task if seconds is None else None
@@ -174,11 +173,11 @@ class Lock(metaclass=_AsInC):
     def regain(self) -> list[BaseException]:
         """Acquire it, whatever comes; how the caller was cancelled meanwhile is returned."""
         cancelled: list[BaseException] = []
-        loop = _get_running_loop()
+        is_below_loop = _get_running_loop() is not None or on_portal()
         if self._block.acquire(False):
-            if loop is not None:
-                self.owner = tasks.current_task(loop)
-        elif loop is None and not on_portal():
+            if is_below_loop:
+                self.owner = current_task()
+        elif not is_below_loop:
             self._block.acquire()
         else:
             self._wait(None, cancelled)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import _get_running_loop, tasks
+from collections.abc import Callable
 from threading import get_ident
 from typing import Any, TypeAlias
 
@@ -61,6 +62,14 @@ class _OnAsyncio:
             finally:
                 handle.cancel()
         return self.is_woken
+
+    def in_next_turn(self, function: Callable[[], object]) -> None:
+        """Have the loop call it."""
+        self.loop.call_soon(function)
+
+    async def woken(self) -> None:
+        """`wait` for async code."""
+        await self._future
 
     def wait_shielded(self) -> BaseException | None:
         """Until it is woken. If it is cancelled meanwhile, that is returned, to be raised by the caller."""
@@ -119,6 +128,12 @@ class _OnTrio:
     def wait(self, seconds: float | None) -> bool:
         await_(self._wait(seconds))
         return self.is_woken
+
+    def in_next_turn(self, function: Callable[[], object]) -> None:
+        self.loop.run_sync_soon(function)
+
+    async def woken(self) -> None:
+        await self._event.wait()
 
     def wait_shielded(self) -> BaseException | None:
         await_(self._wait_shielded())

@@ -21,6 +21,7 @@ from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 from .. import _messages
+from .._loop.current_task import current_task
 from .._user_frames import is_users
 from . import watchdog
 
@@ -110,7 +111,7 @@ def find_circle(task: Any, future: Any) -> list[Any] | None:
     queue = [task]
     for node in queue:
         for waiter in waiters_of(node):
-            if waiter in came_from or waiter.done():
+            if waiter in came_from or _is_done(waiter):
                 continue
             came_from[waiter] = node
             if waiter is future:
@@ -137,7 +138,7 @@ def _is_harmless(task: Any, harmless: set[Any]) -> bool:
         for waiter in waiters:
             if waiter in on_path:
                 return False
-            if waiter not in harmless and not waiter.done():
+            if waiter not in harmless and not _is_done(waiter):
                 path.append((waiter, iter(waiters_of(waiter))))
                 on_path.add(waiter)
                 break
@@ -151,7 +152,7 @@ def _is_harmless(task: Any, harmless: set[Any]) -> bool:
 def waiters_of(node: Any) -> list[Any]:
     """The futures and tasks that cannot be done before `node` is."""
     found = []
-    for callback, _ in node._callbacks or ():
+    for callback, _ in getattr(node, "_callbacks", None) or ():  # Trio's tasks have none
         waiter = completes(callback, node)
         if waiter is not None:
             found.append(waiter)
@@ -205,11 +206,25 @@ def is_full(cell: Any) -> bool:
     return True
 
 
+# What is asked of tasks of asyncio, and of Trio, which are in circles over locks only.
+
+
+def _is_done(task: Any) -> bool:
+    done = getattr(task, "done", None)
+    return done is not None and done()
+
+
+def _coro_of(task: Any) -> Any:
+    """None of a future that is no task."""
+    get = getattr(task, "get_coro", None)
+    return getattr(task, "coro", None) if get is None else get()
+
+
 # What to say.
 
 
 def _describe(circle: list[Any]) -> str:
-    tasks = [each for each in circle if hasattr(each, "get_coro")]
+    tasks = [each for each in circle if _coro_of(each) is not None]
     steps = [f"{_name(each)} (at {_where(each)})" for each in reversed(tasks)]
     # The first to wait is the one that gets the error, and the last that it waits for.
     steps = [steps[-1], *steps[:-1], _name(tasks[0])]
@@ -217,15 +232,12 @@ def _describe(circle: list[Any]) -> str:
 
 
 def _name(task: Any) -> str:
-    return f"task {task.get_name()!r}"
+    name = task.get_name() if hasattr(task, "get_name") else task.name
+    return f"task {name!r}"
 
 
 def _where(task: Any) -> str:
-    try:
-        current = asyncio.tasks.current_task(task.get_loop())
-    except RuntimeError:
-        current = None
-    frame = _users(sys._getframe()) if task is current else _suspended_frame(task)
+    frame = _users(sys._getframe()) if task is current_task() else _suspended_frame(task)
     if frame is None:
         return "an unknown place"
     return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}()"
@@ -233,7 +245,7 @@ def _where(task: Any) -> str:
 
 def _suspended_frame(task: Any) -> FrameType | None:
     """The innermost frame that is not asyncio's or ours, else the outermost of those."""
-    coro: Any = task.get_coro()
+    coro: Any = _coro_of(task)
     best: FrameType | None = None
     any_frame: FrameType | None = None
     for _ in range(1000):

@@ -14,6 +14,9 @@ from .task_portal import usable_portal
 T = TypeVar("T")
 P = ParamSpec("P")
 
+# What `blocking()` has asked before `with_portal_run_sync` calls a function; what it gives is awaited first.
+before_sync_call: Callable[[], Awaitable[None] | None] | None = None
+
 
 async def with_portal_run(
     async_fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwds: P.kwargs
@@ -43,14 +46,18 @@ async def with_portal_run_sync(sync_fn: Callable[P, T], /, *args: P.args, **kwds
     """`sync_fn(*args, **kwds)` with a portal for the length of that call.
 
     In a task that has a portal this is the plain call. Adds no checkpoint beyond the function's
-    own `await_` calls. Works under any async library. Raises TypeError for an async function. Meaning
-    as in greenback otherwise.
+    own `await_` calls, unless `blocking()` is in force, which lets the loop have a turn first where that is
+    late. Works under any async library. Raises TypeError for an async function. Meaning as in greenback otherwise.
     """
     code = getattr(sync_fn, "__code__", None)
     if code is not None and code.co_flags & CO_COROUTINE:
         raise TypeError(_messages.ASYNC_FUNCTION.format(name=_messages.typed(sync_fn)))
     if code is None:
         refuse_what_is_called("with_portal_run_sync", sync_fn)
+    if before_sync_call is not None:
+        turn = before_sync_call()
+        if turn is not None:
+            await turn
     if on_portal() and usable_portal(current_task()):
         return sync_fn(*args, **kwds)
     return await scoped_call(sync_fn, args, kwds)
