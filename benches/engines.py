@@ -19,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import fiberback
 from celery import Celery
@@ -52,10 +53,27 @@ def rss(pid: int) -> int:
     return 1024 * int(text.split("VmRSS:")[1].split()[0])
 
 
-def celery(
-    pool: str, concurrency: int, task: Any, args: tuple[Any, ...], count: int
-) -> tuple[float, float]:
-    """Seconds for all of them, and bytes for each that could wait at once."""
+def processor(pid: int) -> float:
+    """Seconds of processor time of a process and its children."""
+    used = 0.0
+    for each in (pid, *children(pid)):
+        fields = pathlib.Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        used += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return used
+
+
+def children(pid: int) -> list[int]:
+    tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+class Run(NamedTuple):
+    wall: float  # seconds until all results are there
+    processor: float  # seconds of the worker's processes meanwhile
+    grown: float  # bytes for each task that could wait at once
+
+
+def celery(pool: str, concurrency: int, task: Any, args: tuple[Any, ...], count: int) -> Run:
     import redis
 
     with tempfile.TemporaryDirectory() as folder:
@@ -96,12 +114,16 @@ def celery(
                     for _ in range(count):
                         sender.send_task(task.name, args, producer=producer, queue="all")
                 before, most = rss(worker.pid), 0
-                begin = time.perf_counter()
+                begin, used = time.perf_counter(), processor(worker.pid)
                 sender.control.add_consumer("all")
                 while len(db.keys("celery-task-meta-*")) < count:
                     most = max(most, rss(worker.pid))
                     time.sleep(0.02)
-                return time.perf_counter() - begin, (most - before) / min(concurrency, count)
+                return Run(
+                    time.perf_counter() - begin,
+                    processor(worker.pid) - used,
+                    (most - before) / min(concurrency, count),
+                )
         finally:
             worker.terminate()
             worker.wait(60)
@@ -119,23 +141,38 @@ def dask_await(seconds: float, n: int) -> int:
     return n
 
 
-def dask_tasks(client: Any, ours: bool, count: int) -> float:
+def dask_tasks(client: Any, executor: str, function: Any, seconds: float, count: int) -> float:
     import dask
 
     begin = time.perf_counter()
-    with dask.annotate(executor="fiberback" if ours else "default"):
-        function = dask_await if ours else dask_wait
-        futures = client.map(function, [0.1] * count, range(count), pure=False)
+    with dask.annotate(executor=executor):
+        futures = client.map(function, [seconds] * count, range(count), pure=False)
     client.gather(futures)
     return time.perf_counter() - begin
 
 
-def show(name: str, ours: list[float], theirs: dict[str, list[float]], unit: str) -> None:
-    mine = statistics.median(ours)
-    print(f"{name}: fiberback {mine:.2f} {unit}")
-    for peer, figures in theirs.items():
-        other = statistics.median(figures)
-        print(f"    {peer}: {other:.2f} {unit}, ratio {mine / other:.2f}")
+def interleaved(
+    rounds: int, workers: tuple[tuple[str, int], ...], task: Any, args: tuple[Any, ...], count: int
+) -> dict[str, list[Run]]:
+    runs: dict[str, list[Run]] = {}
+    for _ in range(rounds):
+        for pool, concurrency in workers:
+            runs.setdefault(pool, []).append(celery(pool, concurrency, task, args, count))
+    return runs
+
+
+def per_task(count: int) -> Callable[[Run], float]:
+    return lambda run: run.processor / count * 1000
+
+
+def show(name: str, runs: dict[str, list[Any]], figure: Callable[[Any], float], unit: str) -> None:
+    """The median of each, and the first one's ratio to the others'."""
+    first, *others = {
+        who: statistics.median(map(figure, found)) for who, found in runs.items()
+    }.items()
+    print(f"{name}: {first[0]} {first[1]:.2f} {unit}", flush=True)
+    for who, other in others:
+        print(f"    {who}: {other:.2f} {unit}, ratio {first[1] / other:.2f}", flush=True)
 
 
 def main() -> None:
@@ -147,30 +184,19 @@ def main() -> None:
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     pool = "fiberback.celery:Pool"
     if options.only in (None, "celery"):
-        waits: dict[str, list[tuple[float, float]]] = {}
-        for _ in range(options.rounds):
-            for each, concurrency in ((pool, 1000), ("gevent", 1000), ("prefork", 8)):
-                found = celery(each, concurrency, wait, (WAIT,), options.tasks)
-                waits.setdefault(each, []).append(found)
-        mine = waits.pop(pool)
+        workers = ((pool, 1000), ("gevent", 1000), ("prefork", 8))
+        runs = interleaved(options.rounds, workers, wait, (WAIT,), options.tasks)
         name = f"{options.tasks} Celery tasks that wait {WAIT * 1000:.0f} ms"
-        others = {each: [wall for wall, _ in found] for each, found in waits.items()}
-        show(name, [wall for wall, _ in mine], others, "s")
-        grown = {each: [size / 1024 for _, size in found] for each, found in waits.items()}
-        grown.pop("prefork", None)
-        show(
-            "  the worker grew, for each of 1000 at once, by",
-            [s / 1024 for _, s in mine],
-            grown,
-            "KiB",
-        )
+        show(name, runs, lambda run: run.wall, "s")
+        show("  the worker's processor time for each of them", runs, per_task(options.tasks), "ms")
+        runs.pop("prefork")
+        name = "  the worker grew, for each of 1000 at once, by"
+        show(name, runs, lambda run: run.grown / 1024, "KiB")
     if options.only in (None, "empty"):
-        runs: dict[str, list[float]] = {}
-        for _ in range(options.rounds):
-            for each, concurrency in ((pool, 1000), ("solo", 1)):
-                wall, _ = celery(each, concurrency, empty, (), options.tasks // 2)
-                runs.setdefault(each, []).append(wall / (options.tasks // 2) * 1000)
-        show("an empty Celery task", runs.pop(pool), runs, "ms")
+        count = options.tasks // 2
+        runs = interleaved(options.rounds, ((pool, 1000), ("solo", 1)), empty, (), count)
+        show("an empty Celery task", runs, lambda run: run.wall / count * 1000, "ms")
+        show("  the worker's processor time for it", runs, per_task(count), "ms")
     if options.only in (None, "dask"):
         import fiberback.dask
         from distributed import Client, LocalCluster
@@ -180,14 +206,20 @@ def main() -> None:
             Client(cluster) as client,
         ):
             client.register_plugin(fiberback.dask.Plugin())
-            walls: dict[bool, list[float]] = {True: [], False: []}
-            for ours in (True, False):
-                dask_tasks(client, ours, 20)
+            count = options.tasks // 2
+            kinds = {
+                "fiberback": ("fiberback", dask_await, 0.1),
+                "default executor": ("default", dask_wait, 0.1),
+                "tasks that do nothing, default executor": ("default", dask_wait, 0.0),
+            }
+            walls: dict[str, list[float]] = {who: [] for who in kinds}
+            for kind in kinds.values():
+                dask_tasks(client, *kind, 20)
             for _ in range(options.rounds):
-                for ours in (True, False):
-                    walls[ours].append(dask_tasks(client, ours, options.tasks // 2))
-        name = f"{options.tasks // 2} Dask tasks that wait 100 ms, 2 workers x 2 threads"
-        show(name, walls[True], {"default executor": walls[False]}, "s")
+                for who, kind in kinds.items():
+                    walls[who].append(dask_tasks(client, *kind, count))
+        name = f"{count} Dask tasks that wait 100 ms, 2 workers x 2 threads"
+        show(name, walls, float, "s")
 
 
 if __name__ == "__main__":
