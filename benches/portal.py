@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import importlib.util
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -330,6 +332,56 @@ async def against_native(rounds, scale):
     return missed
 
 
+def looked_at():
+    """The same wait, while what could look at it does not: a watcher, a dump on a signal, a profiler that is gone."""
+
+    def nobody():
+        return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def dump_on():
+        end = fiberback.dump_on(signal.SIGUSR1)
+        try:
+            yield
+        finally:
+            end()
+
+    @contextlib.contextmanager
+    def profiled_before():
+        sys.setprofile(lambda *_: None)
+        sys.setprofile(None)
+        yield
+
+    def wait(looker):
+        def contender(count):
+            def inside():
+                with looker():
+                    return timed(yielded, count, fiberback.await_)
+
+            return fiberback.with_portal_run_sync(inside)
+
+        return contender
+
+    ways = {
+        "nobody": nobody,
+        "again": nobody,
+        "watch": fiberback.watch,
+        "dump_on": dump_on,
+        "setprofile before": profiled_before,
+    }
+    return {name: wait(looker) for name, looker in ways.items()}
+
+
+async def when_nothing_is_asked(rounds, scale):
+    medians = await measure("nothing is asked", looked_at(), 10_000 // scale, rounds)
+    targets = [
+        (f"× the same without, {name}", ratio(medians, name, "nobody"), 1.01, "at most")
+        for name in medians
+        if name != "nobody"
+    ]
+    return report("await_(asyncio.sleep(0)) that nobody looks at", "ns", medians, targets)
+
+
 async def against_greenback(rounds, scale):
     missed = 0
     for title, contenders in (
@@ -363,7 +415,7 @@ def main():
         return memory_of_waits(5_000 // min(scale, 5), 1 if options.quick else 3) and 0
     missed = asyncio.run(against_native(rounds, scale))
     if options.alone:
-        return missed
+        return missed + asyncio.run(when_nothing_is_asked(rounds, scale))
     # `--alone` says how many it missed by its exit code.
     alone = [sys.executable, __file__, "--alone", "--rounds", str(rounds)]
     sys.stdout.flush()
