@@ -104,7 +104,10 @@ def test_the_loop_goes_on_while_a_rust_future_waits(extension):
                 await asyncio.sleep(0.001)
 
         ticking = asyncio.ensure_future(tick())
-        assert extension.pause(0.1, "me") == "me"
+        for _ in range(20):  # once would do, but on a machine that is very busy
+            assert extension.pause(0.1, "me") == "me"
+            if turns > 5:
+                break
         ticking.cancel()
         return turns
 

@@ -516,7 +516,7 @@ def test_500_cancels_at_random_points(fb, project, using):
             tasks = [
                 asyncio.create_task(fb.with_portal_run_sync(work, next(numbers))) for _ in range(12)
             ]
-            for task in tasks:
+            for task in tasks[1:]:  # one is not, for contrast, however busy the machine is
                 loop.call_later(rng.expovariate(1 / 0.08), task.cancel)
                 if rng.random() < 0.2:
                     loop.call_later(rng.expovariate(1 / 0.08), task.cancel)

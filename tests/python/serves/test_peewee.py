@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import itertools
 import random
 import threading
 import time
@@ -467,7 +468,7 @@ def test_cancelled_tasks_leave_nothing_behind(run):
             return one(n)
 
         cancelled = finished = 0
-        for round_ in range(25):
+        for round_ in itertools.count():
             tasks = [asyncio.create_task(task(f"{round_}.{n}")) for n in range(8)]
             for each in tasks:
                 asyncio.get_running_loop().call_later(rng.expovariate(1 / 0.03), each.cancel)
@@ -477,7 +478,8 @@ def test_cancelled_tasks_leave_nothing_behind(run):
                 else:
                     assert result is True, repr(result)
                     finished += 1
-        assert cancelled > 20
+            if round_ >= 24 and cancelled > 20:  # the faster the machine, the fewer
+                break
         assert kit.User.select().count() == kit.Post.select().count() >= finished
         async with asyncio.timeout(30):
             assert all(await gather([(one, f"after{n}") for n in range(12)]))

@@ -261,7 +261,10 @@ def d2():
 
 
 threading.Thread(target=d2, daemon=True).start()
-time.sleep(0.05)
+for _ in range(1000):
+    time.sleep(0.05)
+    if events[0] > 100:
+        break
 assert events[0] > 100
 print("ok", flush=True)
 G(lambda: sys.exit(0)).switch()
