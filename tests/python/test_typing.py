@@ -27,7 +27,7 @@ def run(cwd, *command):
     if "site-packages" not in root:
         env["MYPYPATH"] = root
     done = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, timeout=110, env=env, cwd=cwd
+        [sys.executable, *command], capture_output=True, text=True, timeout=170, env=env, cwd=cwd
     )
     assert done.returncode == 0, f"{package}\n{done.stdout[-5000:]}{done.stderr[-3000:]}"
 
