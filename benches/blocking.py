@@ -149,7 +149,7 @@ def by_pool(threads):
 
 DOWNLOADERS = {
     "requests, blocking()": by_blocking(),
-    "requests, without turns": by_blocking(without=["turns"]),
+    "requests, blocking() without turns": by_blocking(without=["turns"]),
     "requests.Session, blocking()": by_session,
     "httpx.AsyncClient": by_httpx,
     "requests, 20 threads": by_pool(20),

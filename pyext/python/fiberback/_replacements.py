@@ -12,8 +12,8 @@ from typing import Any, Self
 _MISSING = object()
 # They wait for the loop, or run it: what they have imported by name stays what it was.
 _LOOPS = {"asyncio", "uvloop", "trio", "anyio", "sniffio", "outcome", "gevent", "fiberback"}
-# These make the loops' own parts, or are what hooks are made of.
-_OWN = {"threading", "_thread", "_socket", "_ssl", "selectors", "importlib"}
+# These make the loops' own parts, or are what hooks and imports are made of.
+_OWN = {"threading", "_thread", "_socket", "_ssl", "selectors", "importlib", "posix", "nt"}
 
 
 class Replacement:

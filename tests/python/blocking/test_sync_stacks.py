@@ -91,6 +91,7 @@ def test_sqlalchemy(backend, driver):
 
 
 @pytest.mark.slow
+@pytest.mark.time_limit(200)
 def test_django(driver):
     import_or_skip("django")
     name, where, _ = driver

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import time
+import weakref
 
 import fiberback
 from support import only_fiberback
@@ -112,3 +115,46 @@ def test_loops_one_after_the_other(aio, going):
     with fiberback.blocking.install():
         for _ in range(3):
             assert aio.run(main) == [1, 1, 1]
+
+
+def test_who_cleans_up_is_called_at_once(backend):
+    """As without hooks: cancelled or not, it begins. (On Trio a cancelled task cannot wait for a turn.)"""
+
+    async def main():
+        closed = []
+
+        async def task():
+            try:
+                await backend.sleep(3600)
+            finally:
+                await fiberback.with_portal_run_sync(spin)
+                await fiberback.with_portal_run_sync(closed.append, 1)
+
+        async with backend.group() as group:
+            handle = group.spawn(task)
+            await backend.sleep(0)
+            await backend.sleep(0)
+            handle.cancel()
+        return closed
+
+    with fiberback.blocking.install():
+        assert backend.run(main) == [1]
+
+
+def test_a_loop_that_is_closed_while_somebody_waits_is_gone():
+    async def main(loop):
+        for _ in range(3):
+            loop.create_task(fiberback.with_portal_run_sync(spin))
+        await asyncio.sleep(0)
+
+    def closed():
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda loop, context: None)  # "was destroyed but it is pending"
+        loop.run_until_complete(main(loop))
+        loop.close()
+        return weakref.ref(loop)
+
+    with fiberback.blocking.install():
+        loop = closed()
+        gc.collect()
+        assert loop() is None

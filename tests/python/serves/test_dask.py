@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import pytest
 from support import import_or_skip, only_fiberback
@@ -120,6 +121,29 @@ def test_all_are_sent_at_once(client, cluster):
     # Restrictions of the user's stay.
     (worker,) = cluster.workers.values()
     assert "queued" not in states(executor="fiberback", workers=[worker.address])
+
+
+def test_what_comes_while_there_is_no_worker():
+    """Is run by the next one."""
+
+    def until(is_so):
+        while not client.run_on_scheduler(is_so):
+            time.sleep(0.02)
+
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        client.register_plugin(fiberback.dask.Plugin())
+        cluster.scale(0)
+        until(lambda dask_scheduler: not dask_scheduler.workers)
+        with dask.annotate(executor="fiberback"):
+            futures = client.map(abs, range(40), pure=False)
+        until(lambda dask_scheduler: len(dask_scheduler.tasks) == 40)
+        cluster.scale(1)
+        assert client.gather(futures) == list(range(40))
 
 
 def test_a_scheduler_that_takes_no_plugin(caplog):

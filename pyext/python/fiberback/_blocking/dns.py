@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from asyncio import _get_running_loop
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any
 
 from .._fiberback import await_, on_portal
@@ -24,7 +25,12 @@ def in_executor(function: Callable[..., Any], *args: Any, **kwds: Any) -> Any:
             trio.to_thread.run_sync(lambda: function(*args, **kwds), abandon_on_cancel=True)
         )
     loop: Any = _get_running_loop()
-    return await_(loop.run_in_executor(None, lambda: function(*args, **kwds)))
+    context = copy_context()
+    try:
+        future = loop.run_in_executor(None, lambda: context.run(function, *args, **kwds))
+    except RuntimeError:  # it is shut down, for the loop ends
+        return function(*args, **kwds)
+    return await_(future)
 
 
 def is_numeric(host: Any) -> bool:

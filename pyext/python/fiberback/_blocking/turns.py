@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable
 from time import monotonic
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from .._portal import call_portal
 from .._replacements import Replacement
@@ -34,7 +34,7 @@ class _Turns:
         """What a caller who is about to begin has to await, if anything."""
         if self._begun is None:
             self._begin(caller)
-        elif monotonic() - self._begun >= LONGEST:
+        elif monotonic() - self._begun >= LONGEST and not caller.is_cancelled():
             return self._give_way(caller)
         return None
 
@@ -44,30 +44,34 @@ class _Turns:
 
     def _next(self) -> None:
         self._begun = None
-        if self._waiting:
+        while self._waiting:
             caller = self._waiting.popleft()
-            self._begin(caller)
-            caller.wake_in_loop()
+            if not caller.is_woken:
+                self._begin(caller)
+                caller.wake_in_loop()
+                break
 
     async def _give_way(self, caller: Waiter) -> None:
         self._waiting.append(caller)
         try:
             await caller.woken()
         finally:
-            if caller in self._waiting:  # it is cancelled
-                self._waiting.remove(caller)
+            caller.is_woken = True  # who is cancelled is passed over
 
 
-_of_loops: WeakKeyDictionary[Any, _Turns] = WeakKeyDictionary()
+# Of those in which somebody has begun in this turn: what they are to call next keeps it, and who waits in it keeps the loop.
+_of_loops: WeakKeyDictionary[Any, ref[_Turns]] = WeakKeyDictionary()
 
 
 def _before_sync_call() -> Awaitable[None] | None:
     caller = again() if is_on("turns") else None
     if caller is None:
         return None
-    turns = _of_loops.get(caller.loop)
+    known = _of_loops.get(caller.loop)
+    turns = known() if known is not None else None
     if turns is None:
-        turns = _of_loops[caller.loop] = _Turns()
+        turns = _Turns()
+        _of_loops[caller.loop] = ref(turns)
     return turns.before(caller)
 
 

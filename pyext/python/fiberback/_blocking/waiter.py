@@ -7,6 +7,7 @@ call outside every loop has gone to the original function.
 from __future__ import annotations
 
 import asyncio
+import math
 from asyncio import _get_running_loop, tasks
 from collections.abc import Callable
 from threading import get_ident
@@ -71,6 +72,11 @@ class _OnAsyncio:
         """`wait` for async code."""
         await self._future
 
+    def is_cancelled(self) -> bool:
+        """Whether the caller is to end, and only cleans up."""
+        task: Any = tasks.current_task(self.loop)
+        return task is not None and task.cancelling() > 0
+
     def wait_shielded(self) -> BaseException | None:
         """Until it is woken. If it is cancelled meanwhile, that is returned, to be raised by the caller."""
         cancelled: BaseException | None = None
@@ -134,6 +140,11 @@ class _OnTrio:
 
     async def woken(self) -> None:
         await self._event.wait()
+
+    def is_cancelled(self) -> bool:
+        import trio
+
+        return bool(trio.current_effective_deadline() == -math.inf)
 
     def wait_shielded(self) -> BaseException | None:
         await_(self._wait_shielded())

@@ -14,7 +14,7 @@ import sys
 from types import FrameType, FunctionType, MethodType
 from typing import Any
 
-from .._portal.call_portal import with_portal_run_sync
+from .._portal.call_portal import go_on_in_sync
 from .home import Home
 from .iterators import SyncIterator
 from .kinds import is_async_function
@@ -79,7 +79,7 @@ class Callback(Lent):
         return self._call(args, kwds)
 
     async def _wait(self, args: Any, kwds: Any) -> Any:
-        result = await with_portal_run_sync(self._call, args, kwds)
+        result = await go_on_in_sync(self._call, args, kwds)
         return await result if inspect.isawaitable(result) else result
 
     def _call(self, args: Any, kwds: Any) -> Any:

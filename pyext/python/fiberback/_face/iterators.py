@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from typing import Any
 
 from .._await.wrappers import async_generator_iter, async_iter
-from .._portal.call_portal import with_portal_run_sync
+from .._portal.call_portal import go_on_in_sync
 
 
 class SyncIterator(async_iter[Any]):
@@ -64,9 +64,9 @@ async def async_iterator(source: Iterable[Any]) -> AsyncGenerator[Any, None]:
     iterator = iter(source)
     end = object()
     try:
-        while (item := await with_portal_run_sync(next, iterator, end)) is not end:
+        while (item := await go_on_in_sync(next, iterator, end)) is not end:
             yield item
     finally:
         close = getattr(iterator, "close", None)
         if close is not None:
-            await with_portal_run_sync(close)
+            await go_on_in_sync(close)

@@ -11,7 +11,7 @@ import types
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from .._portal.call_portal import with_portal_run_sync
+from .._portal.call_portal import go_on_in_sync
 from .home import Home, Options
 from .inward import into
 from .iterators import async_iterator
@@ -67,7 +67,7 @@ def _override(asyn: type, name: str) -> Any:
     if inspect.isasyncgenfunction(original):
 
         async def generate(self: Any, *args: Any, **kwds: Any) -> AsyncGenerator[Any, None]:
-            source = await with_portal_run_sync(call, self, args, kwds)
+            source = await go_on_in_sync(call, self, args, kwds)
             if hasattr(source, "__anext__"):
                 async for item in source:
                     yield item
@@ -81,7 +81,7 @@ def _override(asyn: type, name: str) -> Any:
 
         async def advance(self: Any) -> Any:
             try:
-                return await with_portal_run_sync(_advance, call, self)
+                return await go_on_in_sync(_advance, call, self)
             except _Ended:
                 raise StopAsyncIteration from None
 
@@ -90,7 +90,7 @@ def _override(asyn: type, name: str) -> Any:
     if inspect.iscoroutinefunction(original) or name in ("__aenter__", "__aexit__"):
 
         async def wait(self: Any, *args: Any, **kwds: Any) -> Any:
-            result = await with_portal_run_sync(call, self, args, kwds)
+            result = await go_on_in_sync(call, self, args, kwds)
             return await result if inspect.iscoroutine(result) else result
 
         return wait

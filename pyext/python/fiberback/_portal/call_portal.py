@@ -54,13 +54,21 @@ async def with_portal_run_sync(sync_fn: Callable[P, T], /, *args: P.args, **kwds
         raise TypeError(_messages.ASYNC_FUNCTION.format(name=_messages.typed(sync_fn)))
     if code is None:
         refuse_what_is_called("with_portal_run_sync", sync_fn)
-    if before_sync_call is not None:
-        turn = before_sync_call()
+    before = before_sync_call  # another thread may take it away
+    if before is not None:
+        turn = before()
         if turn is not None:
             await turn
     if on_portal() and usable_portal(current_task()):
         return sync_fn(*args, **kwds)
     return await scoped_call(sync_fn, args, kwds)
+
+
+async def go_on_in_sync(sync_fn: Callable[..., T], /, *args: Any) -> T:
+    """`with_portal_run_sync` in the middle of something: it is called at once, so what cleans up does, cancelled or not."""
+    if on_portal() and usable_portal(current_task()):
+        return sync_fn(*args)
+    return await scoped_call(sync_fn, args, {})
 
 
 def refuse_what_is_called(name: str, function: Any) -> None:

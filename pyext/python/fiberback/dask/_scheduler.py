@@ -31,6 +31,18 @@ class SentAtOnce(SchedulerPlugin):
     def __init__(self, executor: str) -> None:
         self.name = f"fiberback.dask {executor} in the scheduler"
         self._executor = executor
+        self._scheduler: Any = None
+
+    async def start(self, scheduler: Any) -> None:
+        self._scheduler = scheduler
+
+    def transition(self, key: Any, start: Any, finish: Any, *_: Any, **__: Any) -> None:
+        """Where no worker runs, nothing is gained, and a worker that comes gets only what it satisfies the restrictions of."""
+        if finish == "no-worker":
+            task = self._scheduler.tasks.get(key)
+            if task is not None and task.host_restrictions == {_ANY}:
+                task.host_restrictions = None
+                task.loose_restrictions = False
 
     def update_graph(self, scheduler: Any, *, annotations: Any = None, **_: Any) -> None:
         for key, executor in (annotations or {}).get("executor", {}).items():
