@@ -22,7 +22,7 @@ use crate::barrier::barrier;
 use crate::coroutine_methods::{Outcome, as_method_result, exception_of};
 use crate::interp::references::{Visitor, set_finalized};
 #[cfg(any(cpython = "3.14", cpython = "3.15"))]
-use crate::interp::shown::{self, Chain, Waits};
+use crate::interp::shown;
 use crate::interp::{self, CoroutineState};
 use crate::leaks::Reason;
 use crate::lines::Lines;
@@ -73,22 +73,14 @@ pub(crate) struct PortalObject {
     weak_references: *mut PyObject,
     /// For the portal of one call in a task.
     pub(crate) scope: Scope,
-    /// Shown after the coroutine's first frame; as many records as `shown_count`.
     #[cfg(any(cpython = "3.14", cpython = "3.15"))]
-    shown_chain: Chain,
+    _frame: usize,
     #[cfg(any(cpython = "3.14", cpython = "3.15"))]
     shown_instruction: usize,
-    /// To the end of `shown_next`.
     #[cfg(any(cpython = "3.14", cpython = "3.15"))]
-    shown_stack: *const shown::Next,
-    #[cfg(any(cpython = "3.14", cpython = "3.15"))]
-    _between: [u16; shown::BETWEEN],
+    _stack: [u16; shown::BETWEEN],
     #[cfg(any(cpython = "3.14", cpython = "3.15"))]
     shown_owner: i8,
-    #[cfg(any(cpython = "3.14", cpython = "3.15"))]
-    shown_count: u8,
-    #[cfg(any(cpython = "3.14", cpython = "3.15"))]
-    shown_next: shown::Next,
 }
 
 #[cfg(any(cpython = "3.14", cpython = "3.15"))]
@@ -96,7 +88,6 @@ const _: () = {
     assert!(offset_of!(PortalObject, shown_state) == shown::STATE);
     assert!(offset_of!(PortalObject, shown_code) == shown::CODE);
     assert!(offset_of!(PortalObject, shown_instruction) == shown::INSTRUCTION);
-    assert!(offset_of!(PortalObject, shown_stack) == shown::STACK);
     assert!(offset_of!(PortalObject, shown_owner) == shown::OWNER);
 };
 
@@ -250,7 +241,6 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
         }
         ffi::Py_INCREF(portal.cast());
         (*portal).phase = Phase::Running;
-        show_step(portal);
         let outcome = match Worker::resume(worker, ts, input) {
             Output::Suspended(awaited) => {
                 if !(*worker).mid_step {
@@ -259,7 +249,7 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                 }
                 (*portal).phase = Phase::Suspended;
                 (*portal).since = Since::now();
-                show_wait(portal);
+                show_line(portal);
                 (PYGEN_NEXT, awaited)
             }
             Output::Done(status, result) => {
@@ -272,7 +262,7 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
                 Thread::give_back(worker);
                 if status == PYGEN_NEXT {
                     (*portal).since = Since::now();
-                    show_wait(portal);
+                    show_line(portal);
                 } else {
                     show_nothing(portal);
                     task_scopes::leave(&raw mut (*portal).scope);
@@ -298,16 +288,13 @@ unsafe fn advance(portal: *mut PortalObject, action: Action) -> Outcome {
 /// Shows debuggers outside the process the coroutine's first frame.
 unsafe fn show(portal: *mut PortalObject) {
     #[cfg(any(cpython = "3.14", cpython = "3.15"))]
-    // SAFETY: a new portal; it keeps the coroutine, which keeps its code, and stays where it is.
+    // SAFETY: a new portal, or one between two steps; it keeps the coroutine, which keeps its code.
     unsafe {
-        let (state, (code, instruction)) = shown::of((*portal).coroutine);
+        let (state, code, instruction) = shown::of((*portal).coroutine);
         (*portal).shown_code = code;
         (*portal).shown_instruction = instruction;
-        (*portal).shown_chain = Chain::NONE;
-        (*portal).shown_count = 0;
-        (*portal).shown_next = [ptr::null(); 2];
-        (*portal).shown_stack = (&raw const (*portal).shown_next).add(1);
-        (*portal)._between = [0; shown::BETWEEN];
+        (*portal)._frame = 0;
+        (*portal)._stack = [0; shown::BETWEEN];
         (*portal).shown_owner = shown::OWNED;
         (*portal).shown_state = state;
     }
@@ -315,32 +302,15 @@ unsafe fn show(portal: *mut PortalObject) {
     let _ = portal;
 }
 
-/// A step begins: what has waited goes on.
+/// The line that the first frame is at has changed.
 #[inline(always)]
-unsafe fn show_step(portal: *mut PortalObject) {
+unsafe fn show_line(portal: *mut PortalObject) {
     #[cfg(any(cpython = "3.14", cpython = "3.15"))]
-    // SAFETY: a portal with a coroutine.
+    // SAFETY: what is shown is an exact coroutine's.
     unsafe {
-        Waits::begin_step(portal.cast(), (*portal).coroutine);
-    }
-    #[cfg(not(any(cpython = "3.14", cpython = "3.15")))]
-    let _ = portal;
-}
-
-/// What the portal waits in, between two steps or in the middle of one.
-#[inline(always)]
-unsafe fn show_wait(portal: *mut PortalObject) {
-    #[cfg(any(cpython = "3.14", cpython = "3.15"))]
-    // SAFETY: the coroutine is between two steps, or the worker is suspended; `awaiting` is owned by the `await_`
-    // that waits.
-    unsafe {
-        let below = ((*portal).phase == Phase::Suspended).then(|| {
-            let worker = (*portal).worker;
-            (Worker::shown_frames(worker), (*worker).awaiting)
-        });
-        let waits = Waits { coroutine: (*portal).coroutine, below };
-        let (chain, count) = (&mut (*portal).shown_chain, &mut (*portal).shown_count);
-        waits.show(portal.cast(), TYPE.get(), chain, count);
+        if (*portal).shown_state != shown::NOTHING {
+            (*portal).shown_instruction = shown::instruction((*portal).coroutine);
+        }
     }
     #[cfg(not(any(cpython = "3.14", cpython = "3.15")))]
     let _ = portal;
@@ -826,8 +796,6 @@ unsafe extern "C" fn tp_dealloc(this: *mut PyObject) {
             Worker::leak(worker, reason, (*portal).coroutine);
         }
         forget_base(portal);
-        #[cfg(any(cpython = "3.14", cpython = "3.15"))]
-        (*portal).shown_chain.free((*portal).shown_count);
         ffi::PyObject_GC_Del(this.cast());
     }
 }

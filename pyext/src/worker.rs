@@ -24,8 +24,6 @@ use crate::interp::frames::Place;
 use crate::interp::instrumentation::Instrumented;
 use crate::interp::profiled::Profiled;
 use crate::interp::references::Visitor;
-#[cfg(any(cpython = "3.14", cpython = "3.15"))]
-use crate::interp::shown;
 use crate::leaks::{self, Reason};
 use crate::mailbox::Mailbox;
 use crate::needs::Needs;
@@ -933,18 +931,6 @@ impl Worker {
     pub(crate) unsafe fn top_frame(worker: *mut Self, ts: *mut PyThreadState) -> *mut PyObject {
         // SAFETY: suspended.
         unsafe { (*worker).state.top_frame(ts) }
-    }
-
-    /// The frames of a suspended worker, as `State::shown_frames`.
-    ///
-    /// # Safety
-    ///
-    /// A worker that is `mid_step` and not running.
-    #[cfg(any(cpython = "3.14", cpython = "3.15"))]
-    #[inline(always)]
-    pub(crate) unsafe fn shown_frames(worker: *mut Self) -> shown::Frames {
-        // SAFETY: suspended.
-        unsafe { (*worker).state.shown_frames() }
     }
 
     /// Shows the collector what a suspended worker's frames and its `await_` own.

@@ -226,9 +226,6 @@ const struct table fiberback_layout = {
         FIELD(GEN_FINALIZER, PyAsyncGenObject, ag_origin_or_finalizer),
         FACT(GEN_CREATED, FRAME_CREATED),
         FACT(GEN_SUSPENDED, FRAME_SUSPENDED),
-#if PY_VERSION_HEX >= 0x030D0000
-        FACT(GEN_SUSPENDED_YIELD_FROM, FRAME_SUSPENDED_YIELD_FROM),
-#endif
         FACT(GEN_EXECUTING, FRAME_EXECUTING),
         FACT(GEN_CLEARED, FRAME_CLEARED),
 
@@ -263,9 +260,6 @@ const struct table fiberback_layout = {
         FIELD(DEBUG_GC_COLLECTING, _Py_DebugOffsets, gc.collecting),
 #  if PY_VERSION_HEX >= 0x030E0000
         FIELD(DEBUG_TS_EVAL_BREAKER, _Py_DebugOffsets, debugger_support.eval_breaker),
-        FIELD(DEBUG_FRAME_STACK_POINTER, _Py_DebugOffsets, interpreter_frame.stackpointer),
-        FIELD(DEBUG_GEN_FRAME_STATE, _Py_DebugOffsets, gen_object.gi_frame_state),
-        FIELD(DEBUG_GEN_FRAME, _Py_DebugOffsets, gen_object.gi_iframe),
 #  endif
 #endif
     },

@@ -356,13 +356,6 @@ impl State {
         // SAFETY: passed on. The chain ends at the base frame, whose `previous` is null.
         unsafe { frames::Place::of_suspended(self.version.top_frame()).frame_object(ts) }
     }
-
-    /// The frames of a suspended fiber, for debuggers outside the process.
-    #[cfg(any(cpython = "3.14", cpython = "3.15"))]
-    #[inline(always)]
-    pub(crate) fn shown_frames(&mut self) -> shown::Frames {
-        shown::Frames { top: self.version.top_frame(), base: self.version.base_frame() }
-    }
 }
 
 /// The part of the thread state that belongs to a C stack which a fiber uses besides its own, for a call:

@@ -156,6 +156,8 @@ def test_each_cell_of_the_table(tool, situation):
 def test_purely_async_tasks_show_what_they_do_without_us(tool):
     if tool in FROM_3_14 and sys.version_info < (3, 14):
         pytest.skip("came with Python 3.14")
+    if tool == "python -m asyncio ps PID":
+        pytest.skip("cannot be had: docs/debugging.md, tests/python/see/test_from_outside.py")
     ours = cell(tool, "purely async under `run`")
     assert ours == cell(tool, "purely async under `asyncio.run`")
 
