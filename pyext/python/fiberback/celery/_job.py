@@ -91,12 +91,12 @@ class Job:
     # --- in the loop's thread ------------------------------------------------------------------------
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
         _, args, _ = self._call
         name = f"{args[0]}[{args[1]}]" if args else None
         # Not by the loop's factory: what is thrown into it must come by `_steps` before a portal has it.
         self._task = asyncio.Task(self._run(), loop=loop, name=name, context=self._context)
         self._task.add_done_callback(self._done)
+        self._loop = loop  # from here on `terminate` has it cancelled, which its first step comes before
 
     @types.coroutine
     def _steps(self, inner: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
