@@ -96,7 +96,8 @@ class Job:
         # Not by the loop's factory: what is thrown into it must come by `_steps` before a portal has it.
         self._task = asyncio.Task(self._run(), loop=loop, name=name, context=self._context)
         self._task.add_done_callback(self._done)
-        self._loop = loop  # from here on `terminate` has it cancelled, which its first step comes before
+        # From here on `terminate` has it cancelled, which its first step comes before.
+        self._loop = loop
 
     @types.coroutine
     def _steps(self, inner: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
