@@ -12,6 +12,8 @@ pub(crate) struct Place {
     pub(super) frame: *mut Frame,
     /// Python calls above it.
     pub(super) above: i32,
+    /// The outermost frame above it that is a generator's or a coroutine's, if it has been searched for; or null.
+    pub(super) generator: *mut Frame,
 }
 
 /// Frames that a search looks at. A stack of Python frames has no such depth.
@@ -26,12 +28,17 @@ impl Place {
     #[inline(always)]
     pub(crate) unsafe fn current(ts: *mut PyThreadState) -> Self {
         // SAFETY: the contract.
-        unsafe { Self { frame: Version::current_frame(ts), above: 0 } }
+        Self::at(unsafe { Version::current_frame(ts) })
     }
 
     /// A frame that nobody runs.
     pub(super) fn of_suspended(frame: *mut Frame) -> Self {
-        Self { frame, above: 0 }
+        Self::at(frame)
+    }
+
+    #[inline(always)]
+    fn at(frame: *mut Frame) -> Self {
+        Self { frame, above: 0, generator: ptr::null_mut() }
     }
 
     /// The frame, or the next one further out that Python code can see, as an object: a new reference. Null
@@ -68,7 +75,7 @@ impl Place {
         std::iter::successors((!first.frame.is_null()).then_some(first), |place| {
             // SAFETY: the thread's frames are linked down to the bottom of its stack.
             let frame: *mut Frame = unsafe { *field(place.frame, facts::FRAME_PREVIOUS) };
-            (!frame.is_null()).then_some(Self { frame, above: 0 })
+            (!frame.is_null()).then(|| Self::at(frame))
         })
         .take(MOST_FRAMES)
     }
@@ -100,7 +107,7 @@ impl Place {
     ) -> Option<Self> {
         // SAFETY: the contract; frames with an executable other than code are only compared.
         unsafe {
-            let mut place = Self { frame, above: 0 };
+            let mut place = Self::at(frame);
             for _ in 0..MOST_FRAMES {
                 if place.frame.is_null() {
                     return None;
@@ -114,6 +121,9 @@ impl Place {
                         return Some(place);
                     }
                     place.above += 1;
+                    if owner == facts::FRAME_OWNED_BY_GENERATOR {
+                        place.generator = place.frame;
+                    }
                 }
                 place.frame = *field(place.frame, facts::FRAME_PREVIOUS);
             }

@@ -51,7 +51,7 @@ impl Level {
     }
 
     /// From here on the thread state is that of the frame at `place`. Above that a task's step is suspended if
-    /// `in_task`.
+    /// `in_task`; the place has then been searched for from the current frame.
     ///
     /// # Safety
     ///
@@ -62,7 +62,6 @@ impl Level {
         // outside follows the frames above the place until `leave`.
         unsafe {
             self.told = Profiled::leave(ts, place.frame);
-            let task = if in_task { coroutine_above(ts, place) } else { std::ptr::null_mut() };
             // Then, since on 3.11 what comes next copies whether the code is traced.
             self.hidden = Some(Hidden::hide(ts, tracing::depth_at(ts, place)));
             self.lowered.enter(ts, place.frame, place.above);
@@ -70,7 +69,9 @@ impl Level {
             self.exc_info = exc_info.replace(&raw mut self.handled);
             self.place = place.frame;
             self.seen = Some(Instrumented::now(ts));
-            if !task.is_null() {
+            // Of a task of Cython's there is no such frame.
+            let task = place.generator;
+            if in_task && !task.is_null() {
                 let below = field::<_, *mut Frame>(task, facts::FRAME_PREVIOUS);
                 self.task = (task, below.replace(std::ptr::null_mut()));
             }
@@ -101,18 +102,4 @@ impl Level {
             std::mem::replace(&mut self.told, Profiled::NOTHING).enter(ts, self.place);
         }
     }
-}
-
-/// The frame of the coroutine whose step is above the place: the outermost that is a generator's. Null if there is
-/// none (a task of Cython's).
-unsafe fn coroutine_above(ts: *mut PyThreadState, place: &Place) -> *mut Frame {
-    let mut found = std::ptr::null_mut();
-    // SAFETY: attached, and the place is on the thread's stack.
-    for above in unsafe { Place::frames(ts) }.take_while(|above| !above.is_at(place)) {
-        // SAFETY: alive, as all frames of the stack.
-        if unsafe { above.is_generators() } {
-            found = above.frame;
-        }
-    }
-    found
 }
