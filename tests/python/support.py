@@ -15,7 +15,9 @@ import contextlib
 import faulthandler
 import importlib
 import os
+import pathlib
 import signal
+import subprocess
 import sys
 import tarfile
 from typing import Any
@@ -44,6 +46,20 @@ def import_or_skip(name: str) -> Any:
             raise
         version = sys.version.split()[0]
         pytest.skip(f"{name} is not installed for Python {version}", allow_module_level=True)
+
+
+def printed_by(script: pathlib.Path, *arguments: str, timeout: float = 100) -> str:
+    """What a program of its own beside the tests prints; it finds what they share. It must succeed."""
+    shared = [str(pathlib.Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", script, *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(shared)},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def takes_long() -> None:

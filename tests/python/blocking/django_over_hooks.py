@@ -14,6 +14,7 @@ import threading
 import time
 
 import fiberback
+from asgi_request import request
 
 DRIVER, *WHERE = sys.argv[1:]
 COUNT = 10
@@ -89,37 +90,14 @@ async def add(request):
 urlpatterns = [path("hold/", hold), path("add/", add)]
 
 
-async def ask(app, url):
-    sent, body = [], [{"type": "http.request", "body": b"", "more_body": False}]
-
-    async def receive():
-        return body.pop() if body else await asyncio.Event().wait()
-
-    async def send(message):
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "GET",
-        "path": url,
-        "raw_path": url.encode(),
-        "query_string": b"",
-        "headers": [(b"host", b"testserver")],
-    }
-    await app(scope, receive, send)
-    return b"".join(message.get("body", b"") for message in sent[1:]).decode()
-
-
 async def main():
     from fiberback.django import get_asgi_application
 
     app = get_asgi_application()
     async with asyncio.timeout(100), asyncio.TaskGroup() as group:
-        group.create_task(ask(app, "/hold/"))
+        group.create_task(request(app, "/hold/"))
         for _ in range(COUNT):
-            group.create_task(ask(app, "/add/"))
+            group.create_task(request(app, "/add/"))
     return await fiberback.with_portal_run_sync(lambda: Group.objects.get().name)
 
 

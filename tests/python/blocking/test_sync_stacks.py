@@ -6,14 +6,12 @@ One has a row until all others ask for it, which only it can give them: who bloc
 from __future__ import annotations
 
 import pathlib
-import subprocess
-import sys
 import time
 
 import fiberback
 import pytest
 from servers import together
-from support import import_or_skip, only_fiberback
+from support import import_or_skip, only_fiberback, printed_by
 
 pytestmark = [only_fiberback, pytest.mark.sampled]
 
@@ -96,10 +94,4 @@ def test_django(driver):
     import_or_skip("django")
     name, where, _ = driver
     script = pathlib.Path(__file__).with_name("django_over_hooks.py")
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", script, name, *where],
-        capture_output=True,
-        text=True,
-        timeout=150,
-    )
-    assert (done.returncode, done.stdout.strip()) == (0, "h" + "a" * COUNT), done.stderr
+    assert printed_by(script, name, *where, timeout=150).strip() == "h" + "a" * COUNT

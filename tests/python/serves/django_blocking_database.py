@@ -13,6 +13,7 @@ import tempfile
 
 import django
 import fiberback.django
+from asgi_request import request
 from django.conf import settings
 from django.core.exceptions import SynchronousOnlyOperation
 from django.http import JsonResponse
@@ -70,33 +71,10 @@ def application():
     return get_asgi_application()
 
 
-async def request(app, url):
-    sent, body = [], [{"type": "http.request", "body": b"", "more_body": False}]
-
-    async def receive():
-        return body.pop() if body else await asyncio.Event().wait()
-
-    async def send(message):
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "GET",
-        "path": url,
-        "raw_path": url.encode(),
-        "query_string": b"",
-        "headers": [(b"host", b"testserver")],
-    }
-    async with asyncio.timeout(30):
-        await app(scope, receive, send)
-    return json.loads(b"".join(message.get("body", b"") for message in sent[1:]))
-
-
 async def main():
     app = application()
-    return {url: await request(app, url) for url in ("/sync/", "/async/")}
+    async with asyncio.timeout(60):
+        return {url: json.loads((await request(app, url))[2]) for url in ("/sync/", "/async/")}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import threading
 
 import django
 import fiberback
+from asgi_request import request
 from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
 from django.http import JsonResponse
@@ -81,31 +82,8 @@ def application():
 
 
 async def ask(app, where, name):
-    sent, body = [], [{"type": "http.request", "body": b"", "more_body": False}]
-
-    async def receive():
-        if body:
-            return body.pop()
-        await asyncio.sleep(3600)
-
-    async def send(message):
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "GET",
-        "scheme": "http",
-        "path": where,
-        "raw_path": where.encode(),
-        "query_string": f"name={name}".encode(),
-        "headers": [(b"host", b"localhost")],
-        "server": ("localhost", 80),
-        "client": ("localhost", 1),
-    }
-    await app(scope, receive, send)
-    return sent[0]["status"]
+    status, _, _ = await request(app, f"{where}?name={name}")
+    return status
 
 
 async def main():

@@ -14,6 +14,7 @@ import threading
 import time
 
 import pytest
+from asgi_request import request
 from support import import_or_skip, only_fiberback
 
 pytestmark = [only_fiberback, pytest.mark.sampled]
@@ -72,39 +73,6 @@ async def until_no_backends(project, but=0):
 
 def gather(fb, calls):
     return asyncio.gather(*(fb.with_portal_run_sync(*call) for call in calls))
-
-
-async def request(application, path, disconnect_after=None):
-    """One real ASGI call; the status, the headers and the body."""
-    sent, body = [], [{"type": "http.request", "body": b"", "more_body": False}]
-
-    async def receive():
-        if body:
-            return body.pop()
-        if disconnect_after is None:
-            await asyncio.Event().wait()
-        await asyncio.sleep(disconnect_after)
-        return {"type": "http.disconnect"}
-
-    async def send(message):
-        sent.append(message)
-
-    path, _, query = path.partition("?")
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "GET",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": query.encode(),
-        "headers": [(b"host", b"testserver")],
-    }
-    await application(scope, receive, send)
-    if not sent:
-        return None, {}, b""
-    headers = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
-    return sent[0]["status"], headers, b"".join(m.get("body", b"") for m in sent[1:])
 
 
 # The ORM in tasks
