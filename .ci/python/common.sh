@@ -95,6 +95,29 @@ own_interpreter() {
     "$here/interpreters" 2>/dev/null | awk '$4 == "host"' | tail -n 1
 }
 
+# chroot_for MINOR...: builds the chroot of forky-chroot if one of them is not to be had without.
+chroot_for() {
+    case " $* " in
+        *" 3.14 "* | *" 3.15 "*) "$here/interpreters" 3.14 3.15 >/dev/null || "$here/forky-chroot" "$forky" ;;
+    esac
+}
+
+# headers_of PYTHON KIND: the directory of its Python.h, under the name that it has outside of the chroot. A line of
+# `interpreters` has both.
+headers_of() {
+    local prefix=() root=
+    if [[ $2 == chroot ]]; then prefix=("$here/forky-run") root=$forky; fi
+    echo "$root$("${prefix[@]}" "$1" -I -c 'import sysconfig; print(sysconfig.get_paths()["include"])')"
+}
+
+# pyo3_config FILE MINOR [free_threaded]: what pyo3's build script would ask an interpreter that it could run.
+pyo3_config() {
+    local flags=()
+    if [[ ${3:-} == free_threaded ]]; then flags=(build_flags=Py_GIL_DISABLED); fi
+    printf '%s\n' implementation=CPython "version=$2" shared=true "target_abi=CPython-${3:-gil_enabled}-$2" \
+        "${flags[@]}" pointer_width=64 suppress_build_script_link_lines=true >"$1"
+}
+
 # pinned_venv PYTHON DIR REQUIREMENTS: a virtual environment that holds these requirements; made
 # anew if the interpreter or the requirements changed since.
 pinned_venv() {
