@@ -89,17 +89,22 @@ class Ticker:
             self.gap, last = max(self.gap, now - last), now
 
 
+async def all_at_once(download):
+    """Seconds until `DOWNLOADS` of what `download()` makes are done, and the largest gap between the ticks meanwhile."""
+    async with Ticker() as ticker:
+        begin = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(DOWNLOADS):
+                group.create_task(download())
+        return time.perf_counter() - begin, ticker.gap
+
+
 def by_blocking(without=()):
     async def run(url):
         import requests
 
         with fiberback.blocking(without=without):
-            async with Ticker() as ticker:
-                begin = time.perf_counter()
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(DOWNLOADS):
-                        group.create_task(fiberback.with_portal_run_sync(requests.get, url))
-                return time.perf_counter() - begin, ticker.gap
+            return await all_at_once(lambda: fiberback.with_portal_run_sync(requests.get, url))
 
     return run
 
@@ -111,24 +116,15 @@ async def by_session(url):
 
     with fiberback.blocking(), requests.Session() as session:
         session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=DOWNLOADS))
-        async with Ticker() as ticker:
-            begin = time.perf_counter()
-            async with asyncio.TaskGroup() as group:
-                for _ in range(DOWNLOADS):
-                    group.create_task(fiberback.with_portal_run_sync(session.get, url))
-            return time.perf_counter() - begin, ticker.gap
+        return await all_at_once(lambda: fiberback.with_portal_run_sync(session.get, url))
 
 
 async def by_httpx(url):
     import httpx
 
     limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(limits=limits, timeout=60) as client, Ticker() as ticker:
-        begin = time.perf_counter()
-        async with asyncio.TaskGroup() as group:
-            for _ in range(DOWNLOADS):
-                group.create_task(client.get(url))
-        return time.perf_counter() - begin, ticker.gap
+    async with httpx.AsyncClient(limits=limits, timeout=60) as client:
+        return await all_at_once(lambda: client.get(url))
 
 
 def by_pool(threads):
@@ -136,13 +132,12 @@ def by_pool(threads):
         import requests
 
         loop = asyncio.get_running_loop()
+
+        async def download():
+            await loop.run_in_executor(pool, requests.get, url)
+
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            async with Ticker() as ticker:
-                begin = time.perf_counter()
-                await asyncio.gather(
-                    *(loop.run_in_executor(pool, requests.get, url) for _ in range(DOWNLOADS))
-                )
-                return time.perf_counter() - begin, ticker.gap
+            return await all_at_once(download)
 
     return run
 

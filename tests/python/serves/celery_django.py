@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from typing import Any
 
 import fiberback
 from celery import Celery
+from meeting import meet
 
 SECRET_KEY = "only for tests"
 DATABASES = {
@@ -27,16 +27,6 @@ app = Celery(
     broker=os.environ.get("CELERY_TEST_BROKER"),
     backend=os.environ.get("CELERY_TEST_RESULTS"),
 )
-met: dict[str, asyncio.Event] = {}
-come: dict[str, int] = {}
-
-
-async def meet(key: str, count: int) -> None:
-    event = met.setdefault(key, asyncio.Event())
-    come[key] = come.get(key, 0) + 1
-    if come[key] == count:
-        event.set()
-    await event.wait()
 
 
 def query(sql: str, *parameters: Any, using: str = "default") -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import fiberback
 from celery import Celery, current_task, signals
 from celery.exceptions import SoftTimeLimitExceeded
+from meeting import come, meet
 
 app = Celery("celery_tasks", set_as_current=False)
 app.conf.update(
@@ -35,8 +36,6 @@ app.conf.update(
     },
 )
 
-met: dict[str, asyncio.Event] = {}
-waiting: dict[str, int] = {}
 signalled: list[tuple[str, str | None]] = []
 
 
@@ -69,15 +68,6 @@ for each in ("prerun", "success", "failure", "retry", "revoked", "postrun"):
 def set_for_the_task(task_id: str, **_: Any) -> None:
     """After the receiver above, which sees what others have left there: nothing."""
     set_in_prerun.set(task_id)
-
-
-async def meet(key: str, count: int) -> None:
-    """Returns when so many have come."""
-    event = met.setdefault(key, asyncio.Event())
-    waiting[key] = waiting.get(key, 0) + 1
-    if waiting[key] == count:
-        event.set()
-    await event.wait()
 
 
 @app.task
@@ -213,7 +203,7 @@ def has_a_limit(key: str) -> None:
 
 @app.task
 def goes_on_until_ended(key: str) -> None:
-    waiting[key] = 1
+    come[key] = 1
     try:
         fiberback.await_(meet(key, 3))
     except BaseException as error:
@@ -223,12 +213,12 @@ def goes_on_until_ended(key: str) -> None:
 
 @app.task
 def how_it_ended(key: str) -> list[Any]:
-    return [waiting.get(key), ended.get(key)]
+    return [come.get(key), ended.get(key)]
 
 
 @app.task
 def swallows(key: str) -> str:
-    waiting[key] = 1
+    come[key] = 1
     try:
         fiberback.await_(meet(key, 3))
     except asyncio.CancelledError:

@@ -14,6 +14,7 @@ from support import import_or_skip, only_fiberback
 dask = import_or_skip("dask")
 distributed = import_or_skip("distributed")
 
+import dask_cluster
 import fiberback
 import fiberback.dask
 from saying import says
@@ -22,22 +23,20 @@ pytestmark = [only_fiberback, pytest.mark.sampled]
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def running():
     config = {"distributed.admin.tick.limit": "1h", "distributed.worker.memory.terminate": False}
-    with (
-        dask.config.set(config),
-        distributed.LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
-        ) as cluster,
-    ):
-        yield cluster
+    with dask.config.set(config), dask_cluster.running() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
-def client(cluster):
-    with distributed.Client(cluster) as client:
-        client.register_plugin(fiberback.dask.Plugin())
-        yield client
+def cluster(running):
+    return running[0]
+
+
+@pytest.fixture(scope="module")
+def client(running):
+    return running[1]
 
 
 def on_loop(client, fn, *args, **options):
@@ -130,13 +129,7 @@ def test_what_comes_while_there_is_no_worker():
         while not client.run_on_scheduler(is_so):
             time.sleep(0.02)
 
-    with (
-        distributed.LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        client.register_plugin(fiberback.dask.Plugin())
+    with dask_cluster.running() as (cluster, client):
         cluster.scale(0)
         until(lambda dask_scheduler: not dask_scheduler.workers)
         with dask.annotate(executor="fiberback"):

@@ -13,10 +13,10 @@ import pytest
 from support import import_or_skip, only_fiberback
 
 dask = import_or_skip("dask")
-distributed = import_or_skip("distributed")
+import_or_skip("distributed")
 
+import dask_cluster
 import fiberback
-import fiberback.dask
 
 pytestmark = [only_fiberback, pytest.mark.slow]
 
@@ -29,13 +29,7 @@ def waits(n, seconds):
 @pytest.mark.time_limit(300)
 def test_a_worker_that_is_killed():
     """What it had is run by the others, and by the one that comes in its place, which has the plugin, too."""
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        client.register_plugin(fiberback.dask.Plugin())
+    with dask_cluster.running(workers=2, processes=True) as (_, client):
         with dask.annotate(executor="fiberback"):
             futures = client.map(waits, range(400), seconds=2.0)
         pids = client.run(os.getpid)
