@@ -196,7 +196,7 @@ def downloads(rounds):
         for name in DOWNLOADERS:
             middle = statistics.median(times[name])
             print(
-                f"  {name:30} {middle * 1000:7.0f} ms  {middle / peer:5.2f} x httpx  "
+                f"  {name:34} {middle * 1000:7.0f} ms  {middle / peer:5.2f} x httpx  "
                 f"largest gap {statistics.median(gaps[name]) * 1000:6.1f} ms  "
                 f"memory {memory(name, url):6.1f} MiB"
             )

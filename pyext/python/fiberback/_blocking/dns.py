@@ -5,32 +5,15 @@ from __future__ import annotations
 import socket
 from asyncio import _get_running_loop
 from collections.abc import Callable
-from contextvars import copy_context
 from typing import Any
 
-from .._fiberback import await_, on_portal
-from .._loop.library import is_trio_in_charge
+from .._fiberback import on_portal
 from .._replacements import Replacement, named
+from .executor import in_executor
 from .waiter import waiter_for
 
 _getaddrinfo = socket.getaddrinfo
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
-
-
-def in_executor(function: Callable[..., Any], *args: Any, **kwds: Any) -> Any:
-    if is_trio_in_charge():
-        import trio
-
-        return await_(
-            trio.to_thread.run_sync(lambda: function(*args, **kwds), abandon_on_cancel=True)
-        )
-    loop: Any = _get_running_loop()
-    context = copy_context()
-    try:
-        future = loop.run_in_executor(None, lambda: context.run(function, *args, **kwds))
-    except RuntimeError:  # it is shut down, for the loop ends
-        return function(*args, **kwds)
-    return await_(future)
 
 
 def is_numeric(host: Any) -> bool:

@@ -18,11 +18,11 @@ from typing import Any
 
 from .._fiberback import on_portal
 from .._replacements import Replacement, named
-from .dns import in_executor
+from .executor import in_executor
 from .waiter import waiter_for
 
 
-def _in_executor(original: Any, close: Any = None) -> Any:
+def _by_executor(original: Any, close: Any = None) -> Any:
     def function(*args: Any, **kwds: Any) -> Any:
         if (
             (_get_running_loop() is None and not on_portal())
@@ -73,22 +73,22 @@ def _must_not_suspend() -> bool:
     return False
 
 
-_open = _in_executor(open, lambda file: file.close())
+_open = _by_executor(open, lambda file: file.close())
 REPLACEMENTS = [
     Replacement(builtins, "open", _open),
     Replacement(io, "open", _open, by_name=True),
-    Replacement(os, "open", _in_executor(os.open, os.close), by_name=True),
+    Replacement(os, "open", _by_executor(os.open, os.close), by_name=True),
     *(
-        Replacement(os, name, _in_executor(getattr(os, name)), by_name=True)
+        Replacement(os, name, _by_executor(getattr(os, name)), by_name=True)
         for name in ("fsync", "fdatasync")
         if hasattr(os, name)
     ),
     *(
-        Replacement(pathlib.Path, name, _in_executor(getattr(pathlib.Path, name)))
+        Replacement(pathlib.Path, name, _by_executor(getattr(pathlib.Path, name)))
         for name in ("read_bytes", "read_text", "write_bytes", "write_text")
     ),
     *(
-        Replacement(shutil, name, _in_executor(getattr(shutil, name)), by_name=True)
+        Replacement(shutil, name, _by_executor(getattr(shutil, name)), by_name=True)
         for name in ("copyfile", "copy", "copy2")
     ),
 ]
